@@ -1,0 +1,78 @@
+//! What a manager tells an agent to do, and what an agent reports back.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::network::Network;
+use crate::port::Protocol;
+use crate::{NetworkId, ServiceId, Task, TaskId, TaskStatus};
+
+/// A change to what a node is responsible for. Applying changes in order to an empty node gives its duties.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Assignment {
+    /// Everything at once: whatever is not named is no longer this node's.
+    Complete(Vec<Duty>),
+    /// The difference to the last one.
+    Incremental {
+        /// New or changed.
+        update: Vec<Duty>,
+        /// No longer this node's.
+        remove: Vec<DutyId>,
+    },
+}
+
+/// One thing that a node is responsible for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Duty {
+    /// Run a task, or end it: see [`Task::desired`].
+    Task(Box<Task>),
+    /// Know a network that a task here is attached to.
+    Network(Network),
+    /// Serve a published port or virtual address.
+    Endpoint(Endpoint),
+}
+
+/// Names a [`Duty`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DutyId {
+    /// A task.
+    Task(TaskId),
+    /// A network.
+    Network(NetworkId),
+    /// The endpoint of a service.
+    Endpoint(ServiceId),
+}
+
+/// How a service is reached: the one truth that name service, virtual addresses and the routing mesh serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The service.
+    pub service: ServiceId,
+    /// Its name.
+    pub name: String,
+    /// Published ports, numbers filled in.
+    pub ports: Vec<EndpointPort>,
+    /// Addresses on the ingress network of the tasks that run and are healthy, in order.
+    pub backends: Vec<Ipv4Addr>,
+}
+
+/// A published port of an [`Endpoint`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EndpointPort {
+    /// Transport.
+    pub protocol: Protocol,
+    /// Port on the node.
+    pub published_port: u16,
+    /// Port inside the tasks.
+    pub target_port: u16,
+}
+
+/// An agent's report on one task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The task.
+    pub task: TaskId,
+    /// What the agent observes.
+    pub status: TaskStatus,
+}

@@ -1,0 +1,25 @@
+//! The vocabulary of Skep: identifiers, time, specifications, objects and their states.
+//!
+//! Everything here is plain data. `types` never reads a clock, a file, a socket or a source of
+//! randomness, and holds no `HashMap`: the same input gives the same bytes everywhere.
+
+pub mod assignment;
+pub mod container;
+pub mod events;
+pub mod id;
+pub mod ip;
+pub mod mount;
+pub mod network;
+pub mod node;
+pub mod object;
+pub mod port;
+pub mod resources;
+pub mod service;
+pub mod swarm;
+pub mod task;
+pub mod time;
+
+pub use id::{ClusterId, ContainerId, Ids, NetworkId, NodeId, ServiceId, TaskId};
+pub use object::{Meta, Version};
+pub use task::{Task, TaskState, TaskStatus};
+pub use time::Time;

@@ -1,0 +1,93 @@
+//! Nodes of a cluster.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Meta, NodeId};
+
+/// What a node may do in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeRole {
+    /// Runs tasks.
+    Worker,
+    /// Runs tasks and takes part in decisions.
+    Manager,
+}
+
+/// Whether a node takes tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Availability {
+    /// Takes tasks.
+    #[default]
+    Active,
+    /// Keeps its tasks, takes no new ones.
+    Pause,
+    /// Gives up its tasks.
+    Drain,
+}
+
+/// Whether a node answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeState {
+    /// Not heard of since the managers changed.
+    Unknown,
+    /// Missed its heartbeats.
+    Down,
+    /// Answers.
+    Ready,
+}
+
+/// What a node tells of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDescription {
+    /// Host name.
+    pub hostname: String,
+    /// Architecture, in uname's words: `x86_64`.
+    pub architecture: String,
+    /// Always `linux`.
+    pub os: String,
+    /// CPUs in thousand-millionths, and memory in bytes.
+    pub nano_cpus: i64,
+    /// Memory in bytes.
+    pub memory_bytes: i64,
+    /// Version of the engine.
+    pub engine_version: String,
+    /// Labels of the daemon.
+    pub engine_labels: BTreeMap<String, String>,
+}
+
+/// What the user wants of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// Optional name.
+    pub name: String,
+    /// Labels, for placement.
+    pub labels: BTreeMap<String, String>,
+    /// Wanted role.
+    pub role: NodeRole,
+    /// Whether it takes tasks.
+    pub availability: Availability,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Version and times.
+    pub meta: Meta,
+    /// What the user wants of it.
+    pub spec: NodeSpec,
+    /// What it told of itself.
+    pub description: NodeDescription,
+    /// Whether it answers.
+    pub state: NodeState,
+    /// Why it does not.
+    pub message: String,
+    /// The address that it is reached at.
+    pub address: IpAddr,
+    /// `address:port` of its manager, for managers.
+    pub manager_address: Option<String>,
+}

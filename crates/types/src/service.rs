@@ -1,0 +1,256 @@
+//! Services: what the user wants to run, how many, and how they are reached.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::mount::Mount;
+use crate::port::Protocol;
+use crate::resources::Resources;
+use crate::{Meta, NetworkId, ServiceId, Time, Version};
+
+/// A service's specification, as the user gave it. Every field works; what Skep cannot honour is refused
+/// where JSON becomes this type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// Unique name: letters, digits, `-`, `_` and `.`; at most 63 characters.
+    pub name: String,
+    /// Labels of the service itself.
+    pub labels: BTreeMap<String, String>,
+    /// What each task runs.
+    pub task: TaskSpec,
+    /// How many tasks.
+    pub mode: ServiceMode,
+    /// How a changed specification is rolled out.
+    pub update: UpdateConfig,
+    /// Published ports.
+    pub ports: Vec<PortSpec>,
+    /// How the service's name resolves.
+    pub endpoint_mode: EndpointMode,
+}
+
+/// How many tasks a service has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceMode {
+    /// A number of them.
+    Replicated {
+        /// How many.
+        replicas: u64,
+    },
+}
+
+/// How a service's name resolves on its networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndpointMode {
+    /// To one virtual address.
+    #[default]
+    Vip,
+}
+
+/// How a port is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PublishMode {
+    /// On every node, to any task.
+    #[default]
+    Ingress,
+}
+
+/// A published port of a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PortSpec {
+    /// Optional name.
+    pub name: String,
+    /// Transport.
+    pub protocol: Protocol,
+    /// Port inside the tasks.
+    pub target_port: u16,
+    /// Port on the nodes; 0 asks for a free one from 30000.
+    pub published_port: u16,
+    /// Where it answers.
+    pub mode: PublishMode,
+}
+
+/// What a task runs and under which conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// The container.
+    pub container: ServiceContainer,
+    /// Upper bounds.
+    pub limits: Resources,
+    /// Set aside on the node.
+    pub reservations: Resources,
+    /// What follows a task's end.
+    pub restart: RestartPolicy,
+    /// Raised to restart tasks whose specification did not change.
+    pub force_update: u64,
+}
+
+/// The container of a service's task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceContainer {
+    /// Image reference or id.
+    pub image: String,
+    /// Labels of the containers.
+    pub labels: BTreeMap<String, String>,
+    /// Replaces the image's entrypoint; `None` keeps it.
+    pub command: Option<Vec<String>>,
+    /// Replaces the image's command; `None` keeps it.
+    pub args: Option<Vec<String>>,
+    /// `NAME=value` pairs.
+    pub env: Vec<String>,
+    /// Working directory; empty keeps the image's.
+    pub dir: String,
+    /// User and group; empty keeps the image's.
+    pub user: String,
+    /// Supplementary groups.
+    pub groups: Vec<String>,
+    /// Host name; empty is the container's short id.
+    pub hostname: String,
+    /// Whether a small init process is PID 1.
+    pub init: bool,
+    /// Whether standard streams are a terminal.
+    pub tty: bool,
+    /// Whether standard input stays open.
+    pub open_stdin: bool,
+    /// Whether the root file system refuses writes.
+    pub read_only: bool,
+    /// Mounts.
+    pub mounts: Vec<Mount>,
+    /// Lines for /etc/hosts: `address name...`.
+    pub hosts: Vec<String>,
+    /// Added to Docker's default capabilities.
+    pub cap_add: BTreeSet<String>,
+    /// Taken from them.
+    pub cap_drop: BTreeSet<String>,
+    /// Signal that asks the process to end; empty keeps the image's, or SIGTERM.
+    pub stop_signal: String,
+    /// Time between that signal and SIGKILL; `None` is 10 s.
+    pub stop_grace: Option<Duration>,
+}
+
+/// When an ended task is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartCondition {
+    /// Never.
+    None,
+    /// When it ended with an error.
+    OnFailure,
+    /// Always.
+    Any,
+}
+
+/// What follows a task's end. SwarmKit's defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    /// When to replace it.
+    pub condition: RestartCondition,
+    /// Wait before the replacement starts.
+    pub delay: Duration,
+    /// Replacements of one slot before giving up; 0 is no bound.
+    pub max_attempts: u64,
+    /// Time over which attempts are counted; zero counts all.
+    pub window: Duration,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        RestartPolicy {
+            condition: RestartCondition::Any,
+            delay: Duration::from_secs(5),
+            max_attempts: 0,
+            window: Duration::ZERO,
+        }
+    }
+}
+
+/// What follows a failed update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureAction {
+    /// Stop updating.
+    Pause,
+    /// Go on.
+    Continue,
+}
+
+/// How a changed specification is rolled out: stop-first. SwarmKit's defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateConfig {
+    /// Tasks at a time; 0 is all.
+    pub parallelism: u64,
+    /// Wait between batches.
+    pub delay: Duration,
+    /// What follows a failure.
+    pub failure_action: FailureAction,
+    /// A task that fails within this time of its start counts as a failed update.
+    pub monitor: Duration,
+    /// Failed tasks tolerated, in thousandths of all.
+    pub max_failure_permille: u32,
+}
+
+impl Default for UpdateConfig {
+    fn default() -> Self {
+        UpdateConfig {
+            parallelism: 1,
+            delay: Duration::ZERO,
+            failure_action: FailureAction::Pause,
+            monitor: Duration::from_secs(5),
+            max_failure_permille: 0,
+        }
+    }
+}
+
+/// How far an update is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpdateState {
+    /// `updating`
+    Updating,
+    /// `paused`
+    Paused,
+    /// `completed`
+    Completed,
+}
+
+/// An update's progress, kept with the service so that a new leader goes on where the last one stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateStatus {
+    /// Where it stands.
+    pub state: UpdateState,
+    /// When it began.
+    pub started_at: Time,
+    /// When it ended.
+    pub completed_at: Option<Time>,
+    /// In SwarmKit's words: `update in progress`, `update completed`...
+    pub message: String,
+}
+
+/// A virtual address of a service on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualIp {
+    /// The network.
+    pub network: NetworkId,
+    /// The address.
+    pub address: Ipv4Addr,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its id.
+    pub id: ServiceId,
+    /// Version and times.
+    pub meta: Meta,
+    /// What the user wants now.
+    pub spec: ServiceSpec,
+    /// What the user wanted before the last update.
+    pub previous_spec: Option<ServiceSpec>,
+    /// Raised whenever `spec.task` changes: tasks of another version are out of date.
+    pub spec_version: Version,
+    /// The published ports with their numbers filled in.
+    pub ports: Vec<PortSpec>,
+    /// Its virtual addresses.
+    pub virtual_ips: Vec<VirtualIp>,
+    /// The last update's progress.
+    pub update_status: Option<UpdateStatus>,
+}

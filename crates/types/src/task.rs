@@ -1,0 +1,147 @@
+//! Tasks: one try at running one instance of a service, and the ladder of states it climbs.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::service::TaskSpec;
+use crate::{ContainerId, Meta, NetworkId, NodeId, ServiceId, TaskId, Time, Version};
+
+/// Where a task stands. The names and numbers are SwarmKit's (api/types.proto); a task only ever moves up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[repr(u16)]
+pub enum TaskState {
+    /// Created, without resources.
+    New = 0,
+    /// Has its network resources; waits for a node.
+    Pending = 64,
+    /// Has a node.
+    Assigned = 192,
+    /// The node's agent has taken it on.
+    Accepted = 256,
+    /// Image, mounts and networks are being made ready.
+    Preparing = 320,
+    /// Could start at once.
+    Ready = 384,
+    /// Being started.
+    Starting = 448,
+    /// Runs, and is healthy where it has a health check.
+    Running = 512,
+    /// Ended with exit code 0.
+    Complete = 576,
+    /// Was told to stop, and did.
+    Shutdown = 640,
+    /// Ended with an error.
+    Failed = 704,
+    /// Could not be run on its node.
+    Rejected = 768,
+    /// Desired only: the service or slot is gone.
+    Remove = 800,
+    /// Its node was lost for so long that nobody waits for it.
+    Orphaned = 832,
+}
+
+impl TaskState {
+    /// Whether nothing more will happen to a task in this state.
+    pub fn is_terminal(self) -> bool {
+        self > TaskState::Running
+    }
+
+    /// The state's name at the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            TaskState::New => "new",
+            TaskState::Pending => "pending",
+            TaskState::Assigned => "assigned",
+            TaskState::Accepted => "accepted",
+            TaskState::Preparing => "preparing",
+            TaskState::Ready => "ready",
+            TaskState::Starting => "starting",
+            TaskState::Running => "running",
+            TaskState::Complete => "complete",
+            TaskState::Shutdown => "shutdown",
+            TaskState::Failed => "failed",
+            TaskState::Rejected => "rejected",
+            TaskState::Remove => "remove",
+            TaskState::Orphaned => "orphaned",
+        }
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What is known of a task: reported by its agent once it is assigned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskStatus {
+    /// The observed state.
+    pub state: TaskState,
+    /// When that state was reached.
+    pub since: Time,
+    /// What is happening, in SwarmKit's words.
+    pub message: String,
+    /// Why it is not further; empty when all is well.
+    pub error: String,
+    /// The container, once there is one.
+    pub container: Option<ContainerStatus>,
+}
+
+/// The container behind a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerStatus {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its first process, 0 when it does not run.
+    pub pid: u32,
+    /// Set once it has ended.
+    pub exit_code: Option<i32>,
+}
+
+/// An address of a task on a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The network.
+    pub network: NetworkId,
+    /// The task's address there.
+    pub address: Ipv4Addr,
+}
+
+/// A task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// Version and times.
+    pub meta: Meta,
+    /// The service that it is an instance of.
+    pub service: ServiceId,
+    /// Which instance, from 1.
+    pub slot: u64,
+    /// The node it was given to.
+    pub node: Option<NodeId>,
+    /// What to run: the service's specification when the task was made.
+    pub spec: TaskSpec,
+    /// The version of the service's specification that `spec` was taken from.
+    pub spec_version: Version,
+    /// The service's name and labels when the task was made.
+    pub service_name: String,
+    /// The state the managers want it in. Never above [`TaskState::Running`] until it is to end.
+    pub desired: TaskState,
+    /// The state it is in.
+    pub status: TaskStatus,
+    /// Its addresses, given before a node is.
+    pub attachments: Vec<Attachment>,
+    /// A restarted task is not started before this time.
+    pub not_before: Option<Time>,
+}
+
+impl Task {
+    /// `service.slot.id`, the name of the task's container.
+    pub fn container_name(&self) -> String {
+        format!("{}.{}.{}", self.service_name, self.slot, self.id)
+    }
+}
