@@ -1,0 +1,50 @@
+# `make demo` shows Skep at work; `make test` is what CI runs. Both install what they need.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+DEBUG := target/$(HOST)/debug
+RELEASE := target/$(HOST)/release
+
+.PHONY: help build demo test check fix bench advisories
+
+help:
+	@echo 'make demo     build Skep and walk through a service from creation to recovery'
+	echo 'make build    the release binary, $(RELEASE)/skep'
+	echo 'make test     every test (root is required)'
+	echo 'make check    formatting, lints, licences, floors; changes nothing'
+	echo 'make fix      what check can mend by itself'
+	echo 'make bench    Skep beside dockerd, where that is installed'
+
+build:
+	cargo build --release --package skep
+
+demo: build
+	scripts/prerequisites run
+	scripts/demo $(RELEASE)/skep
+
+test:
+	scripts/prerequisites run
+	cargo build --workspace --bins --tests
+	scripts/images target/images
+	SKEP=$(CURDIR)/$(DEBUG)/skep cargo test --workspace
+
+check:
+	scripts/prerequisites check
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- --deny warnings
+	cargo deny --log-level error check licenses bans sources
+	cargo xtask tidy
+
+fix:
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+bench: build
+	scripts/prerequisites bench
+	bench/run $(RELEASE)/skep
+
+advisories:
+	cargo deny check advisories
