@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,8 @@ pub struct ServiceSpec {
     pub name: String,
     /// Labels of the service itself.
     pub labels: BTreeMap<String, String>,
-    /// What each task runs.
-    pub task: TaskSpec,
+    /// What each task runs; shared with the tasks made from it, of which there may be thousands.
+    pub task: Arc<TaskSpec>,
     /// How many tasks.
     pub mode: ServiceMode,
     /// How a changed specification is rolled out.

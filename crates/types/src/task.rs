@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -124,7 +125,7 @@ pub struct Task {
     /// The node it was given to.
     pub node: Option<NodeId>,
     /// What to run: the service's specification when the task was made.
-    pub spec: TaskSpec,
+    pub spec: Arc<TaskSpec>,
     /// The version of the service's specification that `spec` was taken from.
     pub spec_version: Version,
     /// The service's name and labels when the task was made.
