@@ -1,0 +1,137 @@
+//! The vocabulary of this crate: what a caller asks for, as plain data.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use skep_types::ip::Subnet;
+use skep_types::port::Protocol;
+
+use crate::error::PublishError;
+
+/// Where a [`crate::Network`] keeps its things and how it names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Directory in which a sandbox `x` is the file `x`, a bind mount of its network namespace.
+    pub netns_dir: PathBuf,
+    /// Names the nft table, and through a hash the host ends of all veth pairs: `skep` for the default daemon.
+    /// Two daemons that share a network namespace must differ in it.
+    pub instance: String,
+}
+
+/// A bridge on the host, and how its containers reach the world.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Bridge {
+    /// Name of the interface, at most 15 bytes: `docker0`, `sk-<id>`.
+    pub name: String,
+    /// The bridge's own address, the gateway of its containers.
+    pub gateway: Ipv4Addr,
+    /// Length of the network part of `gateway` in bits.
+    pub prefix: u8,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// Whether containers reach the outside under the host's address; false routes them as they are.
+    pub masquerade: bool,
+    /// Whether containers reach nothing but each other and the host.
+    pub internal: bool,
+}
+
+impl Bridge {
+    /// The addresses behind this bridge; `None` when `prefix` exceeds 32.
+    pub fn subnet(&self) -> Option<Subnet> {
+        Subnet::containing(self.gateway, self.prefix)
+    }
+}
+
+/// A hardware address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl MacAddress {
+    /// The address Docker gives to the holder of `address`: `02:42` and the four bytes. As it follows from the
+    /// address, a neighbour's cache stays right when an address passes to another container.
+    pub fn of(address: Ipv4Addr) -> MacAddress {
+        let [a, b, c, d] = address.octets();
+        MacAddress([0x02, 0x42, a, b, c, d])
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// One interface of a sandbox: a veth whose other end is a port of a bridge.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Name of the bridge.
+    pub bridge: String,
+    /// Name inside the sandbox: `eth0`.
+    pub interface: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Length of the network part of `address` in bits.
+    pub prefix: u8,
+    /// Where the default route leads, if one goes through this interface.
+    pub gateway: Option<Ipv4Addr>,
+    /// Its hardware address.
+    pub mac: MacAddress,
+}
+
+/// Who publishes: a container's or a service's id. A key owns the publications made under it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PublicationKey(pub String);
+
+impl fmt::Display for PublicationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A port of the host and who answers there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Publication {
+    /// Transport.
+    pub protocol: Protocol,
+    /// The host address to answer on; `None` and 0.0.0.0 are every address.
+    pub host_ip: Option<IpAddr>,
+    /// The host's port; 0 asks for a free one from the ephemeral range.
+    pub host_port: u16,
+    /// Who answers, in turn. With nobody here the port stays reserved: TCP is refused, UDP is swallowed.
+    pub backends: Vec<(Ipv4Addr, u16)>,
+}
+
+/// Everything that should exist: what [`crate::Network::reconcile`] brings about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// All bridges.
+    pub bridges: Vec<Bridge>,
+    /// All sandboxes by name, each with its interfaces.
+    pub sandboxes: BTreeMap<String, Vec<Endpoint>>,
+    /// All publications by their owner. `host_port` must not be 0: say what was given out before.
+    pub publications: BTreeMap<PublicationKey, Vec<Publication>>,
+}
+
+/// What [`crate::Network::reconcile`] found and did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What was missing or wrong and is right now, a phrase each.
+    pub repaired: Vec<String>,
+    /// What was ours and unwanted and is gone, a phrase each.
+    pub removed: Vec<String>,
+    /// What could not be brought about; everything else was.
+    pub failed: Vec<String>,
+    /// Ports whose reservation another process took while no daemon ran, or that two keys claim. The former are
+    /// served nonetheless, for rules come before sockets; of the latter the first key in order is served.
+    pub contested: Vec<(PublicationKey, PublishError)>,
+}
