@@ -1,1 +1,20 @@
-//! cluster
+//! The manager's brain: everything a cluster's leader decides, as one function.
+//!
+//! [`Cluster::step`] takes an event and answers with what to propose to the log, what to reply, what to
+//! send to agents and when to be woken. The log holds decisions: every manager, leader or not, runs
+//! [`Objects::apply`] over the committed [`Change`]s and so holds the same [`Objects`].
+//!
+//! Invariants, most of which [`check`] verifies:
+//! - `cluster` never reads a clock, a socket, a file or a source of randomness: time and ids are arguments.
+//! - Nothing is decided from state that is not committed, and nothing is answered before it is committed.
+//! - One proposal is in flight; what happens meanwhile is kept and decided together afterwards.
+//! - A timer is a deadline in a replicated object, so a new leader forgets none.
+//! - Every index lives in [`Objects`]; work per event follows what changed, never how much there is.
+
+mod objects;
+mod request;
+mod step;
+
+pub use objects::{Cause, Change, NewTask, Objects, Snapshot, UpdateStep};
+pub use request::{Answer, Force, Refusal, RefusalKind, Reply, Request, RequestId};
+pub use step::{Cluster, Event, Output};

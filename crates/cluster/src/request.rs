@@ -1,0 +1,120 @@
+//! What users ask of the cluster, and what they are answered.
+
+use skep_types::node::{Node, NodeSpec};
+use skep_types::service::ServiceSpec;
+use skep_types::swarm::{ClusterObject, ClusterSpec};
+use skep_types::{NodeId, ServiceId, Version};
+
+/// Names one request of one leader's life, chosen by whoever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Something a user wants changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Found the cluster, with its first manager and its ingress network.
+    CreateCluster {
+        /// The cluster; `meta` is filled in.
+        cluster: Box<ClusterObject>,
+        /// The first manager; `meta` is filled in.
+        node: Box<Node>,
+    },
+    /// Change the cluster's settings, replace its join tokens, or both.
+    UpdateCluster {
+        /// The version that the change was made from.
+        version: Version,
+        /// The new settings.
+        spec: Box<ClusterSpec>,
+        /// A new token for workers; `None` keeps the old.
+        worker_token: Option<String>,
+        /// A new token for managers; `None` keeps the old.
+        manager_token: Option<String>,
+    },
+    /// Let a node in. Its token or certificate was checked by the caller.
+    AddNode(Box<Node>),
+    /// Change what is wanted of a node.
+    UpdateNode {
+        /// Which.
+        id: NodeId,
+        /// The version that the change was made from.
+        version: Version,
+        /// What is wanted now.
+        spec: Box<NodeSpec>,
+    },
+    /// Forget a node.
+    RemoveNode {
+        /// Which.
+        id: NodeId,
+        /// Whether even a node that still answers.
+        force: Force,
+    },
+    /// Create a service; answered with [`Answer::Service`].
+    CreateService(Box<ServiceSpec>),
+    /// Replace a service's specification.
+    UpdateService {
+        /// Which.
+        id: ServiceId,
+        /// The version that the change was made from.
+        version: Version,
+        /// What is wanted now.
+        spec: Box<ServiceSpec>,
+    },
+    /// Remove a service, and then its tasks.
+    RemoveService(ServiceId),
+}
+
+/// Whether the usual guards are overridden.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Force {
+    /// The guards hold.
+    #[default]
+    No,
+    /// They do not.
+    Yes,
+}
+
+/// What a committed request gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// The service that was created.
+    Service(ServiceId),
+}
+
+/// The end of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Which request.
+    pub to: RequestId,
+    /// Committed, or refused and without effect. After [`RefusalKind::Unavailable`] alone nobody knows.
+    pub result: Result<Answer, Refusal>,
+}
+
+/// Why a request was refused, in SwarmKit's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What kind of refusal, for the status code.
+    pub kind: RefusalKind,
+    /// What is wrong, naming it.
+    pub message: String,
+}
+
+/// Kinds of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// No such object: 404.
+    NotFound,
+    /// The name is taken: 409.
+    Conflict,
+    /// The request makes no sense: 400.
+    Invalid,
+    /// It was made from an old version of the object: `update out of sequence`, 500 at the API.
+    OutOfSequence,
+    /// A guard forbids it for now (the last manager...): 400 at the API.
+    Precondition,
+    /// This manager does not lead, or lost the lead or its log meanwhile: 503. Whether the request took
+    /// effect is unknown.
+    Unavailable,
+}
