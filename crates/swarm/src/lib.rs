@@ -1,1 +1,13 @@
-//! swarm
+//! One node in a cluster: the manager and agent actors, their durable state, and the node's life cycle.
+//!
+//! Each actor is a loop: select one event, `step` the brain, perform what it decided. Nothing is decided
+//! here. A reply leaves only after the log entry that it rests on is synced to disk.
+//! What is absent: `swarm` opens no listener yet, so no second node can join.
+
+mod error;
+mod request;
+mod swarm;
+
+pub use error::SwarmError;
+pub use request::{ClusterUpdate, InitRequest, LocalState, SwarmConfig, SwarmInfo};
+pub use swarm::{EventSubscription, Swarm};

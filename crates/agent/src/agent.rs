@@ -1,0 +1,297 @@
+//! The agent: duties in, operations and reports out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use skep_types::assignment::{Assignment, Duty, DutyId, StatusReport};
+use skep_types::container::ClusterAttachment;
+use skep_types::{ContainerId, NetworkId, ServiceId, Task, TaskId, Time};
+
+use crate::duties::{EndpointDuty, NetworkDuty, NetworkState};
+use crate::event::{AgentEvent, Observed, Operation, Recovered};
+use crate::work::{Networks, Work};
+
+/// Wait before an operation that failed is tried again.
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
+
+/// What an event led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentOutput {
+    /// To be performed, in any order and concurrently.
+    pub operations: Vec<Operation>,
+    /// For the managers: one for each task whose status changed.
+    pub reports: Vec<StatusReport>,
+    /// When [`AgentEvent::Tick`] is due; `None` when nothing waits for time to pass.
+    pub wake_at: Option<Time>,
+}
+
+/// The worker's brain.
+#[derive(Debug, Default)]
+pub struct Agent {
+    tasks: BTreeMap<TaskId, Work>,
+    networks: BTreeMap<NetworkId, NetworkDuty>,
+    endpoints: BTreeMap<ServiceId, EndpointDuty>,
+    /// Containers of a former agent that no assignment has named yet.
+    found: BTreeMap<TaskId, (ContainerId, Observed)>,
+    /// Whether the managers have said everything once.
+    complete: bool,
+}
+
+impl Agent {
+    /// An agent that knows of nothing.
+    pub fn new() -> Agent {
+        Agent::default()
+    }
+
+    /// Takes in one event and decides what follows from it.
+    pub fn step(&mut self, event: AgentEvent, now: Time) -> AgentOutput {
+        let mut operations = Vec::new();
+        match event {
+            AgentEvent::Recovered(recovered) => self.recover(recovered),
+            AgentEvent::Assigned(assignment) => self.assign(assignment, now, &mut operations),
+            AgentEvent::NetworkEnsured { network, result } => self.network_ensured(network, result, now),
+            AgentEvent::NetworkRemoved { network, result } => self.network_removed(network, result, now),
+            AgentEvent::EndpointApplied { service, result } => {
+                if let Some(duty) = self.endpoints.get_mut(&service) {
+                    duty.end(result, now);
+                }
+            }
+            AgentEvent::Prepared { task, result } => self.with(task, |work| work.prepared(result, now)),
+            AgentEvent::Started { task, result } => {
+                let work = self.tasks.get_mut(&task);
+                operations.extend(work.and_then(|work| work.started(result, now)));
+            }
+            AgentEvent::Exited { task, result } => self.with(task, |work| work.exited(result, now)),
+            AgentEvent::Stopped { task, result } => self.with(task, |work| work.stopped(result, now)),
+            AgentEvent::Removed { task, result } => self.with(task, |work| work.removed(result, now)),
+            AgentEvent::Tick => {}
+        }
+        self.settle(now, operations)
+    }
+
+    fn with(&mut self, task: TaskId, change: impl FnOnce(&mut Work)) {
+        if let Some(work) = self.tasks.get_mut(&task) {
+            change(work);
+        }
+    }
+
+    fn recover(&mut self, recovered: Recovered) {
+        assert!(!self.complete, "a former agent's remains are told before the first assignment");
+        for (task, container, observed) in recovered.containers {
+            self.found.insert(task, (container, observed));
+        }
+        for network in recovered.networks {
+            self.networks.insert(network, NetworkDuty::left_over());
+        }
+        for service in recovered.endpoints {
+            self.endpoints.insert(service, EndpointDuty::new(None));
+        }
+    }
+
+    fn assign(&mut self, assignment: Assignment, now: Time, operations: &mut Vec<Operation>) {
+        match assignment {
+            Assignment::Complete(duties) => {
+                self.complete = true;
+                for work in self.tasks.values_mut() {
+                    work.gone = true;
+                }
+                for duty in self.networks.values_mut() {
+                    duty.wanted = None;
+                }
+                let named = |service: &ServiceId| {
+                    duties
+                        .iter()
+                        .any(|duty| matches!(duty, Duty::Endpoint(named) if named.service == *service))
+                };
+                for (_, duty) in self.endpoints.iter_mut().filter(|(service, _)| !named(service)) {
+                    duty.want(None);
+                }
+                for duty in duties {
+                    self.take_on(duty, true, now, operations);
+                }
+                for (task, (container, observed)) in std::mem::take(&mut self.found) {
+                    self.tasks.insert(task, Work::unknown(task, container, observed, now));
+                }
+            }
+            Assignment::Incremental { update, remove } => {
+                for duty in update {
+                    self.take_on(duty, false, now, operations);
+                }
+                for duty in remove {
+                    self.give_up(duty);
+                }
+            }
+        }
+    }
+
+    fn take_on(&mut self, duty: Duty, resync: bool, now: Time, operations: &mut Vec<Operation>) {
+        match duty {
+            Duty::Network(network) => match self.networks.get_mut(&network.id) {
+                Some(known) => known.update(network),
+                None => {
+                    self.networks.insert(network.id, NetworkDuty::wanted(network));
+                }
+            },
+            Duty::Endpoint(endpoint) => match self.endpoints.get_mut(&endpoint.service) {
+                Some(known) => known.want(Some(endpoint)),
+                None => {
+                    self.endpoints.insert(endpoint.service, EndpointDuty::new(Some(endpoint)));
+                }
+            },
+            Duty::Task(task) => self.take_on_task(task, resync, now, operations),
+        }
+    }
+
+    fn take_on_task(&mut self, task: Box<Task>, resync: bool, now: Time, operations: &mut Vec<Operation>) {
+        let id = task.id;
+        if let Some(work) = self.tasks.get_mut(&id) {
+            // A whole set follows a change of managers, who may never have heard of the last report.
+            work.unreported |= resync && work.status != task.status;
+            work.update(task);
+            return;
+        }
+        let work = match self.found.remove(&id) {
+            Some((container, observed)) => Work::adopt(task, container, observed, now),
+            None => Work::accept(task, now),
+        };
+        operations.extend(work.watch());
+        self.tasks.insert(id, work);
+    }
+
+    fn give_up(&mut self, duty: DutyId) {
+        match duty {
+            DutyId::Task(task) => self.with(task, |work| work.gone = true),
+            DutyId::Network(network) => {
+                if let Some(duty) = self.networks.get_mut(&network) {
+                    duty.wanted = None;
+                }
+            }
+            DutyId::Endpoint(service) => {
+                if let Some(duty) = self.endpoints.get_mut(&service) {
+                    duty.want(None);
+                }
+            }
+        }
+    }
+
+    fn network_ensured(&mut self, network: NetworkId, result: Result<(), String>, now: Time) {
+        let Some(duty) = self.networks.get_mut(&network) else { return };
+        let Err(error) = result else {
+            duty.state = NetworkState::Ready;
+            return;
+        };
+        duty.state = NetworkState::Absent;
+        duty.retry_at = Some(now + RETRY);
+        for work in self.tasks.values_mut() {
+            if work.waits_for_networks() && uses(work, network) {
+                work.reject(error.clone(), now);
+            }
+        }
+    }
+
+    fn network_removed(&mut self, network: NetworkId, result: Result<(), String>, now: Time) {
+        let Some(duty) = self.networks.get_mut(&network) else { return };
+        match result {
+            Ok(()) => duty.state = NetworkState::Absent,
+            Err(_) => {
+                duty.state = NetworkState::Ready;
+                duty.retry_at = Some(now + RETRY);
+            }
+        }
+    }
+
+    /// Gives out every operation that is due. The whole table is looked at after each event: it holds the
+    /// tasks of one node, and a pass takes less time than one of their system calls.
+    fn settle(&mut self, now: Time, mut operations: Vec<Operation>) -> AgentOutput {
+        self.settle_endpoints(now, &mut operations);
+        self.settle_networks(now, &mut operations);
+        self.settle_tasks(now, &mut operations);
+        self.drop_networks(now, &mut operations);
+        let mut reports = Vec::new();
+        for (task, work) in &mut self.tasks {
+            // Of a task that is gone the managers know nothing any more.
+            if std::mem::take(&mut work.unreported) && !work.gone {
+                reports.push(StatusReport { task: *task, status: work.status.clone() });
+            }
+        }
+        AgentOutput { operations, reports, wake_at: self.wake_at() }
+    }
+
+    fn settle_endpoints(&mut self, now: Time, operations: &mut Vec<Operation>) {
+        for (service, duty) in &mut self.endpoints {
+            operations.extend(duty.begin(now).map(|endpoint| match endpoint {
+                Some(endpoint) => Operation::ServeEndpoint(endpoint),
+                None => Operation::RemoveEndpoint(*service),
+            }));
+        }
+        self.endpoints.retain(|_, duty| !duty.is_finished());
+    }
+
+    fn settle_networks(&mut self, now: Time, operations: &mut Vec<Operation>) {
+        for (id, duty) in &mut self.networks {
+            let Some(network) = &duty.wanted else { continue };
+            // A task that needs the network does not wait for the time to try again.
+            let needed = self.tasks.values().any(|work| work.waits_for_networks() && uses(work, *id));
+            let due = needed || duty.retry_at.is_none_or(|at| at <= now);
+            if duty.state == NetworkState::Absent && due {
+                duty.state = NetworkState::Ensuring;
+                duty.retry_at = None;
+                operations.push(Operation::EnsureNetwork(network.clone()));
+            }
+        }
+    }
+
+    fn settle_tasks(&mut self, now: Time, operations: &mut Vec<Operation>) {
+        let networks = &self.networks;
+        for work in self.tasks.values_mut() {
+            let service = work.task.as_ref().map(|task| task.service);
+            let endpoint = service.and_then(|service| self.endpoints.get(&service));
+            let held = endpoint.is_some_and(EndpointDuty::unsettled);
+            operations.extend(work.next(now, held, |task| attachments(task, networks)));
+        }
+        self.tasks.retain(|_, work| !work.is_finished());
+    }
+
+    fn drop_networks(&mut self, now: Time, operations: &mut Vec<Operation>) {
+        for (id, duty) in &mut self.networks {
+            let used = self.tasks.values().any(|work| work.uses_networks() && uses(work, *id));
+            let due = duty.retry_at.is_none_or(|at| at <= now);
+            if self.complete && duty.wanted.is_none() && duty.state == NetworkState::Ready && !used && due {
+                duty.state = NetworkState::Removing;
+                duty.retry_at = None;
+                operations.push(Operation::RemoveNetwork(*id));
+            }
+        }
+        self.networks.retain(|_, duty| duty.wanted.is_some() || duty.state != NetworkState::Absent);
+    }
+
+    fn wake_at(&self) -> Option<Time> {
+        let tasks = self.tasks.values().filter_map(|work| work.retry_at);
+        let networks = self.networks.values().filter_map(|duty| duty.retry_at);
+        let endpoints = self.endpoints.values().filter_map(|duty| duty.retry_at);
+        tasks.chain(networks).chain(endpoints).min()
+    }
+}
+
+/// Whether a container may be attached to `network`: one of an unknown task may be attached to any.
+fn uses(work: &Work, network: NetworkId) -> bool {
+    work.task
+        .as_ref()
+        .is_none_or(|task| task.attachments.iter().any(|attachment| attachment.network == network))
+}
+
+fn attachments(task: &Task, networks: &BTreeMap<NetworkId, NetworkDuty>) -> Networks {
+    let mut ready = Vec::new();
+    for attachment in &task.attachments {
+        let duty = networks.get(&attachment.network);
+        let Some((network, state)) = duty.and_then(|duty| Some((duty.wanted.as_ref()?, duty.state))) else {
+            // As moby's `network %s not found`.
+            return Networks::Missing(format!("network {} not found", attachment.network));
+        };
+        if state != NetworkState::Ready {
+            return Networks::Pending;
+        }
+        ready.push(ClusterAttachment { network: network.clone(), address: attachment.address });
+    }
+    Networks::Ready(ready)
+}

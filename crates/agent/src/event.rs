@@ -1,0 +1,149 @@
+//! What an agent is told, and what it asks for.
+
+use std::time::Duration;
+
+use skep_types::assignment::{Assignment, Endpoint};
+use skep_types::container::ClusterAttachment;
+use skep_types::network::Network;
+use skep_types::{ContainerId, NetworkId, ServiceId, Task, TaskId};
+
+/// What happened. Errors are texts that end up in a task's status, so they must be fit for the user's eyes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentEvent {
+    /// What a former agent left on this machine. Comes before the first assignment, or not at all.
+    Recovered(Recovered),
+    /// The managers' word on what this node is responsible for.
+    Assigned(Assignment),
+    /// [`Operation::EnsureNetwork`] ended.
+    NetworkEnsured {
+        /// Which network.
+        network: NetworkId,
+        /// Why it is not there.
+        result: Result<(), String>,
+    },
+    /// [`Operation::RemoveNetwork`] ended.
+    NetworkRemoved {
+        /// Which network.
+        network: NetworkId,
+        /// Why it is still there.
+        result: Result<(), String>,
+    },
+    /// [`Operation::ServeEndpoint`] or [`Operation::RemoveEndpoint`] ended.
+    EndpointApplied {
+        /// Whose endpoint.
+        service: ServiceId,
+        /// Why it is not as asked.
+        result: Result<(), String>,
+    },
+    /// [`Operation::Prepare`] ended.
+    Prepared {
+        /// Which task.
+        task: TaskId,
+        /// The created container.
+        result: Result<ContainerId, String>,
+    },
+    /// [`Operation::Start`] ended.
+    Started {
+        /// Which task.
+        task: TaskId,
+        /// Its first process.
+        result: Result<u32, String>,
+    },
+    /// [`Operation::Watch`] ended: the container no longer runs.
+    Exited {
+        /// Which task.
+        task: TaskId,
+        /// The exit code, or why nobody knows it.
+        result: Result<i32, String>,
+    },
+    /// [`Operation::Stop`] ended.
+    Stopped {
+        /// Which task.
+        task: TaskId,
+        /// The exit code where it is known; an error when the container may still run.
+        result: Result<Option<i32>, String>,
+    },
+    /// [`Operation::Remove`] ended.
+    Removed {
+        /// Which task.
+        task: TaskId,
+        /// Why the container is still there. That there was none is no error.
+        result: Result<(), String>,
+    },
+    /// The time that `wake_at` named has come.
+    Tick,
+}
+
+/// What a former agent left on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Containers that carry a task's id.
+    pub containers: Vec<(TaskId, ContainerId, Observed)>,
+    /// Cluster-wide networks.
+    pub networks: Vec<NetworkId>,
+    /// Services whose endpoints are served.
+    pub endpoints: Vec<ServiceId>,
+}
+
+/// The state that a container was found in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// Never started.
+    Created,
+    /// Runs, with this first process.
+    Running(u32),
+    /// Ended with this exit code.
+    Exited(i32),
+}
+
+/// What is to be done. Each is answered by one [`AgentEvent`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Make a cluster-wide network known here.
+    EnsureNetwork(Network),
+    /// Take it away.
+    RemoveNetwork(NetworkId),
+    /// Serve a service's published ports with exactly these backends.
+    ServeEndpoint(Endpoint),
+    /// Serve them no longer.
+    RemoveEndpoint(ServiceId),
+    /// Create a task's container. One that exists under the task's name is the answer, not an error.
+    Prepare {
+        /// The task.
+        task: Box<Task>,
+        /// Its networks and addresses.
+        attachments: Vec<ClusterAttachment>,
+    },
+    /// Start the container.
+    Start {
+        /// The task.
+        task: TaskId,
+        /// Its container.
+        container: ContainerId,
+    },
+    /// Answer once the container does not run.
+    Watch {
+        /// The task.
+        task: TaskId,
+        /// Its container.
+        container: ContainerId,
+    },
+    /// Stop the container and answer once it has ended. That there is none is no error.
+    Stop {
+        /// The task.
+        task: TaskId,
+        /// Its container.
+        container: ContainerId,
+        /// Signal that asks the process to end; empty keeps the container's own.
+        signal: String,
+        /// Time between that signal and SIGKILL; `None` keeps the container's own.
+        grace: Option<Duration>,
+    },
+    /// Remove the container with its anonymous volumes.
+    Remove {
+        /// The task.
+        task: TaskId,
+        /// Its container.
+        container: ContainerId,
+    },
+}

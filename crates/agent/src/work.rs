@@ -1,0 +1,370 @@
+//! One task on this node: its place on the ladder and its container.
+
+use skep_types::container::ClusterAttachment;
+use skep_types::task::ContainerStatus;
+use skep_types::{ContainerId, Task, TaskId, TaskState, TaskStatus, Time};
+
+use crate::agent::RETRY;
+use crate::event::{Observed, Operation};
+
+/// What is known of a task's container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Absent,
+    Created(ContainerId),
+    Running(ContainerId),
+    Ended(ContainerId),
+}
+
+impl Presence {
+    fn id(self) -> Option<ContainerId> {
+        match self {
+            Presence::Absent => None,
+            Presence::Created(id) | Presence::Running(id) | Presence::Ended(id) => Some(id),
+        }
+    }
+}
+
+/// The operation under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Busy {
+    Preparing,
+    Starting,
+    Stopping,
+    Removing,
+}
+
+/// What a task has to wait for, as its agent knows it.
+pub(crate) enum Networks {
+    Ready(Vec<ClusterAttachment>),
+    Pending,
+    Missing(String),
+}
+
+/// A task, or a container that carries the id of one that is not this node's.
+#[derive(Debug)]
+pub(crate) struct Work {
+    id: TaskId,
+    /// `None` for a container that no assignment names.
+    pub(crate) task: Option<Box<Task>>,
+    /// Whether the duty was taken away: the container goes, then the work is forgotten.
+    pub(crate) gone: bool,
+    pub(crate) status: TaskStatus,
+    presence: Presence,
+    busy: Option<Busy>,
+    pub(crate) retry_at: Option<Time>,
+    /// Whether the managers have yet to hear of `status`.
+    pub(crate) unreported: bool,
+}
+
+impl Work {
+    /// A task that is new to this node, or was when the daemon last ran. Nothing of it exists here.
+    pub(crate) fn accept(task: Box<Task>, now: Time) -> Work {
+        let mut work = Work::with_status(task.id, task.status.clone());
+        work.task = Some(task);
+        match work.status.state {
+            TaskState::New
+            | TaskState::Pending
+            | TaskState::Assigned
+            | TaskState::Accepted
+            | TaskState::Preparing
+            | TaskState::Ready => {
+                // SwarmKit's agent reports `accepted` first; its reporter, too, sends only the latest of several.
+                work.climb(TaskState::Preparing, "preparing", now);
+            }
+            TaskState::Starting | TaskState::Running if !work.wants_end() => {
+                let name = work.task.as_ref().map(|task| task.container_name()).unwrap_or_default();
+                work.fail(format!("No such container: {name}"), now);
+            }
+            TaskState::Starting
+            | TaskState::Running
+            | TaskState::Complete
+            | TaskState::Shutdown
+            | TaskState::Failed
+            | TaskState::Rejected
+            | TaskState::Remove
+            | TaskState::Orphaned => {}
+        }
+        work
+    }
+
+    /// A task whose container a former agent left.
+    pub(crate) fn adopt(task: Box<Task>, container: ContainerId, observed: Observed, now: Time) -> Work {
+        let mut work = Work::with_status(task.id, task.status.clone());
+        work.task = Some(task);
+        work.find(container, observed, now);
+        work
+    }
+
+    /// A container of a task that is not this node's: to be stopped and removed.
+    pub(crate) fn unknown(id: TaskId, container: ContainerId, observed: Observed, now: Time) -> Work {
+        let message = "shutdown".to_owned();
+        let status = TaskStatus {
+            state: TaskState::Shutdown,
+            since: now,
+            message,
+            error: String::new(),
+            container: None,
+        };
+        let mut work = Work::with_status(id, status);
+        work.gone = true;
+        work.find(container, observed, now);
+        work
+    }
+
+    fn with_status(id: TaskId, status: TaskStatus) -> Work {
+        let presence = Presence::Absent;
+        Work { id, task: None, gone: false, status, presence, busy: None, retry_at: None, unreported: false }
+    }
+
+    fn find(&mut self, container: ContainerId, observed: Observed, now: Time) {
+        let (presence, pid, exit_code) = match observed {
+            Observed::Created => (Presence::Created(container), 0, None),
+            Observed::Running(pid) => (Presence::Running(container), pid, None),
+            Observed::Exited(code) => (Presence::Ended(container), 0, Some(code)),
+        };
+        self.presence = presence;
+        if self.status.state.is_terminal() {
+            return;
+        }
+        self.status.container = Some(ContainerStatus { id: container, pid, exit_code });
+        match observed {
+            Observed::Created if self.status.state < TaskState::Ready => {
+                self.climb(TaskState::Ready, "prepared", now);
+            }
+            Observed::Created => {}
+            Observed::Running(_) if self.status.state < TaskState::Running => {
+                self.climb(TaskState::Running, "started", now);
+            }
+            Observed::Running(_) => {}
+            Observed::Exited(_) if self.wants_end() => {}
+            Observed::Exited(code) => self.end(Ok(code), now),
+        }
+    }
+
+    /// Takes the managers' newer word. A specification never changes, only what is desired.
+    pub(crate) fn update(&mut self, task: Box<Task>) {
+        self.gone = false;
+        self.task = Some(task);
+    }
+
+    fn desired(&self) -> TaskState {
+        self.task.as_ref().map_or(TaskState::Remove, |task| task.desired)
+    }
+
+    fn wants_end(&self) -> bool {
+        self.gone || self.desired() >= TaskState::Shutdown
+    }
+
+    /// Whether nothing of this work is left.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.gone && self.presence == Presence::Absent && self.busy.is_none()
+    }
+
+    /// Whether the container may still need the task's networks.
+    pub(crate) fn uses_networks(&self) -> bool {
+        self.presence != Presence::Absent || self.busy.is_some() || !self.status.state.is_terminal()
+    }
+
+    /// Whether the next step waits for the task's networks.
+    pub(crate) fn waits_for_networks(&self) -> bool {
+        self.busy.is_none() && self.needs_preparation() && !self.wants_end()
+    }
+
+    fn needs_preparation(&self) -> bool {
+        self.status.state <= TaskState::Preparing && self.presence == Presence::Absent
+    }
+
+    fn climb(&mut self, state: TaskState, message: &str, now: Time) {
+        // A task only ever moves up; what is done over after a crash is not told again.
+        if state > self.status.state {
+            self.status.state = state;
+            self.status.message = message.to_owned();
+            self.status.since = now;
+            self.unreported = true;
+        } else if state == TaskState::Preparing {
+            self.status.state = state;
+        }
+    }
+
+    /// As SwarmKit's `exec.Do`: an error before the start rejects, one after it fails; the message stays.
+    fn fail(&mut self, error: String, now: Time) {
+        let state =
+            if self.status.state < TaskState::Starting { TaskState::Rejected } else { TaskState::Failed };
+        self.status.state = state;
+        self.status.error = error;
+        self.status.since = now;
+        self.unreported = true;
+    }
+
+    fn end(&mut self, result: Result<i32, String>, now: Time) {
+        match result {
+            Ok(0) => self.climb(TaskState::Complete, "finished", now),
+            Ok(code) => self.fail(format!("task: non-zero exit ({code})"), now),
+            Err(error) => self.fail(error, now),
+        }
+    }
+
+    /// The next operation, if one is due. `held` says that the task's endpoint must change first.
+    pub(crate) fn next(
+        &mut self,
+        now: Time,
+        held: bool,
+        networks: impl FnOnce(&Task) -> Networks,
+    ) -> Option<Operation> {
+        if self.busy.is_some() || self.retry_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        self.retry_at = None;
+        if self.wants_end() || self.status.state.is_terminal() {
+            return self.next_down(now, held);
+        }
+        if self.needs_preparation() {
+            return self.prepare(now, networks);
+        }
+        match self.presence {
+            Presence::Created(container) if self.desired() >= TaskState::Running => {
+                self.climb(TaskState::Starting, "starting", now);
+                self.busy = Some(Busy::Starting);
+                Some(Operation::Start { task: self.id, container })
+            }
+            Presence::Created(_) | Presence::Running(_) | Presence::Ended(_) | Presence::Absent => None,
+        }
+    }
+
+    fn prepare(&mut self, now: Time, networks: impl FnOnce(&Task) -> Networks) -> Option<Operation> {
+        let task = self.task.clone()?;
+        match networks(&task) {
+            Networks::Ready(attachments) => {
+                self.busy = Some(Busy::Preparing);
+                Some(Operation::Prepare { task, attachments })
+            }
+            Networks::Pending => None,
+            Networks::Missing(error) => {
+                self.fail(error, now);
+                None
+            }
+        }
+    }
+
+    fn next_down(&mut self, now: Time, held: bool) -> Option<Operation> {
+        if let Presence::Running(container) = self.presence {
+            if held {
+                return None;
+            }
+            let spec = self.task.as_ref().map(|task| &task.spec.container);
+            let signal = spec.map(|spec| spec.stop_signal.clone()).unwrap_or_default();
+            let grace = spec.and_then(|spec| spec.stop_grace);
+            self.busy = Some(Busy::Stopping);
+            return Some(Operation::Stop { task: self.id, container, signal, grace });
+        }
+        if !self.status.state.is_terminal() {
+            self.climb(TaskState::Shutdown, "shutdown", now);
+        }
+        if !self.gone && self.desired() != TaskState::Remove {
+            return None;
+        }
+        let container = self.presence.id()?;
+        self.busy = Some(Busy::Removing);
+        Some(Operation::Remove { task: self.id, container })
+    }
+
+    /// The exit of an adopted container has to be watched for.
+    pub(crate) fn watch(&self) -> Option<Operation> {
+        match self.presence {
+            Presence::Running(container) => Some(Operation::Watch { task: self.id, container }),
+            Presence::Absent | Presence::Created(_) | Presence::Ended(_) => None,
+        }
+    }
+
+    /// A network that the task waits for could not be brought up.
+    pub(crate) fn reject(&mut self, error: String, now: Time) {
+        self.fail(error, now);
+    }
+
+    pub(crate) fn prepared(&mut self, result: Result<ContainerId, String>, now: Time) {
+        if !self.is_done(Busy::Preparing) {
+            return;
+        }
+        match result {
+            Ok(container) => {
+                self.presence = Presence::Created(container);
+                self.status.container = Some(ContainerStatus { id: container, pid: 0, exit_code: None });
+                self.climb(TaskState::Ready, "prepared", now);
+            }
+            Err(_) if self.wants_end() => {}
+            Err(error) => self.fail(error, now),
+        }
+    }
+
+    /// Says whether the container's exit is to be watched for.
+    pub(crate) fn started(&mut self, result: Result<u32, String>, now: Time) -> Option<Operation> {
+        if !self.is_done(Busy::Starting) {
+            return None;
+        }
+        let container = self.presence.id()?;
+        match result {
+            Ok(pid) => {
+                self.presence = Presence::Running(container);
+                self.status.container = Some(ContainerStatus { id: container, pid, exit_code: None });
+                self.climb(TaskState::Running, "started", now);
+            }
+            Err(error) => {
+                self.presence = Presence::Ended(container);
+                self.fail(error, now);
+            }
+        }
+        self.watch()
+    }
+
+    pub(crate) fn exited(&mut self, result: Result<i32, String>, now: Time) {
+        let Presence::Running(container) = self.presence else { return };
+        self.presence = Presence::Ended(container);
+        self.note_exit(result.as_ref().ok().copied());
+        // A stop that is under way says what the exit means.
+        if self.busy != Some(Busy::Stopping) && !self.status.state.is_terminal() {
+            self.end(result, now);
+        }
+    }
+
+    pub(crate) fn stopped(&mut self, result: Result<Option<i32>, String>, now: Time) {
+        if !self.is_done(Busy::Stopping) {
+            return;
+        }
+        match result {
+            Ok(code) => {
+                if let Presence::Running(container) = self.presence {
+                    self.presence = Presence::Ended(container);
+                }
+                self.note_exit(code);
+            }
+            // It may still run, so it is not given up.
+            Err(_) => self.retry_at = Some(now + RETRY),
+        }
+    }
+
+    fn note_exit(&mut self, code: Option<i32>) {
+        if let Some(container) = &mut self.status.container {
+            container.pid = 0;
+            container.exit_code = container.exit_code.or(code);
+        }
+    }
+
+    pub(crate) fn removed(&mut self, result: Result<(), String>, now: Time) {
+        if !self.is_done(Busy::Removing) {
+            return;
+        }
+        match result {
+            Ok(()) => self.presence = Presence::Absent,
+            Err(_) => self.retry_at = Some(now + RETRY),
+        }
+    }
+
+    fn is_done(&mut self, busy: Busy) -> bool {
+        let done = self.busy == Some(busy);
+        if done {
+            self.busy = None;
+        }
+        done
+    }
+}
