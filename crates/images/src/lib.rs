@@ -1,1 +1,25 @@
-//! images
+//! Images: a content-addressed store of image configurations and of layers unpacked for overlayfs.
+//!
+//! An image is known by the digest of its configuration, byte for byte as it arrived; so ids equal
+//! Docker's. Layers are unpacked once, into folders that serve as overlayfs lower directories.
+//!
+//! Invariants:
+//! - Nothing is visible before it is whole, verified and durable: archives unpack into `tmp/`, and the
+//!   atomic replacement of `store.json` is the one moment at which images and references appear.
+//! - A crash at any point leaves at most things that `store.json` does not name; opening removes them.
+//! - Memory does not grow with the archive: layers stream to the disk, and only metadata is held, up to
+//!   a named limit.
+//! - No path of an archive is ever resolved outside the folder that it unpacks into.
+//! - There is no mount here, no network, and no knowledge of containers.
+
+mod digest;
+mod error;
+mod image;
+mod reference;
+mod store;
+
+pub use digest::{DiffId, Digest, ImageId, ParseDigestError};
+pub use error::{FindError, ImportError, LoadError, OpenError, RemoveError, StoreError, TagError};
+pub use image::{History, Image, ImageConfig};
+pub use reference::{ParseReferenceError, Reference, Target};
+pub use store::{Import, InUse, LoadedImage, LoadedReference, Progress, Removed, Store, Usage};

@@ -1,0 +1,213 @@
+//! What can go wrong, one enum an operation.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::{ImageId, ParseReferenceError};
+
+/// The store's own files could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No room is left for what was being written.
+    #[error("{action} {path:?}: no space left on device")]
+    DiskFull {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("{action} {path:?}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A file of the store does not hold what the store wrote.
+    #[error("{path:?} is damaged: {problem}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl StoreError {
+    /// For `map_err`: what was tried and on what.
+    pub(crate) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+        move |source| {
+            let path = path.to_owned();
+            match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    StoreError::DiskFull { action, path }
+                }
+                _ => StoreError::Io { action, path, source },
+            }
+        }
+    }
+
+    /// Whether the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, StoreError::DiskFull { .. })
+    }
+}
+
+/// A store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("the image store {0:?} is in use by another process")]
+    Locked(PathBuf),
+    /// `store.json` was written by a later version.
+    #[error("the image store {path:?} has format {found}; this version reads {known}")]
+    Format {
+        /// The store's folder.
+        path: PathBuf,
+        /// Format of the store.
+        found: u32,
+        /// Format that is understood.
+        known: u32,
+    },
+    /// Images cannot be unpacked or stacked here.
+    #[error("overlayfs does not work in {path:?}: {problem}")]
+    Overlay {
+        /// The store's folder.
+        path: PathBuf,
+        /// What failed.
+        problem: String,
+    },
+    /// The store's files are at fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// No image is known by a name.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// Nothing by that name. Docker's words: clients look for them.
+    #[error("No such image: {0}")]
+    NotFound(String),
+    /// A prefix that several ids have.
+    #[error("image id prefix {0} is ambiguous: several images match")]
+    Ambiguous(String),
+    /// The name cannot be one.
+    #[error(transparent)]
+    Name(#[from] ParseReferenceError),
+    /// The store's files are at fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An archive could not be loaded. Nothing of it is visible.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The archive is at fault.
+    #[error("{0}")]
+    Archive(String),
+    /// The archive could not be read to its end: truncated, corrupt, or its sender went away.
+    #[error("reading the archive")]
+    Read(#[source] io::Error),
+    /// The store's disk is at fault, or full.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A root file system could not be imported. Nothing of it is visible.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The archive is at fault.
+    #[error("{0}")]
+    Archive(String),
+    /// The archive could not be read to its end: truncated, corrupt, or its sender went away.
+    #[error("reading the archive")]
+    Read(#[source] io::Error),
+    /// A tag is needed where a digest was given.
+    #[error("cannot import digest reference")]
+    DigestReference,
+    /// The store's disk is at fault, or full.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An image could not be tagged.
+#[derive(Debug, thiserror::Error)]
+pub enum TagError {
+    /// The image was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// A tag is needed where a digest was given.
+    #[error("refusing to create a tag with a digest reference")]
+    DigestReference,
+    /// The store's files are at fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An image could not be removed. The conflicts are worded as Docker's.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// The image was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The last reference to an image that a container uses.
+    #[error(
+        "conflict: unable to remove repository reference {name:?} (must force) - container {container} is using its referenced image {}",
+        id.short()
+    )]
+    ReferenceInUse {
+        /// As typed.
+        name: String,
+        /// Short id of the container.
+        container: String,
+        /// The image.
+        id: ImageId,
+    },
+    /// A running container uses the image.
+    #[error(
+        "conflict: unable to delete {} (cannot be forced) - image is being used by running container {container}",
+        id.short()
+    )]
+    Running {
+        /// The image.
+        id: ImageId,
+        /// Short id of the container.
+        container: String,
+    },
+    /// A stopped container uses the image.
+    #[error(
+        "conflict: unable to delete {} (must be forced) - image is being used by stopped container {container}",
+        id.short()
+    )]
+    Stopped {
+        /// The image.
+        id: ImageId,
+        /// Short id of the container.
+        container: String,
+    },
+    /// The image has several names and was asked for by id.
+    #[error("conflict: unable to delete {} (must be forced) - image is referenced in multiple repositories", id.short())]
+    ManyReferences {
+        /// The image.
+        id: ImageId,
+    },
+    /// The store's files are at fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl RemoveError {
+    /// Whether Docker answers 409.
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            RemoveError::ReferenceInUse { .. }
+            | RemoveError::Running { .. }
+            | RemoveError::Stopped { .. }
+            | RemoveError::ManyReferences { .. } => true,
+            RemoveError::Find(_) | RemoveError::Store(_) => false,
+        }
+    }
+}
