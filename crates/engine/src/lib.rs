@@ -7,12 +7,18 @@ use crate::events::EventStream;
 use crate::options::EventQuery;
 use crate::view::Info;
 
+mod clock;
 pub mod config;
 pub mod containers;
+mod copy_up;
+mod disk;
 pub mod error;
 pub mod events;
+mod files;
+mod names;
 pub mod networks;
 pub mod options;
+mod signals;
 pub mod view;
 pub mod volumes;
 

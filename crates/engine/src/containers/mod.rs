@@ -1,5 +1,7 @@
 //! Containers: from `create` to `rm`.
 
+mod filter;
+
 use std::future::Future;
 
 use skep_types::Time;

@@ -1,0 +1,144 @@
+//! Writing a merged tree to a folder of the host.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
+    fchown, fgetxattr, flistxattr, fsetxattr, futimens, linkat, mkdirat, mknodat, openat, readlinkat,
+    symlinkat, utimensat,
+};
+use rustix::io::Errno;
+
+use super::merged::{Dir, Node, is};
+
+/// Deepest folder that is copied: each level holds file descriptors.
+const DEPTH_LIMIT: usize = 256;
+
+/// Attributes that describe a layer rather than the file.
+const OVERLAY_ATTRIBUTES: &[u8] = b"trusted.overlay.";
+
+/// Where each file with several names was written first: by device and inode.
+type Written = BTreeMap<(u64, u64), (OwnedFd, CString)>;
+
+/// Copies the content and the properties of `from` to the folder `into`.
+pub(super) fn into_existing(from: &Dir, into: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let into = openat(CWD, into, flags, Mode::empty())?;
+    copy_dir(from, &into, &mut Written::new(), 0)
+}
+
+fn copy_dir(from: &Dir, into: &OwnedFd, written: &mut Written, depth: usize) -> io::Result<()> {
+    if depth > DEPTH_LIMIT {
+        return Err(Errno::NAMETOOLONG.into());
+    }
+    for (name, node) in from.entries()? {
+        match node {
+            Node::Dir(dir) => {
+                mkdirat(into, &name, Mode::RWXU)?;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let made = openat(into, &name, flags, Mode::empty())?;
+                copy_dir(&dir, &made, written, depth + 1)?;
+            }
+            Node::Leaf { parent, name, stat } => copy_leaf(&parent, &name, &stat, into, written)?,
+        }
+    }
+    // Last, because the entries above changed the folder's times.
+    let top = from.0.first().expect("a merged folder is made of at least one");
+    copy_properties(top.as_fd(), into.as_fd(), &rustix::fs::fstat(top)?)
+}
+
+fn copy_leaf(
+    parent: &OwnedFd,
+    name: &CStr,
+    stat: &Stat,
+    into: &OwnedFd,
+    written: &mut Written,
+) -> io::Result<()> {
+    let identity = (stat.st_dev, stat.st_ino);
+    if let Some((first_dir, first_name)) = written.get(&identity) {
+        return Ok(linkat(first_dir, first_name, into, name, AtFlags::empty())?);
+    }
+    let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            let source =
+                openat(parent, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let copy = openat(into, name, flags, Mode::RUSR | Mode::WUSR)?;
+            let (mut source, mut copy) = (File::from(source), File::from(copy));
+            // The standard library lets the kernel copy (copy_file_range, which may share blocks).
+            io::copy(&mut source, &mut copy)?;
+            copy_properties(source.as_fd(), copy.as_fd(), stat)?;
+        }
+        FileType::Symlink => {
+            symlinkat(readlinkat(parent, name, Vec::new())?, into, name)?;
+            chownat(into, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)?;
+            utimensat(into, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        kind @ (FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice) => {
+            mknodat(into, name, kind, Mode::from_raw_mode(stat.st_mode), stat.st_rdev)?;
+            chownat(into, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)?;
+            // After the owner, whose change clears set-user-id, and despite the umask.
+            rustix::fs::chmodat(into, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
+            utimensat(into, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        // A socket without its listener is nothing.
+        _ => return Ok(()),
+    }
+    if stat.st_nlink > 1 && !is(stat, FileType::Directory) {
+        written.insert(identity, (into.try_clone()?, name.to_owned()));
+    }
+    Ok(())
+}
+
+/// Gives an open file the owner, mode, attributes and times of another.
+fn copy_properties(from: BorrowedFd<'_>, into: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
+    fchown(into, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    fchmod(into, Mode::from_raw_mode(stat.st_mode))?;
+    for name in attribute_names(from)? {
+        let value = attribute(from, &name)?;
+        match fsetxattr(into, &*name, &value, XattrFlags::empty()) {
+            // The folder's file system may hold fewer kinds than the image's.
+            Ok(()) | Err(Errno::NOTSUP) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(futimens(into, &times(stat))?)
+}
+
+fn attribute_names(file: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+    // The kernel's limit (xattr(7)).
+    let mut names = vec![0; 65_536];
+    let length = match flistxattr(file, &mut names[..]) {
+        Ok(length) => length,
+        Err(Errno::NOTSUP) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    let wanted = names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty() && !name.starts_with(OVERLAY_ATTRIBUTES));
+    Ok(wanted.map(|name| CString::new(name).expect("it was split at every zero")).collect())
+}
+
+fn attribute(file: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; 65_536];
+    let length = fgetxattr(file, name, &mut value[..])?;
+    value.truncate(length);
+    Ok(value)
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let time = |seconds, nanos: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanos.try_into().expect("nanoseconds of a file are below 10^9"),
+    };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
