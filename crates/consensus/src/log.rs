@@ -237,7 +237,8 @@ impl Log {
     /// # Errors
     /// After any error but [`LogError::TooLarge`] the entries' fate is unknown until the log is opened again.
     pub fn append(&mut self, payloads: &[impl AsRef<[u8]>]) -> Result<Index, LogError> {
-        let too_large = payloads.iter().map(|payload| payload.as_ref().len()).find(|len| *len > MAX_ENTRY_BYTES);
+        let too_large =
+            payloads.iter().map(|payload| payload.as_ref().len()).find(|len| *len > MAX_ENTRY_BYTES);
         if let Some(bytes) = too_large {
             return Err(LogError::TooLarge { bytes });
         }

@@ -62,13 +62,12 @@ fn every_acknowledged_entry_survives_kill_nine() {
         let (solo, recovery) = Solo::open(dir.path()).unwrap();
         assert!(solo.committed() >= acknowledged, "{} of {acknowledged} entries", solo.committed());
         assert!(solo.term() > round, "every opening begins a term");
-        let mut next = recovery.snapshot.as_ref().map_or(1, |snapshot| snapshot.index + 1);
+        let first = recovery.snapshot.as_ref().map_or(1, |snapshot| snapshot.index + 1);
         if let Some(snapshot) = &recovery.snapshot {
             assert_eq!(snapshot.payload, format!("up to {}", snapshot.index).into_bytes());
         }
-        for entry in recovery.entries {
-            assert_eq!((entry.index, entry.payload), (next, payload(next)));
-            next += 1;
+        for (expected, entry) in (first..).zip(recovery.entries) {
+            assert_eq!((entry.index, entry.payload), (expected, payload(expected)));
         }
         acknowledged = solo.committed();
     }

@@ -110,7 +110,8 @@ impl Disk {
 
 impl State {
     fn spend(&mut self) -> io::Result<()> {
-        self.writes_left = self.writes_left.checked_sub(1).ok_or_else(|| io::Error::other("the disk is gone"))?;
+        self.writes_left =
+            self.writes_left.checked_sub(1).ok_or_else(|| io::Error::other("the disk is gone"))?;
         Ok(())
     }
 }
