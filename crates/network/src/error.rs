@@ -98,6 +98,9 @@ pub enum PublishError {
     /// The kernel refused the rules.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The change is made, but a UDP client that was there before may keep talking to nobody.
+    #[error("ports are changed, but some UDP clients may not notice")]
+    StaleFlows(#[source] KernelError),
 }
 
 /// `:172.17.0.2:80`, as Docker shows the inner half of a binding.

@@ -7,9 +7,19 @@
 //! `network` never runs a program, never touches a table or an interface that is not its own, and holds no state that
 //! the kernel or the caller could not give back. Calls block for a few milliseconds at most.
 
+mod conntrack;
 mod error;
+mod kernel;
 mod model;
+mod names;
+mod namespace;
+mod netlink;
 mod network;
+mod plan;
+mod ports;
+mod reservation;
+mod route;
+mod rules;
 
 pub use error::{KernelError, LinkError, OpenError, PublishError};
 pub use model::{Bridge, Config, Desired, Endpoint, MacAddress, Publication, PublicationKey, Report};

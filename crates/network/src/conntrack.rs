@@ -1,0 +1,172 @@
+//! Connection tracking: forgetting UDP flows that lead nowhere.
+//!
+//! The kernel asks our rules about a flow's first packet only, and a client that keeps sending keeps the answer alive.
+//! When the answer is wrong, because the backend is gone or the flow began before the port was published, the entry
+//! must go.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::Ipv4Addr;
+
+use skep_types::port::Protocol;
+
+use crate::netlink::{ACK, DUMP, Messages, Socket, find, fixed};
+use crate::plan::Services;
+
+const SUBSYSTEM: u16 = 1 << 8;
+const NEW: u16 = SUBSYSTEM;
+const GET: u16 = SUBSYSTEM | 1;
+const DELETE: u16 = SUBSYSTEM | 2;
+
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const ID: u16 = 12;
+const ZONE: u16 = 18;
+const FILTER: u16 = 25;
+const FILTER_ORIGINAL: u16 = 1;
+const FILTER_REPLY: u16 = 2;
+/// The original direction's protocol counts in the kernel's filter.
+const FILTER_BY_PROTOCOL: u32 = 1 << 3;
+
+const TUPLE_IP: u16 = 1;
+const TUPLE_PROTOCOL: u16 = 2;
+const IP_SOURCE: u16 = 1;
+const IP_DESTINATION: u16 = 2;
+const PROTOCOL_NUMBER: u16 = 1;
+const PROTOCOL_SOURCE_PORT: u16 = 2;
+const PROTOCOL_DESTINATION_PORT: u16 = 3;
+
+const FAMILY_IPV4: u8 = 2;
+const HEADER: [u8; 4] = [FAMILY_IPV4, 0, 0, 0];
+const UDP: u8 = 17;
+/// Each deletion is acknowledged, and a socket's receive queue holds a few hundred acknowledgements.
+const DELETIONS_AT_ONCE: usize = 64;
+
+/// A tracked UDP flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Flow {
+    /// Whom the client addressed.
+    destination: (Ipv4Addr, u16),
+    /// Who answers.
+    answerer: (Ipv4Addr, u16),
+    /// What names the entry to the kernel: attributes to send back.
+    original: Vec<u8>,
+    zone: Option<Vec<u8>>,
+    id: Option<Vec<u8>>,
+}
+
+/// Forgets every UDP flow to a front of `services` at one of `local` addresses whose answerer is no backend of it.
+pub(crate) fn forget_stale(
+    socket: &mut Socket,
+    services: &Services,
+    local: &BTreeSet<Ipv4Addr>,
+) -> io::Result<()> {
+    let stale: Vec<Flow> =
+        flows(socket)?.into_iter().filter(|flow| is_stale(flow, services, local)).collect();
+    stale.chunks(DELETIONS_AT_ONCE).try_for_each(|flows| forget(socket, flows))
+}
+
+fn forget(socket: &mut Socket, flows: &[Flow]) -> io::Result<()> {
+    let mut messages = Messages::default();
+    for flow in flows {
+        messages.begin(DELETE, ACK, &HEADER);
+        messages.nested(TUPLE_ORIGINAL, |tuple| {
+            tuple.raw(&flow.original);
+        });
+        // The id keeps a flow safe that has taken the place of this one since.
+        for (kind, value) in [(ZONE, &flow.zone), (ID, &flow.id)] {
+            if let Some(value) = value {
+                messages.attribute(kind, value);
+            }
+        }
+    }
+    match socket.transact(messages) {
+        // It ended by itself. The kernel has carried out the others of the batch all the same.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn is_stale(flow: &Flow, services: &Services, local: &BTreeSet<Ipv4Addr>) -> bool {
+    let (address, port) = flow.destination;
+    services.iter().any(|(front, backends)| {
+        front.protocol == Protocol::Udp
+            && front.port == port
+            && front.address.map_or_else(|| local.contains(&address), |wanted| wanted == address)
+            && !backends.contains(&flow.answerer)
+    })
+}
+
+/// All UDP flows over IPv4. A kernel older than 5.8 ignores the filter and tells of other protocols too.
+fn flows(socket: &mut Socket) -> io::Result<Vec<Flow>> {
+    let mut request = Messages::one(GET, DUMP, &HEADER);
+    request
+        .nested(TUPLE_ORIGINAL, |tuple| {
+            tuple.nested(TUPLE_PROTOCOL, |protocol| {
+                protocol.attribute(PROTOCOL_NUMBER, &[UDP]);
+            });
+        })
+        .nested(FILTER, |filter| {
+            filter.native(FILTER_ORIGINAL, FILTER_BY_PROTOCOL).native(FILTER_REPLY, 0);
+        });
+    let answers = socket.query(request)?;
+    Ok(answers.iter().filter(|(kind, _)| *kind == NEW).filter_map(|(_, body)| parse(body)).collect())
+}
+
+fn parse(body: &[u8]) -> Option<Flow> {
+    let body = body.get(HEADER.len()..)?;
+    let original = find(body, TUPLE_ORIGINAL)?;
+    if find(find(original, TUPLE_PROTOCOL)?, PROTOCOL_NUMBER)? != [UDP] {
+        return None;
+    }
+    Some(Flow {
+        destination: end(original, IP_DESTINATION, PROTOCOL_DESTINATION_PORT)?,
+        answerer: end(find(body, TUPLE_REPLY)?, IP_SOURCE, PROTOCOL_SOURCE_PORT)?,
+        original: original.to_vec(),
+        zone: find(body, ZONE).map(<[u8]>::to_vec),
+        id: find(body, ID).map(<[u8]>::to_vec),
+    })
+}
+
+/// One end of a direction.
+fn end(tuple: &[u8], address: u16, port: u16) -> Option<(Ipv4Addr, u16)> {
+    let address = fixed::<4>(find(find(tuple, TUPLE_IP)?, address)?)?;
+    let port = fixed::<2>(find(find(tuple, TUPLE_PROTOCOL)?, port)?)?;
+    Some((address.into(), u16::from_be_bytes(port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Front;
+
+    #[test]
+    fn a_flow_is_stale_only_at_our_fronts_and_with_a_wrong_answerer() {
+        let address = |last| Ipv4Addr::new(192, 0, 2, last);
+        let flow = |destination, answerer| Flow {
+            destination,
+            answerer,
+            original: Vec::new(),
+            zone: None,
+            id: None,
+        };
+        let everywhere = Front { protocol: Protocol::Udp, port: 53, address: None };
+        let tcp = Front { protocol: Protocol::Tcp, port: 54, address: None };
+        let one = Front { protocol: Protocol::Udp, port: 55, address: Some(address(1)) };
+        let services =
+            Services::from([(everywhere, vec![(address(9), 5353)]), (tcp, Vec::new()), (one, Vec::new())]);
+        let local = BTreeSet::from([address(1), address(2)]);
+        for (destination, answerer, stale) in [
+            ((address(1), 53), (address(9), 5353), false),
+            ((address(1), 53), (address(8), 5353), true),
+            ((address(1), 53), (address(1), 53), true),
+            // Somebody else's flow that passes through this host.
+            ((address(77), 53), (address(77), 53), false),
+            ((address(1), 54), (address(1), 54), false),
+            ((address(1), 55), (address(1), 55), true),
+            ((address(2), 55), (address(2), 55), false),
+        ] {
+            assert_eq!(is_stale(&flow(destination, answerer), &services, &local), stale, "{destination:?}");
+        }
+    }
+}

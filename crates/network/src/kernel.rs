@@ -1,0 +1,354 @@
+//! The kernel's side: carries out operations and looks at what is there. Decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use crate::error::KernelError;
+use crate::model::{Bridge, Endpoint};
+use crate::names::Names;
+use crate::netlink::{Messages, Socket, Subsystem};
+use crate::plan::{Actual, FoundInterface, FoundLink, FoundSandbox, Operation, RuleChange, Services};
+use crate::route::{Address, DefaultRoute, Link, Veth};
+use crate::{conntrack, namespace, route, rules};
+
+/// Names the attempt that an error belongs to.
+pub(crate) trait Attempt<T> {
+    /// Turns the error of `action` into a [`KernelError`].
+    fn attempt(self, action: impl FnOnce() -> String) -> Result<T, KernelError>;
+}
+
+impl<T, E: Into<io::Error>> Attempt<T> for Result<T, E> {
+    fn attempt(self, action: impl FnOnce() -> String) -> Result<T, KernelError> {
+        self.map_err(|error| KernelError { action: action(), source: error.into() })
+    }
+}
+
+/// Sockets that are kept, and the helper that visits sandboxes.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    netns_dir: PathBuf,
+    table: String,
+    names: Names,
+    route: Socket,
+    netfilter: Socket,
+    worker: namespace::Worker,
+}
+
+impl Kernel {
+    /// Opens the sockets in the calling thread's network namespace. Changes nothing.
+    pub(crate) fn open(netns_dir: PathBuf, instance: &str) -> Result<Kernel, KernelError> {
+        Ok(Kernel {
+            netns_dir,
+            table: instance.to_owned(),
+            names: Names::new(instance),
+            route: Socket::open(Subsystem::Route).attempt(|| "open a route socket".to_owned())?,
+            netfilter: Socket::open(Subsystem::Netfilter).attempt(|| "open a netfilter socket".to_owned())?,
+            worker: namespace::Worker::start().attempt(|| "start the namespace helper".to_owned())?,
+        })
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The file that a sandbox's namespace is bound to.
+    pub(crate) fn sandbox_path(&self, sandbox: &str) -> PathBuf {
+        self.netns_dir.join(sandbox)
+    }
+
+    /// Turns IPv4 forwarding on for the whole namespace, unless it is.
+    pub(crate) fn enable_forwarding(&self) -> Result<(), KernelError> {
+        set_flag("/proc/sys/net/ipv4/ip_forward")
+    }
+
+    /// Makes sure of the table's unchanging part, atomically. Bridges and services in it stay.
+    pub(crate) fn ensure_base_rules(&mut self) -> Result<(), KernelError> {
+        self.netfilter
+            .transact(rules::base(&self.table))
+            .attempt(|| format!("prepare nft table {}", self.table))
+    }
+
+    /// Makes all changes of rules, or none.
+    pub(crate) fn change_rules(&mut self, changes: &[RuleChange]) -> Result<(), KernelError> {
+        self.netfilter
+            .transact(rules::change(&self.table, changes))
+            .attempt(|| format!("change nft table {}", self.table))
+    }
+
+    /// Puts a new table in the place of the old one, atomically.
+    pub(crate) fn replace_rules(
+        &mut self,
+        bridges: &[Bridge],
+        services: &Services,
+    ) -> Result<(), KernelError> {
+        self.netfilter
+            .transact(rules::replace(&self.table, bridges, services))
+            .attempt(|| format!("replace nft table {}", self.table))
+    }
+
+    /// Forgets UDP flows to these fronts that nobody, or the wrong one, answers.
+    pub(crate) fn forget_stale_flows(&mut self, services: &Services) -> Result<(), KernelError> {
+        let doing = || "forget stale UDP flows".to_owned();
+        let local = route::addresses(&mut self.route).attempt(doing)?;
+        let local = local.iter().map(|it| it.address).collect();
+        conntrack::forget_stale(&mut self.netfilter, services, &local).attempt(doing)
+    }
+
+    /// Carries out one operation.
+    pub(crate) fn apply(&mut self, operation: &Operation) -> Result<(), KernelError> {
+        self.carry_out(operation).attempt(|| operation.to_string())
+    }
+
+    fn carry_out(&mut self, operation: &Operation) -> io::Result<()> {
+        match operation {
+            Operation::CreateBridge { bridge, mac } => {
+                let alias = self.names.alias();
+                self.transact(|messages, _| {
+                    route::create_bridge(messages, bridge, *mac, &alias);
+                    Ok(())
+                })
+            }
+            Operation::RemoveAddress { link, address, prefix } => self.transact(|messages, socket| {
+                let link = index_of(socket, link)?;
+                route::delete_address(messages, Address { link, address: *address, prefix: *prefix });
+                Ok(())
+            }),
+            Operation::AddAddress { link, address, prefix } => self.transact(|messages, socket| {
+                route::add_address(messages, index_of(socket, link)?, *address, *prefix);
+                Ok(())
+            }),
+            Operation::RaiseBridge { bridge, mtu } => {
+                self.transact(|messages, _| {
+                    route::bring_up(messages, bridge, Some(*mtu));
+                    Ok(())
+                })?;
+                set_flag(&local_clients_file(bridge)).map_err(|error| error.source)
+            }
+            Operation::DeleteLink { link } => self.delete_links(std::slice::from_ref(link)),
+            Operation::CreateSandbox { sandbox } => self.create_sandbox(sandbox),
+            Operation::RemoveSandbox { sandbox } => self.remove_sandbox(sandbox),
+            Operation::Attach { sandbox, endpoint } => self.attach(sandbox, endpoint),
+            Operation::Connect { link, bridge } => self.transact(|messages, socket| {
+                let bridge = index_of(socket, bridge)?;
+                route::connect(messages, link, bridge);
+                Ok(())
+            }),
+            Operation::Configure { sandbox, endpoint } => self.configure(sandbox, endpoint),
+        }
+    }
+
+    fn transact(
+        &mut self,
+        fill: impl FnOnce(&mut Messages, &mut Socket) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut messages = Messages::default();
+        fill(&mut messages, &mut self.route)?;
+        self.route.transact(messages)
+    }
+
+    /// Deletes links; those that are gone already do not matter.
+    fn delete_links(&mut self, links: &[String]) -> io::Result<()> {
+        for link in links {
+            let deleted = self.transact(|messages, _| {
+                route::delete_link(messages, link);
+                Ok(())
+            });
+            match deleted {
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn create_sandbox(&mut self, sandbox: &str) -> io::Result<()> {
+        let path = self.sandbox_path(sandbox);
+        namespace::place(&path)?;
+        self.worker.create(path.clone()).inspect_err(|_| {
+            // The file is of no use without a namespace; the error that matters is the first one.
+            let _ = namespace::forget(&path);
+        })
+    }
+
+    /// The host ends go first and at once. Left to the end of the namespace, they would go some time after the last
+    /// process, and meanwhile answer for an address that another container may have.
+    fn remove_sandbox(&mut self, sandbox: &str) -> io::Result<()> {
+        let path = self.sandbox_path(sandbox);
+        if let Some(namespace) = namespace::open(&path)? {
+            let inside = self.worker.inside(namespace, route::links)?;
+            let host_ends: Vec<String> = inside
+                .iter()
+                .filter(|link| link.kind == "veth")
+                .map(|link| self.names.host_end(sandbox, &link.name))
+                .collect();
+            self.delete_links(&host_ends)?;
+        }
+        namespace::forget(&path)
+    }
+
+    fn attach(&mut self, sandbox: &str, endpoint: &Endpoint) -> io::Result<()> {
+        let host_end = self.names.host_end(sandbox, &endpoint.interface);
+        match self.create_veth(sandbox, endpoint, &host_end) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                self.delete_links(std::slice::from_ref(&host_end))?;
+                self.create_veth(sandbox, endpoint, &host_end)?;
+            }
+            other => other?,
+        }
+        self.configure(sandbox, endpoint).inspect_err(|_| {
+            // Undo; the error that matters is the first one, and reconciliation would find the rest.
+            let _ = self.delete_links(std::slice::from_ref(&host_end));
+        })
+    }
+
+    fn create_veth(&mut self, sandbox: &str, endpoint: &Endpoint, host_end: &str) -> io::Result<()> {
+        let namespace = self.open_sandbox(sandbox)?;
+        self.transact(|messages, socket| {
+            let bridge = found(route::link(socket, &endpoint.bridge)?, &endpoint.bridge)?;
+            let veth = Veth {
+                host_name: host_end,
+                mtu: bridge.mtu,
+                peer_name: &endpoint.interface,
+                peer_mac: endpoint.mac,
+                peer_namespace: namespace.as_fd(),
+            };
+            route::create_veth(messages, &veth);
+            route::connect(messages, host_end, bridge.index);
+            Ok(())
+        })
+    }
+
+    /// Adds the address and the route that an interface lacks.
+    fn configure(&mut self, sandbox: &str, endpoint: &Endpoint) -> io::Result<()> {
+        let namespace = self.open_sandbox(sandbox)?;
+        let endpoint = endpoint.clone();
+        self.worker.inside(namespace, move |socket| configure_inside(socket, &endpoint))
+    }
+
+    fn open_sandbox(&self, sandbox: &str) -> io::Result<std::os::fd::OwnedFd> {
+        namespace::open(&self.sandbox_path(sandbox))?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no sandbox {sandbox}")))
+    }
+
+    /// Looks at one link of the host.
+    pub(crate) fn observe_link(&mut self, name: &str) -> Result<Option<FoundLink>, KernelError> {
+        let doing = || format!("look at interface {name}");
+        let Some(link) = route::link(&mut self.route, name).attempt(doing)? else { return Ok(None) };
+        let addresses = route::addresses(&mut self.route).attempt(doing)?;
+        Ok(Some(self.found_link(&link, &addresses, None)))
+    }
+
+    /// Looks at all links of the host and into all sandboxes.
+    pub(crate) fn observe(&mut self) -> Result<Actual, KernelError> {
+        let doing = || "look at the host's interfaces".to_owned();
+        let links = route::links(&mut self.route).attempt(doing)?;
+        let addresses = route::addresses(&mut self.route).attempt(doing)?;
+        let names: BTreeMap<u32, &String> = links.iter().map(|link| (link.index, &link.name)).collect();
+        let found = links
+            .iter()
+            .map(|link| {
+                let master = link.master.and_then(|index| names.get(&index)).map(|name| (*name).clone());
+                (link.name.clone(), self.found_link(link, &addresses, master))
+            })
+            .collect();
+        Ok(Actual { links: found, sandboxes: self.observe_sandboxes()? })
+    }
+
+    fn found_link(&self, link: &Link, addresses: &[Address], master: Option<String>) -> FoundLink {
+        let local_clients = link.kind == "bridge"
+            && fs::read(local_clients_file(&link.name)).is_ok_and(|value| value.starts_with(b"1"));
+        FoundLink {
+            kind: link.kind.clone(),
+            up: link.up,
+            mtu: link.mtu,
+            master,
+            ours: link.alias == self.names.alias(),
+            local_clients,
+            addresses: addresses_of(addresses, link.index),
+        }
+    }
+
+    fn observe_sandboxes(&self) -> Result<BTreeMap<String, FoundSandbox>, KernelError> {
+        let listing = || format!("list {}", self.netns_dir.display());
+        let mut sandboxes = BTreeMap::new();
+        for entry in fs::read_dir(&self.netns_dir).attempt(listing)? {
+            let entry = entry.attempt(listing)?;
+            // A name that is no text is none of ours.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let looking = || format!("look into sandbox {name}");
+            let sandbox = match namespace::open(&entry.path()).attempt(looking)? {
+                None => FoundSandbox::Empty,
+                Some(namespace) => {
+                    FoundSandbox::Namespace(self.worker.inside(namespace, observe_inside).attempt(looking)?)
+                }
+            };
+            sandboxes.insert(name, sandbox);
+        }
+        Ok(sandboxes)
+    }
+}
+
+fn configure_inside(socket: &mut Socket, endpoint: &Endpoint) -> io::Result<()> {
+    let link = found(route::link(socket, &endpoint.interface)?, &endpoint.interface)?;
+    let mut messages = Messages::default();
+    if !link.up {
+        route::bring_up(&mut messages, &endpoint.interface, None);
+    }
+    route::add_address(&mut messages, link.index, endpoint.address, endpoint.prefix);
+    if let Some(gateway) = endpoint.gateway {
+        route::add_default_route(&mut messages, link.index, gateway);
+    }
+    match socket.transact(messages) {
+        // A half-made interface has some of it. The kernel has carried out the other messages all the same.
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => verify_inside(socket, endpoint),
+        other => other,
+    }
+}
+
+/// Whether everything is there after some of it was there before.
+fn verify_inside(socket: &mut Socket, endpoint: &Endpoint) -> io::Result<()> {
+    let interfaces = observe_inside(socket)?;
+    let complete =
+        interfaces.get(&endpoint.interface).is_some_and(|it| crate::plan::is_configured(it, endpoint));
+    complete.then_some(()).ok_or_else(|| io::Error::from_raw_os_error(libc::EEXIST))
+}
+
+fn observe_inside(socket: &mut Socket) -> io::Result<BTreeMap<String, FoundInterface>> {
+    let addresses = route::addresses(socket)?;
+    let routes: Vec<DefaultRoute> = route::default_routes(socket)?;
+    let interfaces = route::links(socket)?.into_iter().map(|link| {
+        let gateways = routes.iter().filter(|it| it.link == link.index).map(|it| it.gateway).collect();
+        let addresses = addresses_of(&addresses, link.index);
+        (link.name, FoundInterface { up: link.up, addresses, gateways })
+    });
+    Ok(interfaces.collect())
+}
+
+fn addresses_of(addresses: &[Address], link: u32) -> BTreeSet<(Ipv4Addr, u8)> {
+    addresses.iter().filter(|it| it.link == link).map(|it| (it.address, it.prefix)).collect()
+}
+
+fn found(link: Option<Link>, name: &str) -> io::Result<Link> {
+    link.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no interface {name}")))
+}
+
+fn index_of(socket: &mut Socket, name: &str) -> io::Result<u32> {
+    Ok(found(route::link(socket, name)?, name)?.index)
+}
+
+fn local_clients_file(bridge: &str) -> String {
+    format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet")
+}
+
+/// Sets a kernel setting to 1 unless it is: a system that mounts them read-only may have prepared it.
+fn set_flag(file: &str) -> Result<(), KernelError> {
+    let doing = || format!("set {file} to 1");
+    if fs::read(file).attempt(doing)?.starts_with(b"1") {
+        return Ok(());
+    }
+    fs::write(file, "1").attempt(doing)
+}

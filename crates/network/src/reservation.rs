@@ -1,0 +1,57 @@
+//! Ports of the host that are ours to the eyes of other processes, and theirs to ours.
+//!
+//! No packet ever reaches these sockets: rules take it away before. They make `bind` fail where it should: for a
+//! process that wants a published port, and for us when a process has it. `docs/adr/0003-published-ports.md` says what
+//! happens while no daemon runs.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
+use skep_types::port::Protocol;
+
+use crate::plan::Front;
+
+/// A port that is held until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    _socket: OwnedFd,
+}
+
+impl Reservation {
+    /// Takes the front's port, or any free one for port 0; returns which.
+    pub(crate) fn take(front: &Front) -> io::Result<(Reservation, u16)> {
+        let address = SocketAddrV4::new(front.address.unwrap_or(Ipv4Addr::UNSPECIFIED), front.port);
+        let socket = match front.protocol {
+            Protocol::Tcp => take_tcp(address)?,
+            Protocol::Udp => take_udp(address)?,
+        };
+        let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
+        Ok((Reservation { _socket: socket }, bound.port()))
+    }
+}
+
+/// The answer to "could a server listen here?" is had by listening. A plain `bind` would say no for a minute after a
+/// server has gone, and one with `SO_REUSEADDR` would not keep others with that option out. A listener that is shut
+/// down again keeps the port without the option, and refuses connections, should any reach it.
+fn take_tcp(address: SocketAddrV4) -> io::Result<OwnedFd> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, 0)?;
+    sockopt::set_socket_reuseaddr(&socket, false)?;
+    rustix::net::shutdown(&socket, Shutdown::Both)?;
+    Ok(socket)
+}
+
+/// UDP knows no lingering. A service without backends lets datagrams reach the socket: it keeps hardly any.
+fn take_udp(address: SocketAddrV4) -> io::Result<OwnedFd> {
+    const SMALLEST: usize = 1;
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_recv_buffer_size(&socket, SMALLEST)?;
+    rustix::net::bind(&socket, &address)?;
+    Ok(socket)
+}

@@ -1,0 +1,262 @@
+//! The route subsystem: links, addresses, routes.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::model::MacAddress;
+use crate::netlink::{ACK, CREATE, DUMP, EXCLUSIVE, Messages, Socket, attributes, find, fixed, text};
+
+const NEW_LINK: u16 = 16;
+const DELETE_LINK: u16 = 17;
+const GET_LINK: u16 = 18;
+const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
+const GET_ADDRESS: u16 = 22;
+const NEW_ROUTE: u16 = 24;
+const GET_ROUTE: u16 = 26;
+
+const LINK_ADDRESS: u16 = 1;
+const LINK_NAME: u16 = 3;
+const LINK_MTU: u16 = 4;
+const LINK_MASTER: u16 = 10;
+const LINK_INFO: u16 = 18;
+const LINK_ALIAS: u16 = 20;
+const LINK_NAMESPACE_FD: u16 = 28;
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+const INFO_PORT_KIND: u16 = 4;
+const INFO_PORT_DATA: u16 = 5;
+const VETH_PEER: u16 = 1;
+const PORT_HAIRPIN: u16 = 4;
+
+const ADDRESS_ADDRESS: u16 = 1;
+const ADDRESS_LOCAL: u16 = 2;
+const ADDRESS_BROADCAST: u16 = 4;
+
+const ROUTE_OUT_LINK: u16 = 4;
+const ROUTE_GATEWAY: u16 = 5;
+
+const FAMILY_IPV4: u8 = 2;
+const FLAG_UP: u32 = 1;
+const TABLE_MAIN: u8 = 254;
+const PROTOCOL_BOOT: u8 = 3;
+const SCOPE_UNIVERSE: u8 = 0;
+const TYPE_UNICAST: u8 = 1;
+
+/// A link as the kernel shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// `bridge`, `veth`, ...; empty for a physical one.
+    pub(crate) kind: String,
+    pub(crate) up: bool,
+    pub(crate) mtu: u32,
+    /// Index of the bridge whose port it is.
+    pub(crate) master: Option<u32>,
+    pub(crate) mac: Option<MacAddress>,
+    pub(crate) alias: String,
+}
+
+/// An IPv4 address of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) link: u32,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) prefix: u8,
+}
+
+/// A default route of the main table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DefaultRoute {
+    pub(crate) link: u32,
+    pub(crate) gateway: Ipv4Addr,
+}
+
+/// A veth pair to be made, with the other end in another namespace; both are still down.
+pub(crate) struct Veth<'a> {
+    pub(crate) host_name: &'a str,
+    pub(crate) mtu: u32,
+    pub(crate) peer_name: &'a str,
+    pub(crate) peer_mac: MacAddress,
+    pub(crate) peer_namespace: BorrowedFd<'a>,
+}
+
+fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..16].copy_from_slice(&change.to_ne_bytes());
+    header
+}
+
+fn address_header(link: u32, prefix: u8) -> [u8; 8] {
+    let mut header = [FAMILY_IPV4, prefix, 0, SCOPE_UNIVERSE, 0, 0, 0, 0];
+    header[4..].copy_from_slice(&link.to_ne_bytes());
+    header
+}
+
+/// Creates a bridge that is down. Its hardware address is fixed, so that it does not change with its ports.
+pub(crate) fn create_bridge(messages: &mut Messages, name: &str, mac: MacAddress, alias: &str) {
+    messages.begin(NEW_LINK, ACK | CREATE | EXCLUSIVE, &link_header(0, 0, 0));
+    messages.text(LINK_NAME, name).attribute(LINK_ADDRESS, &mac.0).nested(LINK_INFO, |info| {
+        info.text(INFO_KIND, "bridge");
+    });
+    // The kernel ignores an alias at creation.
+    messages.begin(NEW_LINK, ACK, &link_header(0, 0, 0));
+    messages.text(LINK_NAME, name).attribute(LINK_ALIAS, alias.as_bytes());
+}
+
+/// Brings a link up with the given size of packets.
+pub(crate) fn bring_up(messages: &mut Messages, name: &str, mtu: Option<u32>) {
+    messages.begin(NEW_LINK, ACK, &link_header(0, FLAG_UP, FLAG_UP));
+    messages.text(LINK_NAME, name);
+    if let Some(mtu) = mtu {
+        messages.native(LINK_MTU, mtu);
+    }
+}
+
+/// Deletes a link, and with one end of a veth pair the other.
+pub(crate) fn delete_link(messages: &mut Messages, name: &str) {
+    messages.begin(DELETE_LINK, ACK, &link_header(0, 0, 0));
+    messages.text(LINK_NAME, name);
+}
+
+/// Creates a veth pair.
+pub(crate) fn create_veth(messages: &mut Messages, veth: &Veth<'_>) {
+    // Neither end can come up before the pair is complete.
+    messages.begin(NEW_LINK, ACK | CREATE | EXCLUSIVE, &link_header(0, 0, 0));
+    messages.text(LINK_NAME, veth.host_name).native(LINK_MTU, veth.mtu).nested(LINK_INFO, |info| {
+        info.text(INFO_KIND, "veth").nested(INFO_DATA, |data| {
+            data.nested(VETH_PEER, |peer| {
+                peer.raw(&link_header(0, 0, 0))
+                    .text(LINK_NAME, veth.peer_name)
+                    .native(LINK_MTU, veth.mtu)
+                    .attribute(LINK_ADDRESS, &veth.peer_mac.0)
+                    .attribute(LINK_NAMESPACE_FD, &veth.peer_namespace.as_raw_fd().to_ne_bytes());
+            });
+        });
+    });
+}
+
+/// Makes a link a port of a bridge, up, which may send back to where a frame came from: with `br_netfilter` a container
+/// that is its own backend gets its packets that way.
+pub(crate) fn connect(messages: &mut Messages, name: &str, bridge: u32) {
+    messages.begin(NEW_LINK, ACK, &link_header(0, FLAG_UP, FLAG_UP));
+    messages.text(LINK_NAME, name).native(LINK_MASTER, bridge);
+    // The kernel looks for the port's settings before it makes the link a port.
+    messages.begin(NEW_LINK, ACK, &link_header(0, 0, 0));
+    messages.text(LINK_NAME, name).nested(LINK_INFO, |info| {
+        info.text(INFO_PORT_KIND, "bridge").nested(INFO_PORT_DATA, |port| {
+            port.attribute(PORT_HAIRPIN, &[1]);
+        });
+    });
+}
+
+/// Adds an address to a link. The broadcast address follows from it.
+pub(crate) fn add_address(messages: &mut Messages, link: u32, address: Ipv4Addr, prefix: u8) {
+    messages.begin(NEW_ADDRESS, ACK | CREATE | EXCLUSIVE, &address_header(link, prefix));
+    messages.attribute(ADDRESS_LOCAL, &address.octets()).attribute(ADDRESS_ADDRESS, &address.octets());
+    if prefix < 31 {
+        let hosts = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+        messages.attribute(ADDRESS_BROADCAST, &(u32::from(address) | hosts).to_be_bytes());
+    }
+}
+
+/// Takes an address away from a link.
+pub(crate) fn delete_address(messages: &mut Messages, address: Address) {
+    messages.begin(DELETE_ADDRESS, ACK, &address_header(address.link, address.prefix));
+    messages.attribute(ADDRESS_LOCAL, &address.address.octets());
+}
+
+/// Adds the default route.
+pub(crate) fn add_default_route(messages: &mut Messages, link: u32, gateway: Ipv4Addr) {
+    let header = [FAMILY_IPV4, 0, 0, 0, TABLE_MAIN, PROTOCOL_BOOT, SCOPE_UNIVERSE, TYPE_UNICAST, 0, 0, 0, 0];
+    messages.begin(NEW_ROUTE, ACK | CREATE | EXCLUSIVE, &header);
+    messages.attribute(ROUTE_GATEWAY, &gateway.octets()).native(ROUTE_OUT_LINK, link);
+}
+
+/// All links of the socket's namespace.
+pub(crate) fn links(socket: &mut Socket) -> io::Result<Vec<Link>> {
+    let answers = socket.query(Messages::one(GET_LINK, DUMP, &link_header(0, 0, 0)))?;
+    Ok(answers
+        .iter()
+        .filter(|(kind, _)| *kind == NEW_LINK)
+        .filter_map(|(_, body)| parse_link(body))
+        .collect())
+}
+
+/// The link of that name; `None` when there is none.
+pub(crate) fn link(socket: &mut Socket, name: &str) -> io::Result<Option<Link>> {
+    let mut request = Messages::one(GET_LINK, ACK, &link_header(0, 0, 0));
+    request.text(LINK_NAME, name);
+    match socket.query(request) {
+        Ok(answers) => Ok(answers.iter().find_map(|(_, body)| parse_link(body))),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All IPv4 addresses of the socket's namespace.
+pub(crate) fn addresses(socket: &mut Socket) -> io::Result<Vec<Address>> {
+    let answers = socket.query(Messages::one(GET_ADDRESS, DUMP, &address_header(0, 0)))?;
+    Ok(answers.iter().filter_map(|(_, body)| parse_address(body)).collect())
+}
+
+/// The default routes of the main table.
+pub(crate) fn default_routes(socket: &mut Socket) -> io::Result<Vec<DefaultRoute>> {
+    let answers =
+        socket.query(Messages::one(GET_ROUTE, DUMP, &[FAMILY_IPV4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))?;
+    Ok(answers.iter().filter_map(|(_, body)| parse_default_route(body)).collect())
+}
+
+fn parse_link(body: &[u8]) -> Option<Link> {
+    let (header, rest) = body.split_first_chunk::<16>()?;
+    let mut link = Link {
+        index: u32::from_ne_bytes(fixed(&header[4..])?),
+        name: String::new(),
+        kind: String::new(),
+        up: u32::from_ne_bytes(fixed(&header[8..])?) & FLAG_UP != 0,
+        mtu: 0,
+        master: None,
+        mac: None,
+        alias: String::new(),
+    };
+    for (kind, payload) in attributes(rest) {
+        match kind {
+            LINK_NAME => link.name = text(payload),
+            LINK_MTU => link.mtu = u32::from_ne_bytes(fixed(payload)?),
+            LINK_MASTER => link.master = Some(u32::from_ne_bytes(fixed(payload)?)),
+            LINK_ADDRESS => link.mac = fixed(payload).map(MacAddress),
+            LINK_ALIAS => link.alias = text(payload),
+            LINK_INFO => link.kind = find(payload, INFO_KIND).map(text).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn parse_address(body: &[u8]) -> Option<Address> {
+    let (header, rest) = body.split_first_chunk::<8>()?;
+    if header[0] != FAMILY_IPV4 {
+        return None;
+    }
+    let address = find(rest, ADDRESS_LOCAL).or_else(|| find(rest, ADDRESS_ADDRESS))?;
+    Some(Address {
+        link: u32::from_ne_bytes(fixed(&header[4..])?),
+        address: Ipv4Addr::from(fixed::<4>(address)?),
+        prefix: header[1],
+    })
+}
+
+fn parse_default_route(body: &[u8]) -> Option<DefaultRoute> {
+    let (header, rest) = body.split_first_chunk::<12>()?;
+    if header[0] != FAMILY_IPV4 || header[1] != 0 || header[4] != TABLE_MAIN {
+        return None;
+    }
+    Some(DefaultRoute {
+        link: u32::from_ne_bytes(fixed(find(rest, ROUTE_OUT_LINK)?)?),
+        gateway: Ipv4Addr::from(fixed::<4>(find(rest, ROUTE_GATEWAY)?)?),
+    })
+}

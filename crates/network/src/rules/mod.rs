@@ -1,0 +1,322 @@
+//! The layout of our nft table, and the transactions that change it. `docs/adr/0003-published-ports.md` explains it.
+//!
+//! What a packet or a change costs does not depend on how many services there are: a service is one element of a map
+//! and one chain.
+
+mod encode;
+
+use std::net::Ipv4Addr;
+
+use skep_types::port::Protocol;
+
+use crate::model::Bridge;
+use crate::netlink::Messages;
+use crate::plan::{Backend, Front, RuleChange, Services};
+use encode::{
+    Batch, DESTINATION_REWRITTEN, ESTABLISHED, FORWARD, Hook, Meta, OUTPUT, POSTROUTING, PREROUTING, RELATED,
+    Register, Set, SetData, Tracked, Verdict, shown_as,
+};
+
+/// Published ports on every address of the host: protocol and port to the service's chain.
+const PORTS: &str = "ports";
+/// Published ports on one address of the host: address, protocol and port to the service's chain.
+const ADDRESS_PORTS: &str = "address-ports";
+/// All bridges.
+const BRIDGES: &str = "bridges";
+/// Pairs of a bridge and itself.
+const SAME_BRIDGE: &str = "same-bridge";
+/// Bridges whose containers leave under the host's address.
+const MASQUERADED: &str = "masqueraded";
+/// Bridges whose containers do not leave.
+const INTERNAL: &str = "internal";
+/// Bridge to the chain that knows its subnet.
+const HAIRPINS: &str = "hairpins";
+
+const INTERFACE_NAME_LEN: u32 = 16;
+/// An address and a port as the maps hold them, each filled up to four bytes.
+const BACKEND_LEN: u32 = 8;
+
+const SOURCE_OFFSET: u32 = 12;
+const DESTINATION_OFFSET: u32 = 16;
+const LOOPBACK_NETWORK: [u8; 1] = [127];
+const LOOPBACK_INDEX: u32 = 1;
+/// `RTN_LOCAL`: an address of this host.
+const KIND_LOCAL: u32 = 2;
+
+/// The base of the table, which changes with nothing.
+pub(crate) fn base(table: &str) -> Messages {
+    let mut batch = Batch::new(table);
+    add_base(&mut batch);
+    batch.finish()
+}
+
+/// Puts a whole table in the place of what is there. No packet sees anything between.
+pub(crate) fn replace(table: &str, bridges: &[Bridge], services: &Services) -> Messages {
+    let mut batch = Batch::new(table);
+    // Deleting needs something to delete; making sure of a table never fails.
+    batch.new_table();
+    batch.delete_table();
+    add_base(&mut batch);
+    for bridge in bridges {
+        add_bridge(&mut batch, bridge);
+    }
+    for (front, backends) in services {
+        set_service(&mut batch, front, backends);
+    }
+    batch.finish()
+}
+
+/// One transaction that makes all `changes`.
+pub(crate) fn change(table: &str, changes: &[RuleChange]) -> Messages {
+    let mut batch = Batch::new(table);
+    for change in changes {
+        match change {
+            RuleChange::AddBridge(bridge) => add_bridge(&mut batch, bridge),
+            RuleChange::RemoveBridge(bridge) => remove_bridge(&mut batch, bridge),
+            RuleChange::SetService(front, backends) => set_service(&mut batch, front, backends),
+            RuleChange::RemoveService(front) => remove_service(&mut batch, front),
+        }
+    }
+    batch.finish()
+}
+
+fn add_base(batch: &mut Batch) {
+    batch.new_table();
+    add_sets(batch);
+    add_guard(batch);
+    add_dispatch(batch);
+    add_isolation(batch);
+    add_masquerade(batch);
+}
+
+fn add_sets(batch: &mut Batch) {
+    let name = shown_as::INTERFACE;
+    let port = shown_as::concat(shown_as::PROTOCOL, shown_as::PORT);
+    for (set, key_shown_as, key_len, data) in [
+        (PORTS, port, 8, SetData::Verdict),
+        (ADDRESS_PORTS, shown_as::IPV4_ADDRESS << 12 | port, 12, SetData::Verdict),
+        (BRIDGES, name, INTERFACE_NAME_LEN, SetData::None),
+        (MASQUERADED, name, INTERFACE_NAME_LEN, SetData::None),
+        (INTERNAL, name, INTERFACE_NAME_LEN, SetData::None),
+        (SAME_BRIDGE, shown_as::concat(name, name), 2 * INTERFACE_NAME_LEN, SetData::None),
+        (HAIRPINS, name, INTERFACE_NAME_LEN, SetData::Verdict),
+    ] {
+        batch.new_set(&Set { name: set, key_shown_as, key_len, data });
+    }
+}
+
+/// No packet from outside may pretend to be loopback's: `route_localnet` on our bridges lets the kernel route such
+/// packets, and rules rewrite destinations before it looks at them.
+fn add_guard(batch: &mut Batch) {
+    const CHAIN: &str = "guard";
+    fresh_chain(batch, CHAIN, Hook { kind: "filter", number: PREROUTING, priority: -300 });
+    for offset in [DESTINATION_OFFSET, SOURCE_OFFSET] {
+        batch.rule(CHAIN, |rule| {
+            rule.ip_header(offset, 1, Register::at(0))
+                .is(Register::at(0), &LOOPBACK_NETWORK)
+                .meta(Meta::InIndex, Register::at(0))
+                .is_not(Register::at(0), &LOOPBACK_INDEX.to_ne_bytes())
+                .verdict(Verdict::Drop);
+        });
+    }
+}
+
+/// New connections to the host find their service; everything else goes on.
+fn add_dispatch(batch: &mut Batch) {
+    for (chain, number) in [("prerouting", PREROUTING), ("output", OUTPUT)] {
+        fresh_chain(batch, chain, Hook { kind: "nat", number, priority: -100 });
+        batch.rule(chain, |rule| {
+            rule.ip_header(DESTINATION_OFFSET, 4, Register::at(0))
+                .meta(Meta::Protocol, Register::at(1))
+                .destination_port(Register::at(2))
+                .verdict_by(Register::at(0), ADDRESS_PORTS);
+        });
+        batch.rule(chain, |rule| {
+            rule.destination_kind(Register::at(0))
+                .is(Register::at(0), &KIND_LOCAL.to_ne_bytes())
+                .meta(Meta::Protocol, Register::at(0))
+                .destination_port(Register::at(1))
+                .verdict_by(Register::at(0), PORTS);
+        });
+    }
+}
+
+/// Containers of one bridge reach each other; from elsewhere only what is published reaches them.
+fn add_isolation(batch: &mut Batch) {
+    const CHAIN: &str = "forward";
+    fresh_chain(batch, CHAIN, Hook { kind: "filter", number: FORWARD, priority: 0 });
+    batch.rule(CHAIN, |rule| {
+        rule.tracked(Tracked::State, Register::at(0))
+            .mask(Register::at(0), (ESTABLISHED | RELATED).to_ne_bytes())
+            .is_not(Register::at(0), &[0; 4])
+            .verdict(Verdict::Accept);
+    });
+    batch.rule(CHAIN, |rule| {
+        rule.meta(Meta::InName, Register::at(0))
+            .meta(Meta::OutName, Register::at(4))
+            .in_set(Register::at(0), SAME_BRIDGE)
+            .verdict(Verdict::Accept);
+    });
+    for side in [Meta::InName, Meta::OutName] {
+        batch.rule(CHAIN, |rule| {
+            rule.meta(side, Register::at(0)).in_set(Register::at(0), INTERNAL).verdict(Verdict::Drop);
+        });
+    }
+    batch.rule(CHAIN, |rule| {
+        is_rewritten(rule).verdict(Verdict::Accept);
+    });
+    batch.rule(CHAIN, |rule| {
+        rule.meta(Meta::OutName, Register::at(0)).in_set(Register::at(0), BRIDGES).verdict(Verdict::Drop);
+    });
+}
+
+/// Sources are kept, but where the answer could not find its way back through this host.
+fn add_masquerade(batch: &mut Batch) {
+    const CHAIN: &str = "postrouting";
+    fresh_chain(batch, CHAIN, Hook { kind: "nat", number: POSTROUTING, priority: 100 });
+    // A container must not answer its neighbour directly: that one asked the host. The subnet tells the neighbour,
+    // because frames that br_netfilter passes on have no incoming interface here.
+    batch.rule(CHAIN, |rule| {
+        is_rewritten(rule).meta(Meta::OutName, Register::at(0)).verdict_by(Register::at(0), HAIRPINS);
+    });
+    // 127.0.0.1 is nobody outside.
+    batch.rule(CHAIN, |rule| {
+        rule.ip_header(SOURCE_OFFSET, 1, Register::at(0))
+            .is(Register::at(0), &LOOPBACK_NETWORK)
+            .meta(Meta::OutName, Register::at(0))
+            .in_set(Register::at(0), BRIDGES)
+            .masquerade();
+    });
+    batch.rule(CHAIN, |rule| {
+        rule.meta(Meta::InName, Register::at(0))
+            .in_set(Register::at(0), MASQUERADED)
+            .meta(Meta::OutName, Register::at(0))
+            .not_in_set(Register::at(0), BRIDGES)
+            .masquerade();
+    });
+}
+
+fn is_rewritten<'a, 'b>(rule: &'a mut encode::Rule<'b>) -> &'a mut encode::Rule<'b> {
+    rule.tracked(Tracked::Status, Register::at(0))
+        .mask(Register::at(0), DESTINATION_REWRITTEN.to_ne_bytes())
+        .is_not(Register::at(0), &[0; 4])
+}
+
+/// A base chain without rules, whether or not it was there.
+fn fresh_chain(batch: &mut Batch, name: &str, hook: Hook) {
+    batch.new_chain(name, Some(hook));
+    batch.flush_chain(name);
+}
+
+fn add_bridge(batch: &mut Batch, bridge: &Bridge) {
+    let name = interface_key(&bridge.name);
+    batch.add_member(BRIDGES, &name);
+    batch.add_member(SAME_BRIDGE, &[name, name].concat());
+    if bridge.masquerade {
+        batch.add_member(MASQUERADED, &name);
+    }
+    if bridge.internal {
+        batch.add_member(INTERNAL, &name);
+    }
+    let chain = hairpin_chain(&bridge.name);
+    let mask = u32::MAX.checked_shl(32 - u32::from(bridge.prefix)).unwrap_or(0);
+    batch.new_chain(&chain, None);
+    batch.flush_chain(&chain);
+    batch.rule(&chain, |rule| {
+        rule.ip_header(SOURCE_OFFSET, 4, Register::at(0))
+            .mask(Register::at(0), mask.to_be_bytes())
+            .is(Register::at(0), &(u32::from(bridge.gateway) & mask).to_be_bytes())
+            .masquerade();
+    });
+    batch.add_verdict(HAIRPINS, &name, Verdict::Jump(&chain));
+}
+
+fn remove_bridge(batch: &mut Batch, bridge: &Bridge) {
+    let name = interface_key(&bridge.name);
+    batch.delete_element(BRIDGES, &name);
+    batch.delete_element(SAME_BRIDGE, &[name, name].concat());
+    if bridge.masquerade {
+        batch.delete_element(MASQUERADED, &name);
+    }
+    if bridge.internal {
+        batch.delete_element(INTERNAL, &name);
+    }
+    batch.delete_element(HAIRPINS, &name);
+    batch.delete_chain(&hairpin_chain(&bridge.name));
+}
+
+/// Makes a service answer by these backends, which are not none, whether or not it was there.
+fn set_service(batch: &mut Batch, front: &Front, backends: &[Backend]) {
+    let chain = service_chain(front);
+    batch.new_chain(&chain, None);
+    batch.flush_chain(&chain);
+    if let [(address, port)] = backends {
+        batch.rule(&chain, |rule| {
+            rule.load(&address.octets(), Register::at(0))
+                .load(&port.to_be_bytes(), Register::at(1))
+                .rewrite_destination(Register::at(0), Register::at(1));
+        });
+    } else {
+        let elements: Vec<_> = (0u32..)
+            .zip(backends)
+            .map(|(turn, backend)| (turn.to_ne_bytes().to_vec(), backend_value(backend).to_vec()))
+            .collect();
+        let value = SetData::Value {
+            shown_as: shown_as::concat(shown_as::IPV4_ADDRESS, shown_as::PORT),
+            len: BACKEND_LEN,
+        };
+        let turns = u32::try_from(elements.len()).expect("a service has fewer than 2^32 backends");
+        let map = batch.rules_own_map(shown_as::INTEGER, 4, value, &elements);
+        batch.rule(&chain, |rule| {
+            rule.next_in_turn(turns, Register::at(0))
+                .look_up(Register::at(0), map, Register::at(0))
+                .rewrite_destination(Register::at(0), Register::at(1));
+        });
+    }
+    let (map, key) = front_key(front);
+    batch.add_verdict(map, &key, Verdict::Goto(&chain));
+}
+
+fn remove_service(batch: &mut Batch, front: &Front) {
+    let (map, key) = front_key(front);
+    batch.delete_element(map, &key);
+    batch.delete_chain(&service_chain(front));
+}
+
+/// `tcp-8080`, or `tcp-192.0.2.1-8080`.
+fn service_chain(front: &Front) -> String {
+    match front.address {
+        None => format!("{}-{}", front.protocol, front.port),
+        Some(address) => format!("{}-{address}-{}", front.protocol, front.port),
+    }
+}
+
+fn hairpin_chain(bridge: &str) -> String {
+    format!("hairpin-{bridge}")
+}
+
+/// The map that holds the front, and its key there.
+fn front_key(front: &Front) -> (&'static str, Vec<u8>) {
+    let protocol = match front.protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+    };
+    let [high, low] = front.port.to_be_bytes();
+    let port = [protocol, 0, 0, 0, high, low, 0, 0];
+    match front.address {
+        None => (PORTS, port.to_vec()),
+        Some(address) => (ADDRESS_PORTS, [&address.octets()[..], &port].concat()),
+    }
+}
+
+fn backend_value((address, port): &(Ipv4Addr, u16)) -> [u8; BACKEND_LEN as usize] {
+    let [a, b, c, d] = address.octets();
+    let [high, low] = port.to_be_bytes();
+    [a, b, c, d, high, low, 0, 0]
+}
+
+fn interface_key(name: &str) -> [u8; INTERFACE_NAME_LEN as usize] {
+    let mut key = [0; INTERFACE_NAME_LEN as usize];
+    key[..name.len()].copy_from_slice(name.as_bytes());
+    key
+}
