@@ -11,10 +11,24 @@
 //! - A timer is a deadline in a replicated object, so a new leader forgets none.
 //! - Every index lives in [`Objects`]; work per event follows what changed, never how much there is.
 
+mod allocator;
+mod check;
+mod dispatcher;
+mod leader;
 mod objects;
+mod orchestrator;
+mod plan;
+mod reaper;
 mod request;
+mod requests;
+mod scheduler;
 mod step;
+mod tasks;
+mod timers;
 
-pub use objects::{Cause, Change, NewTask, Objects, Snapshot, UpdateStep};
+pub use check::{Violation, check};
+pub use objects::{
+    Cause, Change, NewTask, Objects, RestartHistory, RestoreError, Rollout, Snapshot, UpdateStep, Watch,
+};
 pub use request::{Answer, Force, Refusal, RefusalKind, Reply, Request, RequestId};
 pub use step::{Cluster, Event, Output};

@@ -114,6 +114,8 @@ pub enum RefusalKind {
     OutOfSequence,
     /// A guard forbids it for now (the last manager...): 400 at the API.
     Precondition,
+    /// The log did not take it (a full disk): it had no effect, 500.
+    Log,
     /// This manager does not lead, or lost the lead or its log meanwhile: 503. Whether the request took
     /// effect is unknown.
     Unavailable,

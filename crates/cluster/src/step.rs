@@ -1,12 +1,17 @@
 //! The step: one event in, decisions out.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use skep_types::assignment::{Assignment, StatusReport};
 use skep_types::node::NodeDescription;
 use skep_types::{Ids, NodeId, Time};
 
-use crate::{Change, Objects, Reply, Request, RequestId};
+use crate::leader::{Leader, News};
+use crate::objects::Touched;
+use crate::plan::Plan;
+use crate::timers::Timer;
+use crate::{Change, Objects, Refusal, RefusalKind, Reply, Request, RequestId};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +25,8 @@ pub enum Event {
     /// An agent reports on its tasks. A report may come twice, and late.
     Reports(NodeId, Vec<StatusReport>),
     /// An agent opened a session: it is sent everything it is responsible for, and then differences. It
-    /// must follow up with reports on all tasks that it knows.
+    /// must follow up with reports on all tasks that it knows. One that is not a node of the cluster (yet,
+    /// or any more) is told to hold nothing, and is to try again.
     NodeReady {
         /// Which node.
         node: NodeId,
@@ -71,16 +77,30 @@ pub struct Output {
     pub wake_at: Option<Time>,
 }
 
+/// Time after which a proposal that the log refused is made again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Requests that may wait while a proposal is in flight.
+const MAX_WAITING_REQUESTS: usize = 10_000;
+
 /// A manager's view of the cluster, and the decisions of the one that leads.
 #[derive(Debug)]
 pub struct Cluster {
     objects: Objects,
+    leader: Option<Leader>,
+    proposal: Option<Proposal>,
+}
+
+/// What is on its way into the log.
+#[derive(Debug)]
+struct Proposal {
+    changes: Vec<Change>,
+    replies: Vec<Reply>,
 }
 
 impl Cluster {
     /// A manager that does not lead yet, over what its log gave so far.
     pub fn new(objects: Objects) -> Cluster {
-        Cluster { objects }
+        Cluster { objects, leader: None, proposal: None }
     }
 
     /// The committed state.
@@ -89,7 +109,108 @@ impl Cluster {
     }
 
     /// Everything a leader decides. Reads no clock and draws no id of its own.
-    pub fn step(&mut self, _event: Event, _now: Time, _ids: &mut Ids) -> Output {
-        todo!()
+    pub fn step(&mut self, event: Event, now: Time, ids: &mut Ids) -> Output {
+        let mut output = Output::default();
+        match event {
+            Event::Started => self.leader = Some(Leader::new(&self.objects, now)),
+            Event::Deposed => self.depose(&mut output),
+            Event::Request(to, request) => match &mut self.leader {
+                Some(leader) if leader.requests.len() < MAX_WAITING_REQUESTS => {
+                    leader.requests.push_back((to, request));
+                }
+                Some(_) | None => output.replies.push(Reply { to, result: Err(unavailable()) }),
+            },
+            Event::Committed { index } => self.commit(index, &mut output),
+            Event::Refused { reason } => self.refused(&reason, now, &mut output),
+            Event::Applied { index, changes } => self.apply(index, &changes, &mut output),
+            Event::Reports(node, reports) => {
+                if let Some(leader) = &mut self.leader {
+                    leader.keep_reports(&self.objects, node, reports);
+                }
+            }
+            Event::NodeReady { node, description, address } => {
+                if let Some(leader) = &mut self.leader {
+                    let duties = leader.hear(&self.objects, node, News::Ready { description, address });
+                    output.sends.push((node, duties));
+                }
+            }
+            Event::NodeLost { node, reason } => {
+                if let Some(leader) = &mut self.leader {
+                    leader.dispatcher.close(node);
+                    leader.news.insert(node, News::Lost { reason });
+                }
+            }
+            Event::Tick => {}
+        }
+        self.decide(now, ids, &mut output);
+        output
     }
+
+    /// Makes the next proposal, if none is in flight.
+    fn decide(&mut self, now: Time, ids: &mut Ids, output: &mut Output) {
+        let Some(leader) = &mut self.leader else { return };
+        leader.wake(now);
+        if self.proposal.is_none() && !leader.timers.is_set(Timer::Retry) {
+            let mut plan = Plan::new(&self.objects, now, ids);
+            leader.plan(&mut plan);
+            let Plan { changes, replies, .. } = plan;
+            if changes.is_empty() {
+                output.replies.extend(replies);
+            } else {
+                output.propose.clone_from(&changes);
+                self.proposal = Some(Proposal { changes, replies });
+            }
+        }
+        output.wake_at = leader.timers.next();
+    }
+
+    fn commit(&mut self, index: u64, output: &mut Output) {
+        let Some(proposal) = self.proposal.take() else { return };
+        assert!(index > self.objects.applied(), "the log's positions rise: {index} came after a later one");
+        self.apply(index, &proposal.changes, output);
+        output.replies.extend(proposal.replies);
+    }
+
+    fn apply(&mut self, index: u64, changes: &[Change], output: &mut Output) {
+        let mut touched = Touched::default();
+        self.objects.apply_tracked(index, changes, &mut touched);
+        if let Some(leader) = &mut self.leader {
+            output.sends.extend(leader.dispatcher.differences(&self.objects, &touched));
+            for node in touched.nodes.iter().filter(|node| self.objects.node(**node).is_none()) {
+                leader.forget_node(*node);
+                output.sends.push((*node, Assignment::Complete(Vec::new())));
+            }
+            leader.look_at(&self.objects, &touched);
+        }
+    }
+
+    /// Takes back a proposal that had no effect: who asked is told, what was decided is decided again.
+    fn refused(&mut self, reason: &str, now: Time, output: &mut Output) {
+        let Some(proposal) = self.proposal.take() else { return };
+        for reply in proposal.replies {
+            let refusal = Refusal { kind: RefusalKind::Log, message: reason.to_owned() };
+            // A refusal stands; only what would have been done was not.
+            output.replies.push(Reply { to: reply.to, result: reply.result.and(Err(refusal)) });
+        }
+        let Some(leader) = &mut self.leader else { return };
+        for change in proposal.changes {
+            leader.take_back(&self.objects, change);
+        }
+        leader.look_at_everything(&self.objects);
+        leader.timers.set(Timer::Retry, Some(now + RETRY));
+    }
+
+    /// Forgets all that only a leader holds. The proposal in flight may still be committed: it comes
+    /// back as [`Event::Applied`] then.
+    fn depose(&mut self, output: &mut Output) {
+        let in_flight = self.proposal.take().map(|proposal| proposal.replies).unwrap_or_default();
+        let waiting = self.leader.take().map(|leader| leader.requests).unwrap_or_default();
+        let open = in_flight.into_iter().map(|reply| reply.to).chain(waiting.into_iter().map(|(to, _)| to));
+        output.replies.extend(open.map(|to| Reply { to, result: Err(unavailable()) }));
+    }
+}
+
+fn unavailable() -> Refusal {
+    let message = "this manager does not lead the cluster; whether the request took effect is not known";
+    Refusal { kind: RefusalKind::Unavailable, message: message.to_owned() }
 }

@@ -1,7 +1,5 @@
 //! The decisions that the log holds.
 
-use std::net::Ipv4Addr;
-
 use serde::{Deserialize, Serialize};
 use skep_types::network::Network;
 use skep_types::node::Node;
@@ -100,7 +98,7 @@ pub struct NewTask {
     /// Its first status.
     pub status: TaskStatus,
     /// Its addresses, if it could be given some at once.
-    pub addresses: Vec<(NetworkId, Ipv4Addr)>,
+    pub attachments: Vec<Attachment>,
     /// See [`skep_types::Task::not_before`].
     pub not_before: Option<Time>,
     /// Why it was made.
@@ -133,13 +131,18 @@ pub enum UpdateStep {
         /// Which task.
         task: TaskId,
     },
-    /// A task that it made failed within its time of monitoring.
+    /// A task that it made ended too early.
     Failed {
         /// Which task.
         task: TaskId,
     },
-    /// A task that it made has proven itself.
-    Passed {
+    /// The delay after a task that it made is over: the next slot's turn.
+    Release {
+        /// Which task.
+        task: TaskId,
+    },
+    /// A task that it made has proven itself, or is gone for another reason.
+    Forget {
         /// Which task.
         task: TaskId,
     },

@@ -1,27 +1,41 @@
 //! The replicated state: every object, and every index over them.
 
+mod apply;
 mod change;
+mod index;
+mod rollout;
+mod snapshot;
+mod touched;
 
-use serde::{Deserialize, Serialize};
-use skep_types::assignment::Endpoint;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use skep_types::assignment::{Endpoint, EndpointPort};
 use skep_types::network::Network;
 use skep_types::node::Node;
+use skep_types::port::Protocol;
 use skep_types::service::Service;
 use skep_types::swarm::ClusterObject;
 use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId};
 
 pub use change::{Cause, Change, NewTask, UpdateStep};
+pub(crate) use index::{Group, Index, Load, Slots, is_live, is_wanted, representative};
+pub use rollout::{RestartHistory, Rollout, Watch};
+pub use snapshot::{RestoreError, Snapshot};
+pub(crate) use touched::Touched;
 
 /// Everything the managers agree on.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Objects {
     applied: u64,
-}
-
-/// [`Objects`] as they are stored, without what follows from the rest.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Snapshot {
-    applied: u64,
+    cluster: Option<ClusterObject>,
+    nodes: BTreeMap<NodeId, Node>,
+    networks: BTreeMap<NetworkId, Network>,
+    services: BTreeMap<ServiceId, Service>,
+    tasks: BTreeMap<TaskId, Task>,
+    rollouts: BTreeMap<ServiceId, Rollout>,
+    restarts: BTreeMap<(ServiceId, u64), RestartHistory>,
+    index: Index,
 }
 
 impl Objects {
@@ -30,88 +44,129 @@ impl Objects {
         self.applied
     }
 
-    /// Applies a committed entry of the log. One that was applied before is ignored.
-    pub fn apply(&mut self, _index: u64, _changes: &[Change]) {
-        todo!()
-    }
-
-    /// What is to be stored so that the log up to [`Objects::applied`] can be forgotten.
-    pub fn snapshot(&self) -> Snapshot {
-        todo!()
-    }
-
-    /// The objects that a snapshot was taken of.
-    pub fn restore(_snapshot: Snapshot) -> Objects {
-        todo!()
-    }
-
     /// The cluster, once there is one.
     pub fn cluster(&self) -> Option<&ClusterObject> {
-        todo!()
+        self.cluster.as_ref()
     }
 
     /// A node.
-    pub fn node(&self, _id: NodeId) -> Option<&Node> {
-        todo!()
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(&id)
     }
 
     /// All nodes, by id.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        [].into_iter()
+        self.nodes.values()
     }
 
     /// A network.
-    pub fn network(&self, _id: NetworkId) -> Option<&Network> {
-        todo!()
+    pub fn network(&self, id: NetworkId) -> Option<&Network> {
+        self.networks.get(&id)
     }
 
     /// A network by its name.
-    pub fn network_named(&self, _name: &str) -> Option<&Network> {
-        todo!()
+    pub fn network_named(&self, name: &str) -> Option<&Network> {
+        self.networks.get(self.index.network_names.get(name)?)
+    }
+
+    /// The network that carries the routing mesh.
+    pub fn ingress(&self) -> Option<&Network> {
+        self.networks.get(&self.index.ingress?)
     }
 
     /// All networks, by id.
     pub fn networks(&self) -> impl Iterator<Item = &Network> {
-        [].into_iter()
+        self.networks.values()
     }
 
     /// A service.
-    pub fn service(&self, _id: ServiceId) -> Option<&Service> {
-        todo!()
+    pub fn service(&self, id: ServiceId) -> Option<&Service> {
+        self.services.get(&id)
     }
 
     /// A service by its name.
-    pub fn service_named(&self, _name: &str) -> Option<&Service> {
-        todo!()
+    pub fn service_named(&self, name: &str) -> Option<&Service> {
+        self.services.get(self.index.service_names.get(name)?)
+    }
+
+    /// The service that holds a published port.
+    pub fn service_at_port(&self, protocol: Protocol, published_port: u16) -> Option<&Service> {
+        self.services.get(self.index.ports.get(&(protocol, published_port))?)
     }
 
     /// All services, by id.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        [].into_iter()
+        self.services.values()
     }
 
     /// A task.
-    pub fn task(&self, _id: TaskId) -> Option<&Task> {
-        todo!()
+    pub fn task(&self, id: TaskId) -> Option<&Task> {
+        self.tasks.get(&id)
     }
 
     /// All tasks, by id.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
-        [].into_iter()
+        self.tasks.values()
     }
 
     /// The tasks of a service, by slot, the oldest of a slot first.
-    pub fn tasks_of(&self, _service: ServiceId) -> impl Iterator<Item = &Task> {
-        [].into_iter()
+    pub fn tasks_of(&self, service: ServiceId) -> impl Iterator<Item = &Task> {
+        let slots = self.index.tasks_of_slot.range((service, 0)..=(service, u64::MAX));
+        slots.flat_map(|(_, ids)| ids).filter_map(|id| self.tasks.get(id))
+    }
+
+    /// The tasks of one slot, the oldest first.
+    pub fn tasks_of_slot(
+        &self,
+        service: ServiceId,
+        slot: u64,
+    ) -> impl DoubleEndedIterator<Item = &Task> + Clone {
+        let ids = self.index.tasks_of_slot.get(&(service, slot)).map_or([].as_slice(), Vec::as_slice);
+        ids.iter().filter_map(|id| self.tasks.get(id))
     }
 
     /// The tasks given to a node, ended ones included, by id.
-    pub fn tasks_on(&self, _node: NodeId) -> impl Iterator<Item = &Task> {
-        [].into_iter()
+    pub fn tasks_on(&self, node: NodeId) -> impl Iterator<Item = &Task> {
+        self.index.tasks_of_node.get(&node).into_iter().flatten().filter_map(|id| self.tasks.get(id))
+    }
+
+    /// A service's rolling update, while one is under way.
+    pub fn rollout(&self, service: ServiceId) -> Option<&Rollout> {
+        self.rollouts.get(&service)
+    }
+
+    /// The restarts of a slot, where its policy bounds them.
+    pub fn restart_history(&self, service: ServiceId, slot: u64) -> Option<&RestartHistory> {
+        self.restarts.get(&(service, slot))
     }
 
     /// How a service is reached; `None` for one that publishes nothing.
-    pub fn endpoint(&self, _service: ServiceId) -> Option<Endpoint> {
-        todo!()
+    pub fn endpoint(&self, id: ServiceId) -> Option<Endpoint> {
+        let service = self.services.get(&id).filter(|service| !service.ports.is_empty())?;
+        let ports = service.ports.iter().map(|port| EndpointPort {
+            protocol: port.protocol,
+            published_port: port.published_port,
+            target_port: port.target_port,
+        });
+        let backends = self.index.backends.get(&id).into_iter().flat_map(BTreeMap::values);
+        Some(Endpoint {
+            service: id,
+            name: service.spec.name.clone(),
+            ports: ports.collect(),
+            backends: backends.copied().collect::<Vec<Ipv4Addr>>(),
+        })
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Every index, computed from the objects alone, for [`crate::check`].
+    pub(crate) fn rebuilt_index(&self) -> Index {
+        let mut rebuilt = Objects { index: Index::default(), ..self.clone() };
+        // The order of a slot's tasks is the one thing that the objects do not say.
+        rebuilt.index.tasks_of_slot = self.index.tasks_of_slot.clone();
+        rebuilt.index_all();
+        rebuilt.index
     }
 }

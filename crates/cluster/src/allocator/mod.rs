@@ -1,0 +1,4 @@
+//! Giving out what is scarce: addresses of networks and published ports.
+
+pub(crate) mod ipam;
+pub(crate) mod port;

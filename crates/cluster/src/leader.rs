@@ -1,0 +1,329 @@
+//! What only the leader holds, and only while it leads: what waits to be decided, and what has to be
+//! looked at. All of it can be found again from the objects and from agents that report anew.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use skep_types::assignment::{Assignment, StatusReport};
+use skep_types::node::{NodeDescription, NodeState};
+use skep_types::service::Service;
+use skep_types::{NodeId, ServiceId, TaskId, TaskState, TaskStatus, Time};
+
+use crate::allocator::ipam::{self, Cursors};
+use crate::dispatcher::Dispatcher;
+use crate::objects::{Group, Touched};
+use crate::orchestrator::{replicated, slot, updater};
+use crate::plan::{Full, Plan};
+use crate::requests::{self, MAX_CHANGES_OF_REQUEST};
+use crate::scheduler::{self, Placed};
+use crate::timers::{Timer, Timers};
+use crate::{Change, Objects, Reply, Request, RequestId, tasks};
+
+/// Heartbeats for which a new leader waits for a node that it has not heard of.
+const UNKNOWN_BEATS: u32 = 10;
+
+/// The last that was heard of a node.
+#[derive(Clone, Debug)]
+pub(crate) enum News {
+    Ready { description: Box<NodeDescription>, address: IpAddr },
+    Lost { reason: String },
+}
+
+/// A leader's memory.
+#[derive(Debug, Default)]
+pub(crate) struct Leader {
+    pub requests: VecDeque<(RequestId, Request)>,
+    pub reports: BTreeMap<TaskId, TaskStatus>,
+    pub news: BTreeMap<NodeId, News>,
+    pub dispatcher: Dispatcher,
+    pub timers: Timers,
+    /// Services to be looked at.
+    services: BTreeSet<ServiceId>,
+    /// Slots to be looked at.
+    slots: BTreeSet<(ServiceId, u64)>,
+    /// Whether tasks that wait for addresses or a node may find some now.
+    capacity: bool,
+    explained: BTreeMap<Group, String>,
+    cursors: Cursors,
+    /// Nodes not heard of since this manager leads.
+    pub unheard: BTreeSet<NodeId>,
+    /// Whether those are still to be shown as unknown.
+    announce_unheard: bool,
+}
+
+impl Leader {
+    /// A manager that begins to lead: it looks at everything once, and waits for every node's agent.
+    pub fn new(objects: &Objects, now: Time) -> Leader {
+        let mut leader = Leader { announce_unheard: true, ..Leader::default() };
+        let silent = objects.nodes().filter(|node| node.state != NodeState::Down);
+        leader.unheard.extend(silent.map(|node| node.id));
+        let beat = objects.cluster().map_or(Duration::ZERO, |cluster| cluster.spec.heartbeat);
+        for node in &leader.unheard {
+            leader.timers.set(Timer::Node(*node), Some(now + beat * UNKNOWN_BEATS));
+        }
+        leader.look_at_everything(objects);
+        leader
+    }
+
+    /// Opens the session of a node that made itself heard. Gives what it is to be sent.
+    pub fn hear(&mut self, objects: &Objects, node: NodeId, news: News) -> Assignment {
+        if objects.node(node).is_none() {
+            return Assignment::Complete(Vec::new());
+        }
+        self.unheard.remove(&node);
+        self.timers.set(Timer::Node(node), None);
+        self.news.insert(node, news);
+        self.dispatcher.open(objects, node)
+    }
+
+    /// Ends all that a node that left the cluster has here.
+    pub fn forget_node(&mut self, node: NodeId) {
+        self.unheard.remove(&node);
+        self.timers.set(Timer::Node(node), None);
+        self.news.remove(&node);
+        self.dispatcher.close(node);
+    }
+
+    /// Looks at everything once more.
+    pub fn look_at_everything(&mut self, objects: &Objects) {
+        self.services.extend(objects.services().map(|service| service.id));
+        self.slots.extend(objects.index().tasks_of_slot.keys());
+        self.capacity = true;
+        self.explained.clear();
+    }
+
+    /// Looks again at what an entry of the log changed.
+    pub fn look_at(&mut self, objects: &Objects, touched: &Touched) {
+        self.slots.extend(&touched.slots);
+        // A slot that came or went changes how many its service has.
+        self.services.extend(touched.slots.iter().map(|(service, _)| service));
+        for id in &touched.services {
+            self.services.insert(*id);
+            if objects.service(*id).is_none() {
+                self.slots.extend(objects.slots_of(*id).map(|slot| (*id, slot)));
+            }
+        }
+        for id in &touched.nodes {
+            self.slots.extend(objects.tasks_on(*id).map(|task| (task.service, task.slot)));
+        }
+        if touched.cluster {
+            // The history limit may have changed.
+            self.slots.extend(objects.index().tasks_of_slot.keys());
+        }
+        self.capacity |= touched.capacity || !touched.nodes.is_empty();
+    }
+
+    /// Keeps an agent's reports on its tasks until they can be decided; the newest of a task counts.
+    pub fn keep_reports(&mut self, objects: &Objects, node: NodeId, reports: Vec<StatusReport>) {
+        for StatusReport { task, status } in reports {
+            if objects.task(task).is_none_or(|known| known.node != Some(node)) {
+                continue;
+            }
+            match self.reports.get_mut(&task) {
+                Some(kept) if kept.state > status.state => {}
+                Some(kept) => *kept = status,
+                None => {
+                    self.reports.insert(task, status);
+                }
+            }
+        }
+    }
+
+    /// Keeps what a change that had no effect was made from, if it cannot be found in the objects: what
+    /// agents said.
+    pub fn take_back(&mut self, objects: &Objects, change: Change) {
+        match change {
+            Change::SetStatus { task, status, .. } => {
+                if let Some(node) = objects.task(task).and_then(|task| task.node) {
+                    self.keep_reports(objects, node, vec![StatusReport { task, status: *status }]);
+                }
+            }
+            Change::PutNode(node) => {
+                let Some(known) = objects.node(node.id) else { return };
+                // A node's specification was a request, and that was answered.
+                let news = match node.state {
+                    NodeState::Ready => {
+                        News::Ready { description: Box::new(node.description), address: node.address }
+                    }
+                    NodeState::Down => News::Lost { reason: node.message },
+                    NodeState::Unknown => return,
+                };
+                if known.state != node.state {
+                    self.news.entry(node.id).or_insert(news);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Turns deadlines that have come into things to look at.
+    pub fn wake(&mut self, now: Time) {
+        while let Some(timer) = self.timers.take_due(now) {
+            match timer {
+                Timer::Slot(service, slot) => {
+                    self.slots.insert((service, slot));
+                    self.services.insert(service);
+                }
+                Timer::Node(node) => {
+                    if self.unheard.contains(&node) {
+                        self.news.insert(node, News::Lost { reason: "heartbeat failure".to_owned() });
+                    }
+                }
+                Timer::Retry => {}
+            }
+        }
+    }
+
+    /// Decides as much as fits into one entry of the log.
+    pub fn plan(&mut self, plan: &mut Plan) {
+        // What does not fit is left where it waits, and everything after it.
+        let _: Result<(), Full> = self.plan_all(plan);
+    }
+
+    fn plan_all(&mut self, plan: &mut Plan) -> Result<(), Full> {
+        self.plan_requests(plan)?;
+        self.plan_news(plan);
+        self.plan_reports(plan)?;
+        if plan.objects.cluster().is_none() {
+            return Ok(());
+        }
+        let orchestrated = self.orchestrate(plan);
+        // Also when the batch is full: what is drafted belongs to what is in it already.
+        let mut placed = Placed::default();
+        tasks::create(plan, &mut self.cursors, &mut placed);
+        orchestrated?;
+        self.services.clear();
+        self.plan_capacity(plan, &mut placed)
+    }
+
+    /// Numbers of slots first, then what happens in each, then what updates may do beyond that.
+    fn orchestrate(&mut self, plan: &mut Plan) -> Result<(), Full> {
+        self.plan_services(plan, replicated::scale)?;
+        self.plan_slots(plan)?;
+        self.plan_services(plan, updater::advance)
+    }
+
+    fn plan_requests(&mut self, plan: &mut Plan) -> Result<(), Full> {
+        while !self.requests.is_empty() {
+            plan.reserve(MAX_CHANGES_OF_REQUEST)?;
+            let Some((to, request)) = self.requests.pop_front() else { break };
+            let result = requests::decide(plan, &mut self.cursors, request);
+            plan.replies.push(Reply { to, result });
+        }
+        Ok(())
+    }
+
+    /// Nodes that came or went.
+    fn plan_news(&mut self, plan: &mut Plan) {
+        if std::mem::take(&mut self.announce_unheard) {
+            self.plan_unknown(plan);
+        }
+        for (id, news) in std::mem::take(&mut self.news) {
+            let Some(known) = plan.nodes.get(&id).or_else(|| plan.objects.node(id)) else { continue };
+            let mut node = known.clone();
+            match news {
+                News::Ready { description, address } => {
+                    node.state = NodeState::Ready;
+                    node.message = String::new();
+                    node.description = *description;
+                    node.address = address;
+                }
+                News::Lost { reason } => {
+                    node.state = NodeState::Down;
+                    node.message = reason;
+                }
+            }
+            if node != *known {
+                node.meta.updated_at = plan.now;
+                plan.nodes.insert(id, node);
+            }
+        }
+        let nodes = std::mem::take(&mut plan.nodes);
+        let removed = &plan.removed_nodes;
+        let staying = nodes.into_values().filter(|node| !removed.contains(&node.id));
+        plan.changes.extend(staying.map(|node| Change::PutNode(Box::new(node))));
+    }
+
+    /// What the last leader knew of the nodes' readiness is history.
+    fn plan_unknown(&mut self, plan: &mut Plan) {
+        for id in &self.unheard {
+            let Some(node) = plan.objects.node(*id).filter(|node| node.state == NodeState::Ready) else {
+                continue;
+            };
+            let mut node = plan.nodes.get(id).unwrap_or(node).clone();
+            node.state = NodeState::Unknown;
+            node.message = "Node moved to \"unknown\" state due to leadership change in cluster".to_owned();
+            node.meta.updated_at = plan.now;
+            plan.nodes.insert(*id, node);
+        }
+    }
+
+    /// Reports by the agents that own the tasks. A task only ever moves up.
+    fn plan_reports(&mut self, plan: &mut Plan) -> Result<(), Full> {
+        while !self.reports.is_empty() {
+            plan.reserve(1)?;
+            let Some((task, status)) = self.reports.pop_first() else { break };
+            let Some(current) = plan.objects.task(task).map(|task| &task.status) else { continue };
+            let owned = (TaskState::Accepted..TaskState::Remove).contains(&status.state);
+            let moves = status.state >= current.state && !current.state.is_terminal() && status != *current;
+            if owned && moves {
+                plan.changes.push(Change::SetStatus { task, status: Box::new(status), at: plan.now });
+            }
+        }
+        Ok(())
+    }
+
+    fn plan_services(
+        &self,
+        plan: &mut Plan,
+        look: impl Fn(&mut Plan, &Service) -> Result<(), Full>,
+    ) -> Result<(), Full> {
+        let objects = plan.objects;
+        for service in self.services.iter().filter_map(|id| objects.service(*id)) {
+            if !plan.requested.contains(&service.id) {
+                look(plan, service)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn plan_slots(&mut self, plan: &mut Plan) -> Result<(), Full> {
+        let mut requested = BTreeSet::new();
+        let mut result = Ok(());
+        while let Some(key) = self.slots.pop_first() {
+            let (service, number) = key;
+            // What a request of this batch changes is looked at when that is committed.
+            if plan.requested.contains(&service) {
+                requested.insert(key);
+                continue;
+            }
+            match slot::examine(plan, service, number) {
+                Ok(next) => self.timers.set(Timer::Slot(service, number), next),
+                Err(full) => {
+                    self.slots.insert(key);
+                    result = Err(full);
+                    break;
+                }
+            }
+        }
+        self.slots.append(&mut requested);
+        result
+    }
+
+    /// Tasks that wait for addresses or for a node.
+    fn plan_capacity(&mut self, plan: &mut Plan, placed: &mut Placed) -> Result<(), Full> {
+        if !self.capacity {
+            return Ok(());
+        }
+        let before = plan.changes.len();
+        ipam::retry(plan, &mut self.cursors)?;
+        if plan.changes.len() > before {
+            // Tasks that found an address join a queue whose reasons they have not been told.
+            self.explained.clear();
+        }
+        scheduler::retry(plan, placed, &mut self.explained)?;
+        self.capacity = false;
+        Ok(())
+    }
+}

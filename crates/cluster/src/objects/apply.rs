@@ -1,0 +1,316 @@
+//! Applying the log's decisions. Small and deterministic: it decides nothing, and two managers that
+//! applied the same entries hold equal objects.
+
+use std::sync::Arc;
+
+use skep_types::service::{Service, UpdateState, UpdateStatus};
+use skep_types::{NodeId, ServiceId, Task, TaskId, TaskState, Time, Version};
+
+use super::index::{self, Up};
+use super::{Cause, Change, NewTask, Objects, Rollout, Touched, UpdateStep, Watch};
+
+impl Objects {
+    /// Applies a committed entry of the log. One that was applied before is ignored.
+    pub fn apply(&mut self, index: u64, changes: &[Change]) {
+        self.apply_tracked(index, changes, &mut Touched::default());
+    }
+
+    /// [`Objects::apply`], noting what changed.
+    pub(crate) fn apply_tracked(&mut self, index: u64, changes: &[Change], touched: &mut Touched) {
+        if index <= self.applied {
+            return;
+        }
+        self.applied = index;
+        for change in changes {
+            self.apply_one(change, touched);
+        }
+    }
+
+    fn version(&self) -> Version {
+        Version(self.applied)
+    }
+
+    fn apply_one(&mut self, change: &Change, touched: &mut Touched) {
+        match change {
+            Change::PutCluster(cluster) => {
+                let mut cluster = cluster.as_ref().clone();
+                cluster.meta.version = self.version();
+                self.cluster = Some(cluster);
+                touched.cluster = true;
+            }
+            Change::PutNode(node) => {
+                let mut node = node.as_ref().clone();
+                node.meta.version = self.version();
+                touched.nodes.insert(node.id);
+                self.nodes.insert(node.id, node);
+            }
+            Change::RemoveNode(id) => {
+                touched.nodes.insert(*id);
+                self.nodes.remove(id);
+            }
+            Change::PutNetwork(network) => {
+                let mut network = network.as_ref().clone();
+                network.meta.version = self.version();
+                self.index.network_names.insert(network.name.clone(), network.id);
+                if network.ingress {
+                    self.index.ingress = Some(network.id);
+                }
+                self.networks.insert(network.id, network);
+                touched.networks = true;
+            }
+            Change::RemoveNetwork(id) => {
+                if let Some(network) = self.networks.remove(id) {
+                    self.index.network_names.remove(&network.name);
+                    if self.index.ingress == Some(*id) {
+                        self.index.ingress = None;
+                    }
+                    touched.networks = true;
+                }
+            }
+            Change::PutService(service) => self.put_service(service, touched),
+            Change::RemoveService(id) => self.remove_service(*id, touched),
+            Change::Update { service, step, at } => self.step_update(*service, step, *at, touched),
+            Change::CreateTask(task) => self.create_task(task, touched),
+            Change::Allocate { task, attachments, status } => self.change_task(*task, touched, |task| {
+                task.attachments.clone_from(attachments);
+                task.status = status.as_ref().clone();
+                status.since
+            }),
+            Change::Assign { task, node, status } => self.change_task(*task, touched, |task| {
+                task.node = Some(*node);
+                task.status = status.as_ref().clone();
+                status.since
+            }),
+            Change::SetDesired { task, desired, at } => self.change_task(*task, touched, |task| {
+                task.desired = task.desired.max(*desired);
+                *at
+            }),
+            Change::SetStatus { task, status, at } => self.change_task(*task, touched, |task| {
+                task.status = status.as_ref().clone();
+                *at
+            }),
+            Change::RemoveTask(id) => self.remove_task(*id, touched),
+        }
+    }
+
+    fn put_service(&mut self, service: &Service, touched: &mut Touched) {
+        let mut service = service.clone();
+        service.meta.version = self.version();
+        let id = service.id;
+        if let Some(old) = self.services.get(&id) {
+            self.index.remove_service(old);
+        }
+        self.index.add_service(&service);
+        self.services.insert(id, service);
+        self.rollouts.remove(&id);
+        let slots: Vec<u64> = self.slots_of(id).collect();
+        for slot in slots {
+            self.index_slot(id, slot);
+        }
+        touched.services.insert(id);
+        touched.endpoints.insert(id);
+    }
+
+    fn remove_service(&mut self, id: ServiceId, touched: &mut Touched) {
+        let Some(service) = self.services.remove(&id) else { return };
+        self.index.remove_service(&service);
+        self.rollouts.remove(&id);
+        let slots: Vec<u64> = self.slots_of(id).collect();
+        for slot in slots {
+            self.restarts.remove(&(id, slot));
+            self.index_slot(id, slot);
+        }
+        touched.services.insert(id);
+        touched.endpoints.insert(id);
+        touched.capacity = true;
+    }
+
+    fn step_update(&mut self, id: ServiceId, step: &UpdateStep, at: Time, touched: &mut Touched) {
+        let version = self.version();
+        let Some(service) = self.services.get_mut(&id) else { return };
+        let keeps_place = !service.spec.update.delay.is_zero();
+        if let UpdateStep::Start { slots } = step {
+            self.rollouts.insert(id, Rollout::over(*slots));
+        }
+        // Whatever comes after an update's end belongs to nothing.
+        let Some(rollout) = self.rollouts.get_mut(&id) else { return };
+        match step {
+            UpdateStep::Start { .. } => {
+                service.update_status = Some(UpdateStatus {
+                    state: UpdateState::Updating,
+                    started_at: at,
+                    completed_at: None,
+                    message: "update in progress".to_owned(),
+                });
+            }
+            UpdateStep::Ran { task } => {
+                rollout.watched.insert(*task, Watch::Ran(at));
+                if !keeps_place {
+                    rollout.holding.remove(task);
+                }
+            }
+            UpdateStep::Failed { task } => {
+                rollout.failures += 1;
+                if keeps_place {
+                    // Its place is free only after the delay; then it is forgotten.
+                    rollout.watched.insert(*task, Watch::Failed(at));
+                } else {
+                    rollout.forget(*task);
+                }
+            }
+            UpdateStep::Release { task } => {
+                rollout.holding.remove(task);
+            }
+            UpdateStep::Forget { task } => rollout.forget(*task),
+            UpdateStep::End(status) => {
+                self.rollouts.remove(&id);
+                service.update_status = Some(status.clone());
+            }
+        }
+        // Only a beginning and an end show in the service itself.
+        if matches!(step, UpdateStep::Start { .. } | UpdateStep::End(_)) {
+            service.meta.version = version;
+            service.meta.updated_at = at;
+        }
+        touched.services.insert(id);
+    }
+
+    fn create_task(&mut self, new: &NewTask, touched: &mut Touched) {
+        let Some(service) = self.services.get(&new.service) else { return };
+        let task = Task {
+            id: new.id,
+            meta: skep_types::Meta { version: self.version(), created_at: new.at, updated_at: new.at },
+            service: new.service,
+            slot: new.slot,
+            node: new.node,
+            spec: Arc::clone(&service.spec.task),
+            spec_version: service.spec_version,
+            service_name: service.spec.name.clone(),
+            desired: new.desired,
+            status: new.status.clone(),
+            attachments: new.attachments.clone(),
+            not_before: new.not_before,
+        };
+        match new.cause {
+            Cause::Scale => {}
+            Cause::Restart if task.spec.restart.max_attempts == 0 => {}
+            Cause::Restart => {
+                let history = self.restarts.entry((new.service, new.slot)).or_default();
+                history.record(task.spec_version, &task.spec.restart, new.at);
+            }
+            Cause::Update => {
+                if let Some(rollout) = self.rollouts.get_mut(&new.service) {
+                    rollout.watch(new.id);
+                }
+            }
+        }
+        self.index.add_task(&task);
+        self.index.tasks_of_slot.entry((task.service, task.slot)).or_default().push(task.id);
+        let (service, slot) = (task.service, task.slot);
+        touched.slots.insert((service, slot));
+        touched.services.insert(service);
+        if task.node.is_some() {
+            touched.duties.insert(task.id);
+        } else {
+            touched.capacity = true;
+        }
+        self.tasks.insert(task.id, task);
+        self.index_slot(service, slot);
+    }
+
+    /// Changes a task and all that follows from it. `change` gives the time of the change.
+    fn change_task(&mut self, id: TaskId, touched: &mut Touched, change: impl FnOnce(&mut Task) -> Time) {
+        let version = self.version();
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        self.index.remove_task(task);
+        let before = (task.node, task.desired);
+        let state = task.status.state;
+        let (was_live, was_serving) = (index::is_live(task), serves(task));
+        task.meta.updated_at = change(task);
+        task.meta.version = version;
+        self.index.add_task(task);
+        let (service, slot) = (task.service, task.slot);
+        if before != (task.node, task.desired) {
+            touched.duties.insert(id);
+        }
+        if was_serving != serves(task) {
+            touched.endpoints.insert(service);
+        }
+        touched.capacity |=
+            was_live && !index::is_live(task) || task.node.is_none() && task.status.state != state;
+        touched.slots.insert((service, slot));
+        self.index_slot(service, slot);
+    }
+
+    fn remove_task(&mut self, id: TaskId, touched: &mut Touched) {
+        let Some(task) = self.tasks.remove(&id) else { return };
+        self.index.remove_task(&task);
+        if let Some(rollout) = self.rollouts.get_mut(&task.service) {
+            rollout.forget(id);
+        }
+        let key = (task.service, task.slot);
+        if let Some(ids) = self.index.tasks_of_slot.get_mut(&key) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.index.tasks_of_slot.remove(&key);
+                self.restarts.remove(&key);
+            }
+        }
+        if let Some(node) = task.node {
+            touched.forgotten.push((node, id));
+        }
+        if serves(&task) {
+            touched.endpoints.insert(task.service);
+        }
+        touched.duties.remove(&id);
+        touched.capacity |= index::is_live(&task);
+        touched.slots.insert(key);
+        touched.services.insert(task.service);
+        self.index_slot(task.service, task.slot);
+    }
+
+    pub(crate) fn slots_of(&self, service: ServiceId) -> impl Iterator<Item = u64> {
+        let slots = self.index.tasks_of_slot.range((service, 0)..=(service, u64::MAX));
+        slots.map(|((_, slot), _)| *slot)
+    }
+
+    /// Computes anew what a slot counts as.
+    fn index_slot(&mut self, id: ServiceId, slot: u64) {
+        let representative = index::representative(self.tasks_of_slot(id, slot));
+        let outdated = representative.map(|task| {
+            let current = self.services.get(&id).is_none_or(|service| index::is_up_to_date(task, service));
+            let up = if serves(task) { Up::Yes } else { Up::No };
+            (!current).then_some(up)
+        });
+        self.index.set_slot(id, slot, outdated);
+    }
+
+    /// Computes every index but the order of the tasks in their slots.
+    pub(super) fn index_all(&mut self) {
+        for network in self.networks.values() {
+            self.index.network_names.insert(network.name.clone(), network.id);
+            if network.ingress {
+                self.index.ingress = Some(network.id);
+            }
+        }
+        for service in self.services.values() {
+            self.index.add_service(service);
+        }
+        for task in self.tasks.values() {
+            self.index.add_task(task);
+        }
+        let slots: Vec<(ServiceId, u64)> = self.index.tasks_of_slot.keys().copied().collect();
+        for (service, slot) in slots {
+            self.index_slot(service, slot);
+        }
+    }
+
+    /// Whether a node is gone or does not answer, so that nobody can wait for what it carries.
+    pub(crate) fn is_lost(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_none_or(|node| node.state == skep_types::node::NodeState::Down)
+    }
+}
+
+fn serves(task: &Task) -> bool {
+    task.status.state == TaskState::Running && task.desired == TaskState::Running
+}

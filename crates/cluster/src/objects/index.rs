@@ -1,0 +1,241 @@
+//! What follows from the objects, kept beside them so that no decision has to search.
+//!
+//! Each index is a pure function of the objects: [`super::Objects::rebuilt_index`] computes all of them
+//! anew, and `check` compares.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use skep_types::port::Protocol;
+use skep_types::service::Service;
+use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, Version};
+
+/// Who holds an address of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Holder {
+    /// A task that has not ended.
+    Task(TaskId),
+    /// A service, as its virtual address.
+    Service(ServiceId),
+}
+
+/// What a node carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// Reserved thousand-millionths of a CPU of all tasks that have not ended.
+    pub nano_cpus: i64,
+    /// Reserved bytes of all tasks that have not ended.
+    pub memory_bytes: i64,
+    /// Tasks that are wanted and have not ended.
+    pub tasks: u64,
+    /// The same by service.
+    pub of_service: BTreeMap<ServiceId, u64>,
+}
+
+/// Slots of one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Slots {
+    /// Slots that count as one of the service's replicas: not on their way out.
+    pub occupied: BTreeSet<u64>,
+    /// Occupied slots whose task is of an older specification; those that do not run come first.
+    pub outdated: BTreeSet<(Up, u64)>,
+}
+
+/// Whether a slot's task runs, in the order in which an update takes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Up {
+    /// Replacing it costs nothing.
+    No,
+    /// It serves.
+    Yes,
+}
+
+/// Tasks that could run in each other's place, for the scheduler.
+pub(crate) type Group = (ServiceId, Version);
+
+/// All indexes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Index {
+    pub service_names: BTreeMap<String, ServiceId>,
+    pub network_names: BTreeMap<String, NetworkId>,
+    pub ports: BTreeMap<(Protocol, u16), ServiceId>,
+    pub ingress: Option<NetworkId>,
+    /// The tasks of each slot, the oldest first.
+    pub tasks_of_slot: BTreeMap<(ServiceId, u64), Vec<TaskId>>,
+    pub slots: BTreeMap<ServiceId, Slots>,
+    pub tasks_of_node: BTreeMap<NodeId, BTreeSet<TaskId>>,
+    pub loads: BTreeMap<NodeId, Load>,
+    pub addresses: BTreeMap<(NetworkId, Ipv4Addr), Holder>,
+    /// Running tasks that serve, with their address on the ingress network.
+    pub backends: BTreeMap<ServiceId, BTreeMap<(u64, TaskId), Ipv4Addr>>,
+    /// Tasks that wait for addresses.
+    pub unallocated: BTreeSet<TaskId>,
+    /// Tasks that wait for a node.
+    pub unassigned: BTreeMap<Group, BTreeSet<TaskId>>,
+}
+
+/// Whether the managers still want the task to run.
+pub(crate) fn is_wanted(task: &Task) -> bool {
+    task.desired <= TaskState::Running
+}
+
+/// Whether the task has not ended as far as anyone knows.
+pub(crate) fn is_live(task: &Task) -> bool {
+    !task.status.state.is_terminal()
+}
+
+/// Whether the task is of the service's present specification, by value: an update to what a task has
+/// already leaves it alone, as in SwarmKit's `IsTaskDirty`.
+pub(crate) fn is_up_to_date(task: &Task, service: &Service) -> bool {
+    let same_spec = task.spec_version == service.spec_version || task.spec == service.spec.task;
+    // A service that publishes its first port needs tasks with an address on the ingress network.
+    let reachable = service.ports.is_empty() || !task.attachments.is_empty();
+    same_spec && (reachable || task.status.state == TaskState::New)
+}
+
+/// The task that a slot stands for: the wanted one, or the last one when none is wanted any more (it
+/// ended and the policy says to leave it). `None` when the slot is on its way out.
+pub(crate) fn representative<'a>(
+    tasks: impl DoubleEndedIterator<Item = &'a Task> + Clone,
+) -> Option<&'a Task> {
+    let staying = || tasks.clone().rev().filter(|task| task.desired < TaskState::Remove);
+    staying().find(|task| is_wanted(task)).or_else(|| staying().next())
+}
+
+impl Load {
+    fn change(&mut self, task: &Task, up: bool) {
+        if !is_live(task) {
+            return;
+        }
+        let sign = if up { 1 } else { -1 };
+        self.nano_cpus += sign * task.spec.reservations.nano_cpus;
+        self.memory_bytes += sign * task.spec.reservations.memory_bytes;
+        if !is_wanted(task) {
+            return;
+        }
+        let step = |count: u64| if up { count + 1 } else { count - 1 };
+        self.tasks = step(self.tasks);
+        let of_service = self.of_service.entry(task.service).or_default();
+        *of_service = step(*of_service);
+        if *of_service == 0 {
+            self.of_service.remove(&task.service);
+        }
+    }
+}
+
+impl Index {
+    /// Enters what a task alone contributes. Its slot's order and flags are separate.
+    pub fn add_task(&mut self, task: &Task) {
+        if let Some(node) = task.node {
+            self.tasks_of_node.entry(node).or_default().insert(task.id);
+            self.loads.entry(node).or_default().change(task, true);
+        }
+        if !is_live(task) {
+            return;
+        }
+        for attachment in &task.attachments {
+            self.addresses.insert((attachment.network, attachment.address), Holder::Task(task.id));
+        }
+        if let Some(address) = self.backend(task) {
+            self.backends.entry(task.service).or_default().insert((task.slot, task.id), address);
+        }
+        if !is_wanted(task) || task.node.is_some() {
+            return;
+        }
+        match task.status.state {
+            TaskState::New => {
+                self.unallocated.insert(task.id);
+            }
+            _ => {
+                self.unassigned.entry((task.service, task.spec_version)).or_default().insert(task.id);
+            }
+        }
+    }
+
+    /// Takes out what [`Index::add_task`] entered for a task in this same condition.
+    pub fn remove_task(&mut self, task: &Task) {
+        if let Some(node) = task.node {
+            remove_from(&mut self.tasks_of_node, &node, |tasks| {
+                tasks.remove(&task.id);
+                tasks.is_empty()
+            });
+            remove_from(&mut self.loads, &node, |load| {
+                load.change(task, false);
+                *load == Load::default()
+            });
+        }
+        for attachment in &task.attachments {
+            let key = (attachment.network, attachment.address);
+            if self.addresses.get(&key) == Some(&Holder::Task(task.id)) {
+                self.addresses.remove(&key);
+            }
+        }
+        remove_from(&mut self.backends, &task.service, |backends| {
+            backends.remove(&(task.slot, task.id));
+            backends.is_empty()
+        });
+        self.unallocated.remove(&task.id);
+        remove_from(&mut self.unassigned, &(task.service, task.spec_version), |tasks| {
+            tasks.remove(&task.id);
+            tasks.is_empty()
+        });
+    }
+
+    /// A task serves while it runs and is meant to.
+    fn backend(&self, task: &Task) -> Option<Ipv4Addr> {
+        let serves = task.status.state == TaskState::Running && task.desired == TaskState::Running;
+        let ingress = self.ingress?;
+        let attached = task.attachments.iter().find(|attachment| attachment.network == ingress);
+        attached.filter(|_| serves).map(|attachment| attachment.address)
+    }
+
+    /// Enters a service's name, ports and virtual addresses.
+    pub fn add_service(&mut self, service: &Service) {
+        self.service_names.insert(service.spec.name.clone(), service.id);
+        for port in &service.ports {
+            self.ports.insert((port.protocol, port.published_port), service.id);
+        }
+        for address in &service.virtual_ips {
+            self.addresses.insert((address.network, address.address), Holder::Service(service.id));
+        }
+    }
+
+    /// Takes out what [`Index::add_service`] entered.
+    pub fn remove_service(&mut self, service: &Service) {
+        self.service_names.remove(&service.spec.name);
+        for port in &service.ports {
+            self.ports.remove(&(port.protocol, port.published_port));
+        }
+        for address in &service.virtual_ips {
+            self.addresses.remove(&(address.network, address.address));
+        }
+    }
+
+    /// Sets what a slot counts as; `None` takes it out.
+    pub fn set_slot(&mut self, service: ServiceId, slot: u64, outdated: Option<Option<Up>>) {
+        let slots = self.slots.entry(service).or_default();
+        slots.outdated.remove(&(Up::No, slot));
+        slots.outdated.remove(&(Up::Yes, slot));
+        match outdated {
+            Some(outdated) => {
+                slots.occupied.insert(slot);
+                slots.outdated.extend(outdated.map(|up| (up, slot)));
+            }
+            None => {
+                slots.occupied.remove(&slot);
+            }
+        }
+        if slots.occupied.is_empty() {
+            self.slots.remove(&service);
+        }
+    }
+}
+
+/// Changes an entry and drops it when the change says that it is empty.
+fn remove_from<K: Ord, V>(map: &mut BTreeMap<K, V>, key: &K, change: impl FnOnce(&mut V) -> bool) {
+    if let Some(value) = map.get_mut(key)
+        && change(value)
+    {
+        map.remove(key);
+    }
+}

@@ -1,0 +1,28 @@
+//! What an entry of the log changed: what the leader has to look at again, and whom it has to tell.
+
+use std::collections::BTreeSet;
+
+use skep_types::{NodeId, ServiceId, TaskId};
+
+/// The trace of applied changes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Touched {
+    /// The cluster's settings changed.
+    pub cluster: bool,
+    /// Networks came or went.
+    pub networks: bool,
+    /// Nodes that came, changed or went.
+    pub nodes: BTreeSet<NodeId>,
+    /// Services that came, changed or went.
+    pub services: BTreeSet<ServiceId>,
+    /// Slots whose tasks changed in any way.
+    pub slots: BTreeSet<(ServiceId, u64)>,
+    /// Tasks whose duty changed: their node or what is wanted of them.
+    pub duties: BTreeSet<TaskId>,
+    /// Tasks that were forgotten, with the node that had them.
+    pub forgotten: Vec<(NodeId, TaskId)>,
+    /// Services whose endpoint may have changed.
+    pub endpoints: BTreeSet<ServiceId>,
+    /// A task stopped using its node or its addresses, or one began to wait for some.
+    pub capacity: bool,
+}

@@ -1,0 +1,49 @@
+//! Looking at one slot: everything that may have to happen there.
+
+use skep_types::{ServiceId, Task, TaskState, Time};
+
+use super::{replicated, restart, updater};
+use crate::objects::{is_live, is_wanted};
+use crate::plan::{Full, Plan};
+use crate::{Change, reaper};
+
+/// Looks at a slot. Gives the time at which to look again, if its present state has a deadline.
+pub(crate) fn examine(plan: &mut Plan, id: ServiceId, slot: u64) -> Result<Option<Time>, Full> {
+    let objects = plan.objects;
+    let Some(service) = objects.service(id) else {
+        replicated::empty(plan, id, slot)?;
+        orphan(plan, id, slot)?;
+        return reaper::reap(plan, id, slot).map(|()| None);
+    };
+    orphan(plan, id, slot)?;
+    reaper::reap(plan, id, slot)?;
+    // What the scaling of this batch decided comes first; its commit leads here again.
+    if plan.slots.contains(&(id, slot)) {
+        return Ok(None);
+    }
+    let mut next: Option<Time> = None;
+    let mut remind = |time: Option<Time>| next = next.into_iter().chain(time).min();
+    let tasks: Vec<&Task> = objects.tasks_of_slot(id, slot).collect();
+    if let Some(rollout) = objects.rollout(id) {
+        for task in &tasks {
+            remind(updater::watch(plan, service, rollout, task)?);
+        }
+    }
+    for task in tasks.into_iter().filter(|task| is_wanted(task)) {
+        remind(restart::examine(plan, task)?);
+    }
+    Ok(next)
+}
+
+/// Ends, on paper, the tasks whose node is gone for good: nobody will ever report on them.
+fn orphan(plan: &mut Plan, service: ServiceId, slot: u64) -> Result<(), Full> {
+    let objects = plan.objects;
+    let gone = |task: &&Task| task.node.is_some_and(|node| objects.node(node).is_none());
+    for task in objects.tasks_of_slot(service, slot).filter(|task| is_live(task)).filter(gone) {
+        plan.reserve(1)?;
+        let mut status = plan.status(TaskState::Orphaned, "node removed", String::new());
+        status.container.clone_from(&task.status.container);
+        plan.changes.push(Change::SetStatus { task: task.id, status: Box::new(status), at: plan.now });
+    }
+    Ok(())
+}

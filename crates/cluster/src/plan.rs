@@ -1,0 +1,114 @@
+//! The batch of decisions that is being made: everything in it is decided from committed state, and from
+//! what the batch itself decided before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use skep_types::node::Node;
+use skep_types::port::Protocol;
+use skep_types::{Ids, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time};
+
+use crate::{Cause, Change, Objects, Reply};
+
+/// Changes in one entry of the log. Bounds the size of an entry, and with it the time in which nothing
+/// else is decided.
+pub(crate) const MAX_CHANGES: usize = 1000;
+
+/// There is no room left in the batch; what was being looked at has to wait for the next one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// A task that will be created by this batch, once it has its addresses and perhaps a node.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub service: ServiceId,
+    pub slot: u64,
+    pub desired: TaskState,
+    pub not_before: Option<Time>,
+    pub cause: Cause,
+}
+
+/// A batch in the making.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    pub objects: &'a Objects,
+    pub now: Time,
+    pub ids: &'a mut Ids,
+    /// What is decided.
+    pub changes: Vec<Change>,
+    /// Tasks to be created at the end of the batch.
+    pub drafts: Vec<Draft>,
+    /// Answers to be given once the batch is committed.
+    pub replies: Vec<Reply>,
+    /// Nodes that this batch changes, as they will be.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// Nodes that this batch forgets.
+    pub removed_nodes: BTreeSet<NodeId>,
+    /// Services that a request in this batch creates, changes or removes: left alone until then.
+    pub requested: BTreeSet<ServiceId>,
+    /// Services that this batch removes.
+    pub removed: BTreeSet<ServiceId>,
+    /// Names of services that this batch takes.
+    pub names: BTreeSet<String>,
+    /// Ports that this batch takes.
+    pub ports: BTreeSet<(Protocol, u16)>,
+    /// Addresses that this batch takes.
+    pub addresses: BTreeSet<(NetworkId, Ipv4Addr)>,
+    /// Slots that this batch decided about: each is decided about once.
+    pub slots: BTreeSet<(ServiceId, u64)>,
+    /// Services whose rolling update this batch ends.
+    pub ended_updates: BTreeSet<ServiceId>,
+}
+
+impl<'a> Plan<'a> {
+    pub fn new(objects: &'a Objects, now: Time, ids: &'a mut Ids) -> Plan<'a> {
+        Plan {
+            objects,
+            now,
+            ids,
+            changes: Vec::new(),
+            drafts: Vec::new(),
+            replies: Vec::new(),
+            nodes: BTreeMap::new(),
+            removed_nodes: BTreeSet::new(),
+            requested: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            names: BTreeSet::new(),
+            ports: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+            slots: BTreeSet::new(),
+            ended_updates: BTreeSet::new(),
+        }
+    }
+
+    /// Changes that still fit.
+    pub fn room(&self) -> usize {
+        MAX_CHANGES.saturating_sub(self.changes.len() + self.drafts.len() + self.nodes.len())
+    }
+
+    /// Makes sure that `changes` that belong together fit.
+    pub fn reserve(&self, changes: usize) -> Result<(), Full> {
+        // A batch's first decision always fits, so that none waits for ever.
+        let fits = self.room() >= changes || self.room() == MAX_CHANGES;
+        if fits { Ok(()) } else { Err(Full) }
+    }
+
+    /// Wants a task in another state. One that no node has yet simply vanishes.
+    pub fn end_task(&mut self, task: &Task, desired: TaskState) {
+        if task.node.is_none() {
+            self.changes.push(Change::RemoveTask(task.id));
+        } else if task.desired < desired {
+            self.set_desired(task.id, desired);
+        }
+    }
+
+    /// Wants a task in another state.
+    pub fn set_desired(&mut self, task: TaskId, desired: TaskState) {
+        self.changes.push(Change::SetDesired { task, desired, at: self.now });
+    }
+
+    /// A status given by the managers, in SwarmKit's words.
+    pub fn status(&self, state: TaskState, message: &str, error: String) -> TaskStatus {
+        TaskStatus { state, since: self.now, message: message.to_owned(), error, container: None }
+    }
+}

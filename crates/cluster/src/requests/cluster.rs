@@ -1,0 +1,93 @@
+//! Founding the cluster and changing its settings.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use skep_types::ip::Subnet;
+use skep_types::network::{INGRESS, Network};
+use skep_types::node::{Node, NodeRole};
+use skep_types::swarm::{ClusterObject, ClusterSpec};
+use skep_types::{Meta, NetworkId, Version};
+
+use super::{out_of_sequence, refuse};
+use crate::plan::Plan;
+use crate::{Answer, Change, Refusal, RefusalKind};
+
+/// The first VXLAN network identifier that is given out: SwarmKit's.
+const FIRST_VNI: u32 = 4096;
+/// The shortest life of a certificate: SwarmKit's.
+const MIN_CERT_EXPIRY: Duration = Duration::from_secs(3600);
+
+pub(super) fn create(plan: &mut Plan, mut cluster: ClusterObject, mut node: Node) -> Result<Answer, Refusal> {
+    let founded = plan.changes.iter().any(|change| matches!(change, Change::PutCluster(_)));
+    if founded || plan.objects.cluster().is_some() {
+        return refuse(RefusalKind::Conflict, "the cluster exists already");
+    }
+    validate(&cluster.spec)?;
+    if node.spec.role != NodeRole::Manager {
+        return refuse(RefusalKind::Invalid, "the first node of a cluster must be a manager");
+    }
+    let Some(subnet) = ingress_subnet(&cluster) else {
+        let message = format!("no /{} subnet fits into the default address pools", cluster.subnet_prefix);
+        return refuse(RefusalKind::Invalid, message);
+    };
+    let meta = Meta { version: Version(0), created_at: plan.now, updated_at: plan.now };
+    cluster.meta = meta;
+    node.meta = meta;
+    plan.changes.push(Change::PutCluster(Box::new(cluster)));
+    plan.changes.push(Change::PutNetwork(Box::new(Network {
+        id: NetworkId(plan.ids.next_u128()),
+        meta,
+        name: INGRESS.to_owned(),
+        labels: BTreeMap::new(),
+        subnet,
+        vni: FIRST_VNI,
+        ingress: true,
+    })));
+    plan.nodes.insert(node.id, node);
+    Ok(Answer::Done)
+}
+
+/// The first subnet of the first pool. It must hold at least a gateway and one address.
+fn ingress_subnet(cluster: &ClusterObject) -> Option<Subnet> {
+    let pool = cluster.address_pools.first()?;
+    let fits = (pool.prefix()..=29).contains(&cluster.subnet_prefix);
+    Subnet::containing(pool.network(), cluster.subnet_prefix).filter(|_| fits)
+}
+
+pub(super) fn update(
+    plan: &mut Plan,
+    version: Version,
+    spec: ClusterSpec,
+    worker_token: Option<String>,
+    manager_token: Option<String>,
+) -> Result<Answer, Refusal> {
+    let Some(old) = plan.objects.cluster() else {
+        return refuse(RefusalKind::NotFound, "there is no cluster");
+    };
+    let changed = plan.changes.iter().any(|change| matches!(change, Change::PutCluster(_)));
+    if old.meta.version != version || changed {
+        return out_of_sequence();
+    }
+    validate(&spec)?;
+    let mut cluster = old.clone();
+    cluster.meta.updated_at = plan.now;
+    cluster.spec = spec;
+    cluster.worker_token = worker_token.unwrap_or(cluster.worker_token);
+    cluster.manager_token = manager_token.unwrap_or(cluster.manager_token);
+    plan.changes.push(Change::PutCluster(Box::new(cluster)));
+    Ok(Answer::Done)
+}
+
+fn validate(spec: &ClusterSpec) -> Result<(), Refusal> {
+    if spec.name != "default" {
+        return refuse(RefusalKind::Invalid, "swarm spec must be named \"default\"");
+    }
+    if spec.cert_expiry < MIN_CERT_EXPIRY {
+        return refuse(RefusalKind::Invalid, "minimum certificate expiry time is: 1h0m0s");
+    }
+    if spec.heartbeat.is_zero() {
+        return refuse(RefusalKind::Invalid, "invalid heartbeat period: must be greater than zero");
+    }
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! What users may ask for, checked against the committed state and what the batch already decided.
+
+mod cluster;
+mod node;
+mod service;
+mod validate;
+
+use crate::allocator::ipam::Cursors;
+use crate::plan::Plan;
+use crate::{Answer, Refusal, RefusalKind, Request};
+
+/// Most changes that one request makes.
+pub(crate) const MAX_CHANGES_OF_REQUEST: usize = 4;
+
+/// Decides a request: adds what it changes to the batch, or says why not.
+pub(crate) fn decide(plan: &mut Plan, cursors: &mut Cursors, request: Request) -> Result<Answer, Refusal> {
+    match request {
+        Request::CreateCluster { cluster, node } => cluster::create(plan, *cluster, *node),
+        Request::UpdateCluster { version, spec, worker_token, manager_token } => {
+            cluster::update(plan, version, *spec, worker_token, manager_token)
+        }
+        Request::AddNode(node) => node::add(plan, *node),
+        Request::UpdateNode { id, version, spec } => node::update(plan, id, version, *spec),
+        Request::RemoveNode { id, force } => node::remove(plan, id, force),
+        Request::CreateService(spec) => service::create(plan, cursors, *spec),
+        Request::UpdateService { id, version, spec } => service::update(plan, cursors, id, version, *spec),
+        Request::RemoveService(id) => service::remove(plan, id),
+    }
+}
+
+fn refuse<T>(kind: RefusalKind, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { kind, message: message.into() })
+}
+
+fn out_of_sequence<T>() -> Result<T, Refusal> {
+    refuse(RefusalKind::OutOfSequence, "update out of sequence")
+}

@@ -1,0 +1,72 @@
+//! Nodes that join, change and leave.
+
+use skep_types::node::{Node, NodeRole, NodeSpec, NodeState};
+use skep_types::{Meta, NodeId, Version};
+
+use super::{out_of_sequence, refuse};
+use crate::plan::Plan;
+use crate::{Answer, Change, Force, Refusal, RefusalKind};
+
+fn not_found<T>(id: NodeId) -> Result<T, Refusal> {
+    refuse(RefusalKind::NotFound, format!("node {id} not found"))
+}
+
+fn known<'a>(plan: &Plan<'a>, id: NodeId) -> Option<&'a Node> {
+    plan.objects.node(id).filter(|_| !plan.removed_nodes.contains(&id))
+}
+
+/// Lets a node in. One that is in already keeps what is wanted of it: joining may be repeated.
+pub(super) fn add(plan: &mut Plan, mut node: Node) -> Result<Answer, Refusal> {
+    if plan.objects.node(node.id).is_none() {
+        node.meta = Meta { version: Version(0), created_at: plan.now, updated_at: plan.now };
+        plan.nodes.entry(node.id).or_insert(node);
+    }
+    Ok(Answer::Done)
+}
+
+pub(super) fn update(
+    plan: &mut Plan,
+    id: NodeId,
+    version: Version,
+    spec: NodeSpec,
+) -> Result<Answer, Refusal> {
+    let Some(node) = known(plan, id) else { return not_found(id) };
+    if node.meta.version != version || plan.nodes.contains_key(&id) {
+        return out_of_sequence();
+    }
+    let demoted = node.spec.role == NodeRole::Manager && spec.role == NodeRole::Worker;
+    if demoted && managers(plan) <= 1 {
+        let message = "attempting to demote the last manager of the swarm";
+        return refuse(RefusalKind::Precondition, message);
+    }
+    let meta = Meta { updated_at: plan.now, ..node.meta };
+    plan.nodes.insert(id, Node { meta, spec, ..node.clone() });
+    Ok(Answer::Done)
+}
+
+pub(super) fn remove(plan: &mut Plan, id: NodeId, force: Force) -> Result<Answer, Refusal> {
+    let Some(node) = known(plan, id) else { return not_found(id) };
+    if plan.nodes.contains_key(&id) {
+        return out_of_sequence();
+    }
+    if node.spec.role == NodeRole::Manager {
+        let message = format!(
+            "node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker \
+             before removal"
+        );
+        return refuse(RefusalKind::Precondition, message);
+    }
+    if force == Force::No && node.state == NodeState::Ready {
+        let message = format!("node {id} is not down and can't be removed");
+        return refuse(RefusalKind::Precondition, message);
+    }
+    plan.removed_nodes.insert(id);
+    plan.changes.push(Change::RemoveNode(id));
+    Ok(Answer::Done)
+}
+
+/// Managers as they will be after this batch.
+fn managers(plan: &Plan) -> usize {
+    let nodes = plan.objects.nodes().map(|node| plan.nodes.get(&node.id).unwrap_or(node));
+    nodes.filter(|node| node.spec.role == NodeRole::Manager).count()
+}

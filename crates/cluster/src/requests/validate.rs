@@ -1,0 +1,87 @@
+//! Whether a service's specification makes sense by itself. The messages are SwarmKit's control API's.
+
+use std::collections::BTreeSet;
+
+use skep_types::resources::Resources;
+use skep_types::service::{PortSpec, ServiceMode, ServiceSpec};
+
+use super::refuse;
+use crate::{Refusal, RefusalKind};
+
+/// The longest name of a service: the longest label of a DNS name.
+const MAX_NAME: usize = 63;
+/// The smallest share of a CPU that can be asked for, in thousand-millionths.
+const MIN_NANO_CPUS: i64 = 1_000_000;
+/// The smallest memory that can be asked for, in bytes.
+const MIN_MEMORY: i64 = 4 * 1024 * 1024;
+/// The most replicas of a service: a slip of the finger does not fill the managers' memory.
+const MAX_REPLICAS: u64 = 100_000;
+
+/// Refuses a specification that makes no sense.
+pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
+    name(&spec.name)?;
+    resources(&spec.task.limits)?;
+    resources(&spec.task.reservations)?;
+    let container = &spec.task.container;
+    if container.image.is_empty() {
+        return invalid("ContainerSpec: image reference must be provided");
+    }
+    let mut targets = BTreeSet::new();
+    for mount in &container.mounts {
+        if !targets.insert(&mount.target) {
+            return invalid(format!("ContainerSpec: duplicate mount point: {}", mount.target.display()));
+        }
+    }
+    if spec.update.max_failure_permille > 1000 {
+        return invalid("TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1");
+    }
+    let ServiceMode::Replicated { replicas } = spec.mode;
+    if replicas > MAX_REPLICAS {
+        return invalid(format!("Mode: {replicas} replicas are more than the {MAX_REPLICAS} of one service"));
+    }
+    ports(&spec.ports)
+}
+
+fn invalid<T>(message: impl Into<String>) -> Result<T, Refusal> {
+    refuse(RefusalKind::Invalid, message)
+}
+
+fn name(name: &str) -> Result<(), Refusal> {
+    if name.is_empty() {
+        return invalid("meta: name must be provided");
+    }
+    let inner = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    let ends = [name.bytes().next(), name.bytes().next_back()];
+    if !inner || !ends.iter().flatten().all(u8::is_ascii_alphanumeric) {
+        return invalid("name must be valid as a DNS name component");
+    }
+    if name.len() > MAX_NAME {
+        return invalid(format!("name must be {MAX_NAME} characters or fewer"));
+    }
+    Ok(())
+}
+
+fn resources(resources: &Resources) -> Result<(), Refusal> {
+    if resources.nano_cpus != 0 && resources.nano_cpus < MIN_NANO_CPUS {
+        let cpus = |nano: i64| nano as f64 / 1e9;
+        let (asked, least) = (cpus(resources.nano_cpus), cpus(MIN_NANO_CPUS));
+        return invalid(format!("invalid cpu value {asked}: Must be at least {least}"));
+    }
+    if resources.memory_bytes != 0 && resources.memory_bytes < MIN_MEMORY {
+        return invalid(format!("invalid memory value {}: Must be at least 4MiB", resources.memory_bytes));
+    }
+    Ok(())
+}
+
+fn ports(ports: &[PortSpec]) -> Result<(), Refusal> {
+    let mut published = BTreeSet::new();
+    for port in ports {
+        if port.target_port == 0 {
+            return invalid("EndpointSpec: target port must be provided");
+        }
+        if port.published_port != 0 && !published.insert((port.protocol, port.published_port)) {
+            return invalid("EndpointSpec: duplicate published ports provided");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Making tasks: with addresses and a node at once where there are any, so that a service is on its
+//! nodes after a single entry of the log.
+
+use skep_types::service::Service;
+use skep_types::{TaskId, TaskState, TaskStatus};
+
+use crate::allocator::ipam::{self, Cursors};
+use crate::plan::{Draft, Plan};
+use crate::scheduler::{self, Candidates, Placed};
+use crate::{Change, NewTask};
+
+/// Creates the tasks that the batch has drafted.
+pub(crate) fn create(plan: &mut Plan, cursors: &mut Cursors, placed: &mut Placed) {
+    let objects = plan.objects;
+    let mut drafts = std::mem::take(&mut plan.drafts);
+    scheduler::by_service(&mut drafts);
+    for drafts in drafts.chunk_by(|one, other| one.service == other.service) {
+        let Some(service) = drafts.first().and_then(|draft| objects.service(draft.service)) else { continue };
+        let mut candidates = Candidates::new(objects, placed, service.id, &service.spec.task);
+        for draft in drafts {
+            let task = make(plan, cursors, placed, &mut candidates, service, draft);
+            plan.changes.push(Change::CreateTask(Box::new(task)));
+        }
+    }
+}
+
+fn make(
+    plan: &mut Plan,
+    cursors: &mut Cursors,
+    placed: &mut Placed,
+    candidates: &mut Candidates,
+    service: &Service,
+    draft: &Draft,
+) -> NewTask {
+    let id = TaskId(plan.ids.next_u128());
+    let mut task = NewTask {
+        id,
+        service: draft.service,
+        slot: draft.slot,
+        node: None,
+        desired: draft.desired,
+        status: plan.status(TaskState::New, "created", String::new()),
+        attachments: Vec::new(),
+        not_before: draft.not_before,
+        cause: draft.cause,
+        at: plan.now,
+    };
+    match ipam::attach(plan, cursors, service) {
+        Ok(attachments) => task.attachments = attachments,
+        Err(error) => {
+            task.status.error = error;
+            return task;
+        }
+    }
+    task.node = candidates.take(placed);
+    task.status = status(plan, task.node.is_some(), candidates);
+    task
+}
+
+fn status(plan: &Plan, assigned: bool, candidates: &Candidates) -> TaskStatus {
+    if assigned {
+        return plan.status(TaskState::Assigned, "scheduler assigned task to node", String::new());
+    }
+    plan.status(TaskState::Pending, "pending task scheduling", candidates.explanation())
+}

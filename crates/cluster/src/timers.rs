@@ -1,0 +1,58 @@
+//! When to look at what again. The deadlines themselves are in the replicated objects; this is only the
+//! order of those that lie ahead, found again by looking at everything once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_types::{NodeId, ServiceId, Time};
+
+/// What is to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// A slot: a restart's delay, an update's delay or monitoring.
+    Slot(ServiceId, u64),
+    /// A node that was not heard of since this manager leads.
+    Node(NodeId),
+    /// The log refused a proposal.
+    Retry,
+}
+
+/// The deadlines ahead.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Timers {
+    by_time: BTreeSet<(Time, Timer)>,
+    times: BTreeMap<Timer, Time>,
+}
+
+impl Timers {
+    /// Sets, moves or clears a deadline.
+    pub fn set(&mut self, timer: Timer, time: Option<Time>) {
+        let before = match time {
+            Some(time) => self.times.insert(timer, time),
+            None => self.times.remove(&timer),
+        };
+        if let Some(before) = before {
+            self.by_time.remove(&(before, timer));
+        }
+        self.by_time.extend(time.map(|time| (time, timer)));
+    }
+
+    /// Whether a deadline lies ahead.
+    pub fn is_set(&self, timer: Timer) -> bool {
+        self.times.contains_key(&timer)
+    }
+
+    /// The next deadline.
+    pub fn next(&self) -> Option<Time> {
+        self.by_time.first().map(|(time, _)| *time)
+    }
+
+    /// Takes one deadline that has come.
+    pub fn take_due(&mut self, now: Time) -> Option<Timer> {
+        let (time, timer) = *self.by_time.first()?;
+        if time > now {
+            return None;
+        }
+        self.set(timer, None);
+        Some(timer)
+    }
+}
