@@ -35,6 +35,11 @@ impl Digest {
         text
     }
 
+    /// Whether the hexadecimal digits start with `prefix`, which has at least one.
+    pub(crate) fn has_hex_prefix(&self, prefix: &str) -> bool {
+        !prefix.is_empty() && self.hex().starts_with(prefix)
+    }
+
     /// Reads 64 lowercase hexadecimal digits.
     pub fn from_hex(text: &str) -> Option<Digest> {
         let nibble = |byte: u8| match byte {

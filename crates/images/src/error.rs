@@ -56,6 +56,153 @@ impl StoreError {
     }
 }
 
+/// What is wrong with an archive.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArchiveError {
+    /// It ends in the middle of something.
+    #[error("unexpected EOF: the archive is truncated")]
+    Truncated,
+    /// Its compression is broken.
+    #[error("corrupt compressed data: {0}")]
+    Corrupt(String),
+    /// It is not a tar archive, or a broken one.
+    #[error("invalid tar header: {0}")]
+    Header(&'static str),
+    /// A compression that is not supported.
+    #[error("{0} compression is not supported: use gzip or zstd")]
+    Compression(&'static str),
+    /// Something else that is not supported.
+    #[error("{0} are not supported")]
+    Unsupported(&'static str),
+    /// A path that is none, or leads out.
+    #[error("invalid path {path:?} in the archive: {problem}")]
+    Path {
+        /// As the archive has it.
+        path: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A hard link to nothing.
+    #[error("hard link {path:?} to {target:?}, which is not in the same layer")]
+    LinkTarget {
+        /// The link.
+        path: String,
+        /// Its target.
+        target: String,
+    },
+    /// An entry of a type that is not known.
+    #[error("unhandled tar header type {flag} of {path:?}")]
+    Kind {
+        /// The entry.
+        path: String,
+        /// Its type.
+        flag: u8,
+    },
+    /// A named limit is exceeded.
+    #[error("the archive has more than {limit} {what}")]
+    Limit {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there may be.
+        limit: u64,
+    },
+    /// It holds no image.
+    #[error("not an image archive: it has neither a manifest.json nor an index.json")]
+    NoManifest,
+    /// A file that another one names is not there.
+    #[error("the archive lacks {0:?}, which it refers to")]
+    Missing(String),
+    /// A JSON document is malformed.
+    #[error("invalid {name:?} in the archive: {problem}")]
+    Json {
+        /// The document.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The bytes are not those that were announced.
+    #[error("{name:?} in the archive has digest {actual}; expected {expected}")]
+    Digest {
+        /// The file.
+        name: String,
+        /// Its digest.
+        actual: crate::Digest,
+        /// What its name or descriptor says.
+        expected: crate::Digest,
+    },
+    /// The bytes are not as many as were announced.
+    #[error("{name:?} in the archive has {actual} bytes; expected {expected}")]
+    Size {
+        /// The file.
+        name: String,
+        /// Its size.
+        actual: u64,
+        /// What its descriptor says.
+        expected: u64,
+    },
+    /// A configuration and the layers beside it disagree.
+    #[error("invalid image configuration {name:?}: {problem}")]
+    Config {
+        /// The file.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Of a multi-platform image, this machine's part is missing.
+    #[error("no matching manifest for {0} in the archive")]
+    Platform(String),
+}
+
+/// Why an archive was not unpacked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Archive(ArchiveError),
+    Read(io::Error),
+    Store(StoreError),
+}
+
+impl Failure {
+    /// For `map_err` on reads of an archive.
+    pub(crate) fn from_read(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Failure::Archive(ArchiveError::Truncated),
+            _ => Failure::Read(error),
+        }
+    }
+}
+
+impl From<ArchiveError> for Failure {
+    fn from(error: ArchiveError) -> Failure {
+        Failure::Archive(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure::Store(error)
+    }
+}
+
+impl From<Failure> for LoadError {
+    fn from(failure: Failure) -> LoadError {
+        match failure {
+            Failure::Archive(error) => LoadError::Archive(error),
+            Failure::Read(error) => LoadError::Read(error),
+            Failure::Store(error) => LoadError::Store(error),
+        }
+    }
+}
+
+impl From<Failure> for ImportError {
+    fn from(failure: Failure) -> ImportError {
+        match failure {
+            Failure::Archive(error) => ImportError::Archive(error),
+            Failure::Read(error) => ImportError::Read(error),
+            Failure::Store(error) => ImportError::Store(error),
+        }
+    }
+}
+
 /// A store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -106,11 +253,11 @@ pub enum FindError {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The archive is at fault.
-    #[error("{0}")]
-    Archive(String),
-    /// The archive could not be read to its end: truncated, corrupt, or its sender went away.
-    #[error("reading the archive")]
-    Read(#[source] io::Error),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The archive could not be read: its compression is corrupt, or its sender went away.
+    #[error("reading the archive: {0}")]
+    Read(io::Error),
     /// The store's disk is at fault, or full.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -120,11 +267,11 @@ pub enum LoadError {
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The archive is at fault.
-    #[error("{0}")]
-    Archive(String),
-    /// The archive could not be read to its end: truncated, corrupt, or its sender went away.
-    #[error("reading the archive")]
-    Read(#[source] io::Error),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The archive could not be read: its compression is corrupt, or its sender went away.
+    #[error("reading the archive: {0}")]
+    Read(io::Error),
     /// A tag is needed where a digest was given.
     #[error("cannot import digest reference")]
     DigestReference,

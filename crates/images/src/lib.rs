@@ -12,14 +12,30 @@
 //! - No path of an archive is ever resolved outside the folder that it unpacks into.
 //! - There is no mount here, no network, and no knowledge of containers.
 
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
+
+mod compression;
+mod config;
 mod digest;
 mod error;
+mod fault;
 mod image;
+mod load;
+mod overlay;
+mod pipeline;
 mod reference;
+mod remove_tree;
+mod state;
 mod store;
+mod tar;
+#[cfg(test)]
+mod testing;
+mod unpack;
 
 pub use digest::{DiffId, Digest, ImageId, ParseDigestError};
-pub use error::{FindError, ImportError, LoadError, OpenError, RemoveError, StoreError, TagError};
+pub use error::{
+    ArchiveError, FindError, ImportError, LoadError, OpenError, RemoveError, StoreError, TagError,
+};
 pub use image::{History, Image, ImageConfig};
 pub use reference::{ParseReferenceError, Reference, Target};
 pub use store::{Import, InUse, LoadedImage, LoadedReference, Progress, Removed, Store, Usage};
