@@ -28,6 +28,14 @@ impl Names {
         format!("{}{}", self.prefix, digits(hash(&[&self.instance, sandbox, interface]), 10))
     }
 
+    /// The name of a host end whose sandbox is gone and which the kernel will delete, so that a new sandbox can have
+    /// the old one's name. No host end in use is named so.
+    pub(crate) fn dying_end(&self, index: u32) -> String {
+        let mut name = format!("{}~{index:x}", self.prefix);
+        name.truncate(INTERFACE_NAME_LEN);
+        name
+    }
+
     /// Whether a veth of that name is one of this instance's.
     pub(crate) fn is_host_end(&self, name: &str) -> bool {
         name.len() == INTERFACE_NAME_LEN
@@ -100,7 +108,8 @@ mod tests {
         assert!(names.is_host_end(&names.host_end("a", "eth0")));
         assert!(!names.is_host_end(&Names::new("skep-2").host_end("a", "eth0")));
         assert!(!names.is_host_end("skandalous-name"));
-        assert!(!names.is_host_end("eth0"));
+        assert!(!names.is_host_end("eth0") && !names.is_host_end(&names.dying_end(7)));
+        assert!(names.dying_end(u32::MAX).len() <= INTERFACE_NAME_LEN);
     }
 
     #[test]

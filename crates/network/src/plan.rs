@@ -278,3 +278,6 @@ pub(crate) fn plan_services(before: &Services, after: &Services) -> Vec<RuleChan
     );
     changes
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,6 +154,15 @@ pub(crate) fn connect(messages: &mut Messages, name: &str, bridge: u32) {
     });
 }
 
+/// Takes a link from its bridge, down, and gives it another name.
+pub(crate) fn disconnect(messages: &mut Messages, index: u32, new_name: &str) {
+    messages.begin(NEW_LINK, ACK, &link_header(index, 0, FLAG_UP));
+    messages.native(LINK_MASTER, 0);
+    // Older kernels rename only what is down.
+    messages.begin(NEW_LINK, ACK, &link_header(index, 0, 0));
+    messages.text(LINK_NAME, new_name);
+}
+
 /// Adds an address to a link. The broadcast address follows from it.
 pub(crate) fn add_address(messages: &mut Messages, link: u32, address: Ipv4Addr, prefix: u8) {
     messages.begin(NEW_ADDRESS, ACK | CREATE | EXCLUSIVE, &address_header(link, prefix));

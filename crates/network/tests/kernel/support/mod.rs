@@ -169,6 +169,15 @@ fn greet(mut stream: TcpStream, name: &str, peer: SocketAddr) {
     let _ = io::copy(&mut stream, &mut io::sink());
 }
 
+/// Waits for something that the kernel does in its own time.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !done() {
+        assert!(std::time::Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Sends a datagram and returns the answer.
 pub fn exchange(socket: &UdpSocket) -> io::Result<String> {
     socket.send(b"?")?;
