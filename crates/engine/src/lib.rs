@@ -2,10 +2,26 @@
 //!
 //! The engine decides nothing about a cluster and speaks no HTTP. A container outlives the engine: what runs
 //! is known to the kernel and to its shim, and [`Engine::open`] finds it again without touching it.
+//!
+//! Invariants:
+//! - A container's life-cycle changes happen one after the other, under its own lock. Only its end is told from
+//!   outside that lock, by the one task that watches it.
+//! - What a client was told is on the disk (creation), or with the kernel and the shim (everything later).
+//! - Nothing is mounted in the host's namespace, and no process is forked here.
+//! - A change that has begun runs to its end, also when the client that asked for it hangs up.
 
-use crate::events::EventStream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use skep_images::Store;
+use skep_runtime::Runtime;
+use skep_types::Ids;
+
+use crate::containers::registry::Registry;
+use crate::events::{EventStream, Events};
+use crate::networks::Networks;
 use crate::options::EventQuery;
-use crate::view::Info;
+use crate::tasks::Tasks;
+use crate::volumes::Volumes;
 
 mod clock;
 pub mod config;
@@ -15,10 +31,14 @@ mod disk;
 pub mod error;
 pub mod events;
 mod files;
+pub mod images;
+mod info;
 mod names;
 pub mod networks;
+mod open;
 pub mod options;
 mod signals;
+mod tasks;
 pub mod view;
 pub mod volumes;
 
@@ -26,30 +46,60 @@ pub use config::EngineConfig;
 pub use error::{Error, ErrorKind, Result};
 
 /// A handle to the engine of this machine. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Engine {}
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What all handles share.
+pub(crate) struct Shared {
+    pub(crate) config: EngineConfig,
+    pub(crate) identity: open::Identity,
+    pub(crate) images: Store,
+    pub(crate) runtime: Runtime,
+    pub(crate) networks: Arc<Networks>,
+    pub(crate) containers: Registry,
+    pub(crate) volumes: Volumes,
+    pub(crate) execs: containers::exec::Execs,
+    pub(crate) events: Events,
+    pub(crate) ids: Mutex<Ids>,
+    pub(crate) tasks: Tasks,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("data_root", &self.shared.config.data_root).finish_non_exhaustive()
+    }
+}
 
 impl Engine {
-    /// Opens the engine: finds what runs, reports what ended meanwhile, repairs what a crash left.
-    ///
-    /// # Errors
-    /// Internal, when a folder, the kernel or the firewall cannot be used.
-    pub async fn open(_config: EngineConfig) -> Result<Engine> {
-        todo!()
-    }
-
     /// Ends the engine's own work; containers go on running.
     pub async fn shutdown(&self) {
-        todo!()
+        self.shared.events.close();
+        self.shared.tasks.shutdown().await;
     }
 
     /// Follows events.
-    pub fn events(&self, _query: EventQuery) -> EventStream {
-        todo!()
+    pub fn events(&self, query: EventQuery) -> EventStream {
+        self.shared.events.subscribe(query)
     }
 
-    /// What `docker info` tells about this machine.
-    pub async fn info(&self) -> Info {
-        todo!()
+    /// 64 hexadecimal digits that were never drawn before.
+    pub(crate) fn draw_id(&self) -> String {
+        self.draw(Ids::container).to_string()
     }
+
+    pub(crate) fn draw<T>(&self, draw: impl FnOnce(&mut Ids) -> T) -> T {
+        draw(&mut self.shared.ids.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Runs what may block for a while off the async threads.
+///
+/// # Errors
+/// Internal, when it panicked or the engine's threads are gone.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::failed("an operation of the engine failed", &error))
 }

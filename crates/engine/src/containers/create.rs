@@ -1,0 +1,116 @@
+//! `docker create`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use skep_images::Image;
+use skep_types::container::{ContainerConfig, NetworkMode};
+use skep_types::{ContainerId, Ids};
+
+use super::merge;
+use super::record::{Home, MountedFrom, Record, State};
+use super::registry::Container;
+use crate::clock::now;
+use crate::copy_up::copy_up;
+use crate::images::from_find;
+use crate::options::Created;
+use crate::volumes::ANONYMOUS_LABEL;
+use crate::{Engine, Error, Result, blocking, info, names};
+
+impl Engine {
+    /// Makes a container; nothing runs yet. `None` draws a name.
+    ///
+    /// # Errors
+    /// 404 `No such image: x:latest`; 409 for a name in use; 400 for a configuration that makes no sense.
+    pub async fn create(&self, name: Option<String>, config: ContainerConfig) -> Result<Created> {
+        let engine = self.clone();
+        let create = blocking(move || engine.create_blocking(name, config));
+        self.shared.tasks.run(async move { create.await? }).await
+    }
+
+    fn create_blocking(&self, name: Option<String>, config: ContainerConfig) -> Result<Created> {
+        let image = self.shared.images.find(&config.image).map_err(from_find)?;
+        let mut config = merge::merge(config, &image.config)?;
+        merge::check(&config, info::cpus())?;
+        let warnings = warnings(&config);
+        let id = self.draw(Ids::container);
+        if config.hostname.is_empty() {
+            config.hostname = default_hostname(&config, id);
+        }
+        let mounts = merge::mounts(&config.host.mounts, &image.config.volumes, &|| self.draw_id())?;
+        let name = self.reserve_name(name, id)?;
+        let record = Record::new(id, name, now(), image.id, config, mounts);
+        let container = self.build(record, &image).inspect_err(|_| self.undo_create(id))?;
+        self.shared.containers.insert(Arc::clone(&container));
+        self.container_event(&container, "create");
+        Ok(Created { id, warnings })
+    }
+
+    fn reserve_name(&self, name: Option<String>, id: ContainerId) -> Result<String> {
+        let registry = &self.shared.containers;
+        if let Some(name) = name {
+            let name = names::container_name(&name)?.to_owned();
+            registry.reserve(&name, id)?;
+            return Ok(name);
+        }
+        loop {
+            // Another creation may reserve what was free a moment ago; then another name is drawn. When luck runs
+            // out, the id serves, which nobody else has.
+            let drawn = self.draw(|ids| names::draw(ids, |name| registry.is_free(name)));
+            let name = drawn.unwrap_or_else(|| id.short());
+            if registry.reserve(&name, id).is_ok() {
+                return Ok(name);
+            }
+        }
+    }
+
+    /// Makes volumes and folders. What was made before a failure is undone by the caller.
+    fn build(&self, record: Record, image: &Image) -> Result<Arc<Container>> {
+        let failed = |what: &str, error: std::io::Error| Error::failed(what, &error);
+        let layers = self.shared.images.layer_paths(&image.id).map_err(from_find)?;
+        for mount in &record.mounts {
+            let MountedFrom::Volume { name, anonymous, no_copy } = &mount.source else { continue };
+            let labels = anonymous.then(|| (ANONYMOUS_LABEL.to_owned(), String::new()));
+            let labels: BTreeMap<_, _> = labels.into_iter().collect();
+            let fill = |into: &Path| if *no_copy { Ok(()) } else { copy_up(&layers, &mount.target, into) };
+            let made = self.shared.volumes.take(name, labels, Some(record.id), &fill);
+            if made.map_err(|error| failed(&format!("create {name}"), error))? {
+                self.volume_event("create", name);
+            }
+        }
+        let home = Home::new(&self.containers_dir(), record.id);
+        home.found(&record).map_err(|error| failed("creating the container's folder", error))?;
+        Ok(Arc::new(Container::new(record, home, State::created())))
+    }
+
+    /// Undoes a creation that failed half-way: its folder, its hold on volumes, anonymous volumes, its name.
+    fn undo_create(&self, id: ContainerId) {
+        let home = Home::new(&self.containers_dir(), id);
+        if let Err(error) = crate::disk::remove_tree(&home.0) {
+            tracing::error!("cannot remove {} of a failed creation: {error}", home.0.display());
+        }
+        for name in self.shared.volumes.used_by(id) {
+            self.shared.volumes.release(&name, id);
+            self.remove_if_anonymous(&name);
+        }
+        self.shared.containers.release_id(id);
+    }
+}
+
+/// The first twelve digits of the id; the host's own name on the host's network.
+fn default_hostname(config: &ContainerConfig, id: ContainerId) -> String {
+    match config.host.network {
+        NetworkMode::Host => info::hostname(),
+        NetworkMode::Bridge | NetworkMode::None | NetworkMode::Cluster(_) => id.short(),
+    }
+}
+
+fn warnings(config: &ContainerConfig) -> Vec<String> {
+    let ports = !config.host.ports.is_empty() || config.host.publish_all;
+    let discarded = ports && matches!(config.host.network, NetworkMode::Host);
+    discarded
+        .then(|| "Published ports are discarded when using host network mode".to_owned())
+        .into_iter()
+        .collect()
+}

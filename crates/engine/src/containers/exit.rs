@@ -1,0 +1,118 @@
+//! The end of a container: noticed by the one task that watches it.
+
+use std::sync::Arc;
+
+use skep_runtime::Exit;
+
+use super::record::State;
+use super::registry::Container;
+use crate::clock::now;
+use crate::events::{attributes, whole_seconds};
+use crate::options::RemoveOptions;
+use crate::view::Status;
+use crate::{Engine, Error, blocking};
+
+impl Engine {
+    /// Watches a running container until it has ended or the engine shuts down.
+    pub(crate) fn watch(&self, container: Arc<Container>) {
+        let engine = self.clone();
+        let closing = self.shared.tasks.closing();
+        self.shared.tasks.spawn(async move {
+            let id = container.id();
+            // Here, and not before the start is acknowledged: it only tells an end that came with a loss of power
+            // from a start that never happened.
+            engine.save_state(&container).await;
+            let exit = tokio::select! {
+                exit = engine.shared.runtime.wait(id) => exit,
+                () = closing => return,
+            };
+            let exit = exit.unwrap_or_else(|error| {
+                tracing::error!(
+                    "the end of container {id} cannot be learnt: {}",
+                    crate::error::chain(&error)
+                );
+                lost()
+            });
+            engine.has_ended(&container, exit).await;
+        });
+    }
+
+    /// Writes the state for the next daemon. What fails is logged: the container goes on all the same.
+    pub(crate) async fn save_state(&self, container: &Arc<Container>) {
+        let (home, state) = (container.home.clone(), container.state.borrow().clone());
+        let written = blocking(move || home.write_state(&state)).await;
+        if let Err(error) =
+            written.and_then(|it| it.map_err(|error| Error::failed("writing its state", &error)))
+        {
+            tracing::error!("container {}: {error}", container.id());
+        }
+    }
+
+    /// Takes back what a container had, and tells everybody; with `--rm` removes it then.
+    pub(crate) async fn has_ended(&self, container: &Arc<Container>, exit: Exit) {
+        let id = container.id();
+        let before = container.state.borrow().clone();
+        let connection = before.connection.clone().unwrap_or_default();
+        let after = State {
+            status: Status::Exited,
+            pid: 0,
+            exit_code: exit.code,
+            oom_killed: exit.oom_killed,
+            finished_at: Some(exit.finished_at),
+            connection: None,
+            ends: before.ends + 1,
+            ..before
+        };
+        // The state is written before the shim's own record of the end is deleted: one of them is always there.
+        let (home, networks) = (container.home.clone(), self.shared.networks.clone());
+        let (state, taken) = (after.clone(), connection.clone());
+        let network = blocking(move || {
+            if let Err(error) = home.write_state(&state) {
+                tracing::error!("cannot write the state of container {id}: {error}");
+            }
+            networks.disconnect(id, &taken);
+        });
+        if let Err(error) = network.await {
+            tracing::error!("container {id}: {error}");
+        }
+        if let Err(error) = self.shared.runtime.delete(id).await {
+            tracing::error!("cleaning up after container {id}: {}", crate::error::chain(&error));
+        }
+        self.shared.execs.container_ended(id);
+        let duration = whole_seconds(after.started_at, exit.finished_at);
+        container.state.send_modify(|state| {
+            *state = after;
+            // Inside, so that whoever sees an event sees the state that goes with it, and in Docker's order.
+            if exit.oom_killed {
+                self.container_event(container, "oom");
+            }
+            let ended = attributes([("exitCode", exit.code.to_string()), ("execDuration", duration)]);
+            self.container_event_with(container, "die", ended);
+            self.network_events(container, "disconnect", &connection);
+        });
+        if container.record.config.host.auto_remove {
+            self.auto_remove(Arc::clone(container));
+        }
+    }
+
+    /// Removes a `--rm` container as soon as no operation is under way on it.
+    pub(crate) fn auto_remove(&self, container: Arc<Container>) {
+        let engine = self.clone();
+        self.shared.tasks.spawn(async move {
+            let _life = container.life.lock().await;
+            // A restart is the one operation that may have begun a new life of it.
+            if container.is_running() || container.state.borrow().gone {
+                return;
+            }
+            let options = RemoveOptions { force: true, volumes: true };
+            if let Err(error) = engine.remove_alone(&container, options).await {
+                tracing::error!("cannot remove container {}: {error}", container.id());
+            }
+        });
+    }
+}
+
+/// An end that nobody saw.
+pub(crate) fn lost() -> Exit {
+    Exit { code: 255, oom_killed: false, finished_at: now(), lost: true }
+}

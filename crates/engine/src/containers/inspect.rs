@@ -1,0 +1,162 @@
+//! What is told about one container: `docker inspect`, and the parts that `docker ps` shows too.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use skep_types::container::NetworkMode;
+use skep_types::mount::Propagation;
+use skep_types::port::ContainerPort;
+
+use super::network_mode;
+use super::record::{MountRecord, MountedFrom};
+use super::registry::Container;
+use crate::view::{ContainerView, EndpointView, MountView, PortView};
+use crate::{Engine, Result};
+
+impl Engine {
+    /// Everything about one container.
+    ///
+    /// # Errors
+    /// 404.
+    pub fn inspect(&self, name: &str) -> Result<ContainerView> {
+        let container = self.find(name)?;
+        let (record, home) = (&container.record, &container.home);
+        let state = container.state.borrow().clone();
+        let mut words = record.arguments().into_iter();
+        let sandbox = state.connection.as_ref().and_then(|connection| connection.sandbox.clone());
+        let started_once = |path: PathBuf| if state.started_at.is_some() { path } else { PathBuf::new() };
+        Ok(ContainerView {
+            id: record.id,
+            name: record.name.clone(),
+            created: record.created,
+            config: record.config.clone(),
+            image_id: record.image_id.to_string(),
+            path: words.next().unwrap_or_default(),
+            args: words.collect(),
+            state: state.view(),
+            mounts: self.mount_views(&container),
+            network_mode: network_mode(&container),
+            networks: self.places(&container),
+            ports: self.ports(&container),
+            sandbox_key: sandbox.unwrap_or_default(),
+            log_path: home.log(record.id),
+            resolv_conf_path: started_once(home.resolv_conf()),
+            hostname_path: started_once(home.hostname()),
+            hosts_path: started_once(home.hosts()),
+            upper_path: home.upper(),
+            // An image that is gone leaves a container that can only be looked at and removed.
+            lower_paths: self.shared.images.layer_paths(&record.image_id).unwrap_or_default(),
+            exec_ids: self.shared.execs.running_in(record.id),
+        })
+    }
+
+    /// A container's networks: its places while it runs, else those that it will have.
+    pub(crate) fn places(&self, container: &Container) -> Vec<EndpointView> {
+        if let Some(connection) = &container.state.borrow().connection {
+            return connection
+                .places
+                .iter()
+                .map(|place| {
+                    let endpoint = place.endpoint.as_ref();
+                    EndpointView {
+                        network: place.network.clone(),
+                        network_id: place.network_id.clone(),
+                        endpoint_id: place.endpoint_id.clone(),
+                        address: endpoint.map(|endpoint| endpoint.address),
+                        prefix: endpoint.map_or(0, |endpoint| endpoint.prefix),
+                        gateway: endpoint.and_then(|endpoint| endpoint.gateway),
+                        mac: endpoint.map_or_else(String::new, |endpoint| endpoint.mac.to_string()),
+                    }
+                })
+                .collect();
+        }
+        let idle = |network: &str, network_id: String| EndpointView {
+            network: network.to_owned(),
+            network_id,
+            endpoint_id: String::new(),
+            address: None,
+            prefix: 0,
+            gateway: None,
+            mac: String::new(),
+        };
+        let ids = &self.shared.networks.ids;
+        match &container.record.config.host.network {
+            NetworkMode::Bridge => vec![idle("bridge", ids.bridge.clone())],
+            NetworkMode::Host => vec![idle("host", ids.host.clone())],
+            NetworkMode::None => vec![idle("none", ids.none.clone())],
+            NetworkMode::Cluster(attachments) => {
+                attachments.iter().map(|it| idle(&it.network.name, it.network.id.to_string())).collect()
+            }
+        }
+    }
+
+    /// Exposed and published ports; those of a container that does not run are published nowhere.
+    pub(crate) fn ports(&self, container: &Container) -> Vec<PortView> {
+        let state = container.state.borrow();
+        let published = state.connection.iter().flat_map(|connection| &connection.published);
+        let mut ports: Vec<PortView> = published
+            .flat_map(|publication| {
+                let host =
+                    (publication.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), publication.host_port);
+                publication.backends.iter().map(move |(_, port)| PortView {
+                    container: ContainerPort { port: *port, protocol: publication.protocol },
+                    host: Some(host),
+                })
+            })
+            .collect();
+        let exposed = container.record.config.exposed_ports.iter();
+        let others: Vec<PortView> = exposed
+            .filter(|port| !ports.iter().any(|known| known.container == **port))
+            .map(|port| PortView { container: *port, host: None })
+            .collect();
+        ports.extend(others);
+        ports.sort();
+        ports
+    }
+
+    pub(crate) fn mount_views(&self, container: &Container) -> Vec<MountView> {
+        container.record.mounts.iter().map(|mount| self.mount_view(mount)).collect()
+    }
+
+    fn mount_view(&self, mount: &MountRecord) -> MountView {
+        let view = MountView {
+            kind: "tmpfs",
+            name: String::new(),
+            source: PathBuf::new(),
+            target: mount.target.clone(),
+            driver: "",
+            mode: String::new(),
+            writable: !mount.read_only,
+            propagation: String::new(),
+        };
+        match &mount.source {
+            MountedFrom::Bind { path, create_missing: _, propagation } => MountView {
+                kind: "bind",
+                source: path.clone(),
+                mode: if mount.read_only { "ro".to_owned() } else { String::new() },
+                propagation: propagation_name(*propagation).to_owned(),
+                ..view
+            },
+            MountedFrom::Volume { name, .. } => MountView {
+                kind: "volume",
+                name: name.clone(),
+                source: self.shared.volumes.data(name),
+                driver: "local",
+                mode: if mount.read_only { "ro".to_owned() } else { "z".to_owned() },
+                ..view
+            },
+            MountedFrom::Tmpfs { .. } => view,
+        }
+    }
+}
+
+fn propagation_name(propagation: Propagation) -> &'static str {
+    match propagation {
+        Propagation::Private => "private",
+        Propagation::Rprivate => "rprivate",
+        Propagation::Shared => "shared",
+        Propagation::Rshared => "rshared",
+        Propagation::Slave => "slave",
+        Propagation::Rslave => "rslave",
+    }
+}
