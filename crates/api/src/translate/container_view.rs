@@ -1,0 +1,427 @@
+//! Containers and execs as clients see them: `docker inspect`, `docker ps`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard_stubs::models;
+use models::{ContainerStateStatusEnum, ContainerSummaryStateEnum, MountPointTypeEnum, PortTypeEnum};
+use skep_engine::view::{
+    ContainerSize, ContainerSummary, ContainerView, EndpointView, ExecView, MountView, PortView, StateView,
+    Status,
+};
+use skep_types::Time;
+use skep_types::container::{ContainerConfig, HostConfig};
+use skep_types::mount::MountSource;
+use skep_types::port::{PortBinding, Protocol};
+
+use super::container::{MASKED_PATHS, READONLY_PATHS};
+use super::{mount, seconds, size, time_text, unordered};
+
+/// Bytes of /dev/shm where nobody said otherwise.
+const DEFAULT_SHM_SIZE: u64 = 64 << 20;
+
+/// A container as `GET /containers/{id}/json` shows it.
+pub fn inspect(view: ContainerView, sizes: Option<ContainerSize>) -> models::ContainerInspectResponse {
+    let driver_data = [
+        ("ID", view.id.to_string()),
+        (
+            "LowerDir",
+            view.lower_paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":"),
+        ),
+        ("UpperDir", view.upper_path.display().to_string()),
+    ];
+    models::ContainerInspectResponse {
+        id: Some(view.id.to_string()),
+        created: Some(view.created.to_string()),
+        path: Some(view.path.clone()),
+        args: Some(view.args.clone()),
+        state: Some(state(&view.state)),
+        image: Some(view.image_id.clone()),
+        resolv_conf_path: Some(view.resolv_conf_path.display().to_string()),
+        hostname_path: Some(view.hostname_path.display().to_string()),
+        hosts_path: Some(view.hosts_path.display().to_string()),
+        log_path: Some(view.log_path.display().to_string()),
+        name: Some(format!("/{}", view.name)),
+        restart_count: Some(0),
+        driver: Some("overlay2".to_owned()),
+        platform: Some("linux".to_owned()),
+        image_manifest_descriptor: None,
+        mount_label: Some(String::new()),
+        process_label: Some(String::new()),
+        app_armor_profile: Some(String::new()),
+        exec_ids: (!view.exec_ids.is_empty()).then(|| view.exec_ids.clone()),
+        host_config: Some(host_config(&view.config.host, &view.network_mode)),
+        graph_driver: Some(models::DriverData {
+            name: "overlay2".to_owned(),
+            data: driver_data.map(|(key, value)| (key.to_owned(), value)).into(),
+        }),
+        size_rw: sizes.map(|sizes| size(sizes.writable)),
+        size_root_fs: sizes.map(|sizes| size(sizes.root)),
+        mounts: Some(view.mounts.iter().map(mount_point).collect()),
+        config: Some(config(&view.config)),
+        network_settings: Some(network_settings(&view)),
+    }
+}
+
+fn state(state: &StateView) -> models::ContainerState {
+    models::ContainerState {
+        status: Some(match state.status {
+            Status::Created => ContainerStateStatusEnum::CREATED,
+            Status::Running => ContainerStateStatusEnum::RUNNING,
+            Status::Exited => ContainerStateStatusEnum::EXITED,
+            Status::Removing => ContainerStateStatusEnum::REMOVING,
+            Status::Dead => ContainerStateStatusEnum::DEAD,
+        }),
+        running: Some(state.status == Status::Running),
+        paused: Some(false),
+        restarting: Some(false),
+        oom_killed: Some(state.oom_killed),
+        dead: Some(state.status == Status::Dead),
+        pid: Some(i64::from(state.pid)),
+        exit_code: Some(i64::from(state.exit_code)),
+        error: Some(state.error.clone()),
+        started_at: Some(time_text(state.started_at)),
+        finished_at: Some(time_text(state.finished_at)),
+        health: None,
+    }
+}
+
+fn config(config: &ContainerConfig) -> models::ContainerConfig {
+    let exposed: Vec<String> = config.exposed_ports.iter().map(ToString::to_string).collect();
+    models::ContainerConfig {
+        hostname: Some(config.hostname.clone()),
+        domainname: Some(config.domainname.clone()),
+        user: Some(config.user.clone()),
+        attach_stdin: Some(config.attach_stdin),
+        attach_stdout: Some(config.attach_stdout),
+        attach_stderr: Some(config.attach_stderr),
+        exposed_ports: (!exposed.is_empty()).then_some(exposed),
+        tty: Some(config.tty),
+        open_stdin: Some(config.open_stdin),
+        stdin_once: Some(config.stdin_once),
+        env: Some(config.env.clone()),
+        cmd: config.cmd.clone(),
+        image: Some(config.image.clone()),
+        working_dir: Some(config.working_dir.clone()),
+        entrypoint: config.entrypoint.clone(),
+        labels: Some(unordered(&config.labels)),
+        stop_signal: (!config.stop_signal.is_empty()).then(|| config.stop_signal.clone()),
+        stop_timeout: config.stop_timeout.map(|timeout| i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX)),
+        ..Default::default()
+    }
+}
+
+fn host_config(host: &HostConfig, network_mode: &str) -> models::HostConfig {
+    let list = |names: &std::collections::BTreeSet<String>| {
+        (!names.is_empty()).then(|| names.iter().cloned().collect())
+    };
+    let texts = |paths: &[&str]| Some(paths.iter().map(|path| (*path).to_owned()).collect());
+    models::HostConfig {
+        binds: (!host.binds.is_empty()).then(|| host.binds.clone()),
+        container_id_file: Some(String::new()),
+        log_config: Some(models::HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(HashMap::new()),
+        }),
+        network_mode: Some(network_mode.to_owned()),
+        port_bindings: Some(bound_ports(&host.ports)),
+        restart_policy: Some(models::RestartPolicy {
+            name: Some(models::RestartPolicyNameEnum::NO),
+            maximum_retry_count: Some(0),
+        }),
+        auto_remove: Some(host.auto_remove),
+        volume_driver: Some(String::new()),
+        console_size: Some(vec![0, 0]),
+        cap_add: list(&host.cap_add),
+        cap_drop: list(&host.cap_drop),
+        cgroupns_mode: Some(models::HostConfigCgroupnsModeEnum::PRIVATE),
+        dns: Some(Vec::new()),
+        dns_options: Some(Vec::new()),
+        dns_search: Some(Vec::new()),
+        extra_hosts: (!host.extra_hosts.is_empty()).then(|| host.extra_hosts.clone()),
+        group_add: (!host.group_add.is_empty()).then(|| host.group_add.clone()),
+        ipc_mode: Some("private".to_owned()),
+        cgroup: Some(String::new()),
+        oom_score_adj: Some(0),
+        pid_mode: Some(String::new()),
+        privileged: Some(false),
+        publish_all_ports: Some(host.publish_all),
+        readonly_rootfs: Some(host.read_only),
+        uts_mode: Some(String::new()),
+        userns_mode: Some(String::new()),
+        shm_size: Some(size(if host.shm_size == 0 { DEFAULT_SHM_SIZE } else { host.shm_size })),
+        runtime: Some("skep".to_owned()),
+        isolation: Some(models::HostConfigIsolationEnum::EMPTY),
+        cpu_shares: Some(host.resources.cpu_shares),
+        memory: Some(host.resources.memory),
+        nano_cpus: Some(host.resources.nano_cpus),
+        cgroup_parent: Some(String::new()),
+        blkio_weight: Some(0),
+        cpu_period: Some(0),
+        cpu_quota: Some(0),
+        cpuset_cpus: Some(String::new()),
+        cpuset_mems: Some(String::new()),
+        devices: Some(Vec::new()),
+        memory_reservation: Some(0),
+        memory_swap: Some(host.resources.memory_swap),
+        oom_kill_disable: Some(false),
+        init: host.init,
+        pids_limit: (host.resources.pids != 0).then_some(host.resources.pids),
+        mounts: modern_mounts(host),
+        masked_paths: texts(&MASKED_PATHS),
+        readonly_paths: texts(&READONLY_PATHS),
+        ..Default::default()
+    }
+}
+
+/// The mounts that did not come as `-v`; anonymous volumes are only listed under `Mounts` of the container.
+fn modern_mounts(host: &HostConfig) -> Option<Vec<models::Mount>> {
+    let bound: Vec<_> = host.binds.iter().filter_map(|text| mount::from_bind(text).ok()).collect();
+    let mounts: Vec<_> = host
+        .mounts
+        .iter()
+        .filter(|mount| !matches!(&mount.source, MountSource::Volume { name, .. } if name.is_empty()))
+        .filter(|mount| !bound.iter().any(|bound| bound.target == mount.target))
+        .map(mount::to_model)
+        .collect();
+    (!mounts.is_empty()).then_some(mounts)
+}
+
+fn bound_ports(bindings: &[PortBinding]) -> models::PortMap {
+    let mut ports = models::PortMap::new();
+    for binding in bindings {
+        let places = ports.entry(binding.container.to_string()).or_default().get_or_insert_default();
+        places.push(models::PortBinding {
+            host_ip: Some(binding.host_ip.map_or_else(String::new, |address| address.to_string())),
+            host_port: Some(if binding.host_port == 0 {
+                String::new()
+            } else {
+                binding.host_port.to_string()
+            }),
+        });
+    }
+    ports
+}
+
+/// Exposed ports with the places that answer for them now; `null` for those that nobody published.
+fn live_ports(ports: &[PortView]) -> models::PortMap {
+    let mut map = models::PortMap::new();
+    for port in ports {
+        let places = map.entry(port.container.to_string()).or_default();
+        if let Some((address, number)) = port.host {
+            places.get_or_insert_default().push(models::PortBinding {
+                host_ip: Some(address.to_string()),
+                host_port: Some(number.to_string()),
+            });
+        }
+    }
+    map
+}
+
+fn network_settings(view: &ContainerView) -> models::NetworkSettings {
+    let running = view.state.status == Status::Running;
+    let sandbox_key = view.sandbox_key.display().to_string();
+    let sandbox = sandbox_key.rsplit('/').next().unwrap_or_default().to_owned();
+    // The top-level fields speak of the default bridge only, as Docker's legacy ones do.
+    let bridge =
+        view.networks.iter().find(|endpoint| endpoint.network == "bridge").map(endpoint).unwrap_or_default();
+    models::NetworkSettings {
+        bridge: Some(String::new()),
+        sandbox_id: Some(sandbox),
+        sandbox_key: Some(sandbox_key),
+        ports: Some(if running { live_ports(&view.ports) } else { models::PortMap::new() }),
+        hairpin_mode: Some(false),
+        link_local_ipv6_address: Some(String::new()),
+        link_local_ipv6_prefix_len: Some(0),
+        secondary_ip_addresses: None,
+        secondary_ipv6_addresses: None,
+        endpoint_id: Some(bridge.endpoint_id.unwrap_or_default()),
+        gateway: Some(bridge.gateway.unwrap_or_default()),
+        global_ipv6_address: Some(String::new()),
+        global_ipv6_prefix_len: Some(0),
+        ip_address: Some(bridge.ip_address.unwrap_or_default()),
+        ip_prefix_len: Some(bridge.ip_prefix_len.unwrap_or_default()),
+        ipv6_gateway: Some(String::new()),
+        mac_address: Some(bridge.mac_address.unwrap_or_default()),
+        networks: Some(networks(&view.networks)),
+    }
+}
+
+fn networks(endpoints: &[EndpointView]) -> HashMap<String, models::EndpointSettings> {
+    endpoints.iter().map(|view| (view.network.clone(), endpoint(view))).collect()
+}
+
+fn endpoint(view: &EndpointView) -> models::EndpointSettings {
+    models::EndpointSettings {
+        mac_address: Some(view.mac.clone()),
+        gw_priority: Some(0),
+        network_id: Some(view.network_id.clone()),
+        endpoint_id: Some(view.endpoint_id.clone()),
+        gateway: Some(view.gateway.map_or_else(String::new, |address| address.to_string())),
+        ip_address: Some(view.address.map_or_else(String::new, |address| address.to_string())),
+        ip_prefix_len: Some(i64::from(view.prefix)),
+        ipv6_gateway: Some(String::new()),
+        global_ipv6_address: Some(String::new()),
+        global_ipv6_prefix_len: Some(0),
+        ..Default::default()
+    }
+}
+
+fn mount_point(view: &MountView) -> models::MountPoint {
+    models::MountPoint {
+        typ: Some(match view.kind {
+            "bind" => MountPointTypeEnum::BIND,
+            "tmpfs" => MountPointTypeEnum::TMPFS,
+            _ => MountPointTypeEnum::VOLUME,
+        }),
+        name: (!view.name.is_empty()).then(|| view.name.clone()),
+        source: Some(view.source.display().to_string()),
+        destination: Some(view.target.display().to_string()),
+        driver: (!view.driver.is_empty()).then(|| view.driver.to_owned()),
+        mode: Some(view.mode.clone()),
+        rw: Some(view.writable),
+        propagation: Some(view.propagation.clone()),
+    }
+}
+
+/// A container as a line of `GET /containers/json`.
+pub fn summary(view: ContainerSummary, now: Time) -> models::ContainerSummary {
+    models::ContainerSummary {
+        id: Some(view.id.to_string()),
+        names: Some(vec![format!("/{}", view.name)]),
+        image: Some(view.image),
+        image_id: Some(view.image_id),
+        image_manifest_descriptor: None,
+        command: Some(view.command),
+        created: Some(seconds(view.created)),
+        ports: Some(view.ports.iter().map(port).collect()),
+        size_rw: view.size.map(|sizes| size(sizes.writable)),
+        size_root_fs: view.size.map(|sizes| size(sizes.root)),
+        labels: Some(unordered(&view.labels)),
+        state: Some(match view.state.status {
+            Status::Created => ContainerSummaryStateEnum::CREATED,
+            Status::Running => ContainerSummaryStateEnum::RUNNING,
+            Status::Exited => ContainerSummaryStateEnum::EXITED,
+            Status::Removing => ContainerSummaryStateEnum::REMOVING,
+            Status::Dead => ContainerSummaryStateEnum::DEAD,
+        }),
+        status: Some(status_text(&view.state, now)),
+        host_config: Some(models::ContainerSummaryHostConfig {
+            network_mode: Some(view.network_mode),
+            annotations: None,
+        }),
+        network_settings: Some(models::ContainerSummaryNetworkSettings {
+            networks: Some(networks(&view.networks)),
+        }),
+        mounts: Some(view.mounts.iter().map(mount_point).collect()),
+    }
+}
+
+fn port(view: &PortView) -> models::Port {
+    models::Port {
+        ip: view.host.map(|(address, _)| address.to_string()),
+        private_port: view.container.port,
+        public_port: view.host.map(|(_, port)| port),
+        typ: Some(match view.container.protocol {
+            Protocol::Tcp => PortTypeEnum::TCP,
+            Protocol::Udp => PortTypeEnum::UDP,
+        }),
+    }
+}
+
+/// ps's STATUS, in moby's words.
+fn status_text(state: &StateView, now: Time) -> String {
+    let ago = |time: Option<Time>| human_duration(time.map_or(Duration::ZERO, |time| now.since(time)));
+    match state.status {
+        Status::Created => "Created".to_owned(),
+        Status::Running => format!("Up {}", ago(state.started_at)),
+        Status::Exited => format!("Exited ({}) {} ago", state.exit_code, ago(state.finished_at)),
+        Status::Removing => "Removal In Progress".to_owned(),
+        Status::Dead => "Dead".to_owned(),
+    }
+}
+
+/// A duration as people say it. As docker/go-units' `HumanDuration`.
+pub fn human_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    match (seconds, minutes, hours) {
+        (0, ..) => "Less than a second".to_owned(),
+        (1, ..) => "1 second".to_owned(),
+        (2..60, ..) => format!("{seconds} seconds"),
+        (_, 1, _) => "About a minute".to_owned(),
+        (_, 2..60, _) => format!("{minutes} minutes"),
+        (.., 1) => "About an hour".to_owned(),
+        (.., 2..48) => format!("{hours} hours"),
+        (.., 48..336) => format!("{} days", hours / 24),
+        (.., 336..1440) => format!("{} weeks", hours / 24 / 7),
+        (.., 1440..17520) => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// An exec as `GET /exec/{id}/json` shows it.
+pub fn exec(view: ExecView) -> models::ExecInspectResponse {
+    let mut words = view.config.cmd.into_iter();
+    models::ExecInspectResponse {
+        can_remove: Some(!view.running && view.exit_code.is_some()),
+        detach_keys: Some(String::new()),
+        id: Some(view.id),
+        running: Some(view.running),
+        exit_code: view.exit_code.map(i64::from),
+        process_config: Some(models::ProcessConfig {
+            privileged: Some(view.config.privileged),
+            user: Some(view.config.user),
+            tty: Some(view.config.tty),
+            entrypoint: Some(words.next().unwrap_or_default()),
+            arguments: Some(words.collect()),
+        }),
+        open_stdin: Some(view.config.attach_stdin),
+        open_stderr: Some(view.config.attach_stderr),
+        open_stdout: Some(view.config.attach_stdout),
+        container_id: Some(view.container.to_string()),
+        pid: Some(i64::from(view.pid)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_in_docker() {
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (120, "2 minutes"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (2 * 3600, "2 hours"),
+            (47 * 3600, "47 hours"),
+            (48 * 3600, "2 days"),
+            (14 * 24 * 3600, "2 weeks"),
+            (60 * 24 * 3600, "2 months"),
+            (800 * 24 * 3600, "2 years"),
+        ] {
+            assert_eq!(human_duration(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn status_reads_as_in_docker() {
+        let mut state = StateView {
+            status: Status::Exited,
+            pid: 0,
+            exit_code: 137,
+            error: String::new(),
+            oom_killed: false,
+            started_at: Some(Time(0)),
+            finished_at: Some(Time(60_000_000_000)),
+        };
+        assert_eq!(status_text(&state, Time(180_000_000_000)), "Exited (137) 2 minutes ago");
+        state.status = Status::Running;
+        assert_eq!(status_text(&state, Time(5_000_000_000)), "Up 5 seconds");
+    }
+}

@@ -1,0 +1,405 @@
+//! `docker service create` and `update`: from JSON to a specification.
+
+use std::sync::Arc;
+
+use bollard_stubs::models;
+use models::{
+    EndpointPortConfigProtocolEnum as ProtocolName, EndpointPortConfigPublishModeEnum as PublishName,
+    EndpointSpecModeEnum as EndpointModeName, ServiceSpecUpdateConfigFailureActionEnum as FailureName,
+    ServiceSpecUpdateConfigOrderEnum as OrderName, TaskSpecContainerSpecIsolationEnum as Isolation,
+    TaskSpecRestartPolicyConditionEnum as ConditionName,
+};
+use serde::Deserialize;
+use skep_types::port::Protocol;
+use skep_types::resources::Resources;
+use skep_types::service::{
+    EndpointMode, FailureAction, PortSpec, PublishMode, RestartCondition, RestartPolicy, ServiceContainer,
+    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+};
+
+use super::container::asks_for_checks;
+use super::refuse::{refuse, refuse_all, refuse_if, refuse_unless};
+use super::{duration, mount, ordered, unsigned};
+use crate::body;
+use crate::error::ApiError;
+
+/// Reads a service's specification from the text of a body.
+pub fn parse(text: &[u8]) -> Result<ServiceSpec, ApiError> {
+    let model = body::parse(text)?.ok_or_else(body::missing)?;
+    let misspelt: Misspelt = body::parse(text)?.unwrap_or_default();
+    let check = misspelt.task_template.unwrap_or_default().container_spec.unwrap_or_default().healthcheck;
+    refuse_if(HEALTH_CHECK, check.is_some_and(asks_for_checks))?;
+    spec(model)
+}
+
+const HEALTH_CHECK: &str = "ContainerSpec.Healthcheck (--health-cmd)";
+
+/// A field that Docker's clients write `Healthcheck` and Docker's specification, from which the models are
+/// made, `HealthCheck`. Go does not tell them apart; Skep must not overlook it.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Misspelt {
+    task_template: Option<MisspeltTask>,
+}
+
+/// See [`Misspelt`].
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct MisspeltTask {
+    container_spec: Option<MisspeltContainer>,
+}
+
+/// See [`Misspelt`].
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct MisspeltContainer {
+    healthcheck: Option<models::HealthConfig>,
+}
+
+/// Reads a service's specification.
+pub fn spec(spec: models::ServiceSpec) -> Result<ServiceSpec, ApiError> {
+    let models::ServiceSpec {
+        name,
+        labels,
+        task_template,
+        mode: service_mode,
+        update_config,
+        rollback_config,
+        networks,
+        endpoint_spec,
+    } = spec;
+    refuse("Networks (--network)", &networks)?;
+    let rollback = update(rollback_config.map(as_update_config))?;
+    refuse_if("RollbackConfig (--rollback-*)", rollback != UpdateConfig::default())?;
+    let (endpoint_mode, ports) = endpoint(endpoint_spec.unwrap_or_default())?;
+    Ok(ServiceSpec {
+        name: name.unwrap_or_default(),
+        labels: ordered(labels),
+        task: Arc::new(task(task_template.unwrap_or_default())?),
+        mode: mode(service_mode)?,
+        update: update(update_config)?,
+        ports,
+        endpoint_mode,
+    })
+}
+
+fn mode(mode: Option<models::ServiceSpecMode>) -> Result<ServiceMode, ApiError> {
+    let models::ServiceSpecMode { replicated, global, replicated_job, global_job } = mode.unwrap_or_default();
+    refuse_if("Mode.Global (--mode global)", global.is_some())?;
+    refuse_if("Mode.ReplicatedJob (--mode replicated-job)", replicated_job.is_some())?;
+    refuse_if("Mode.GlobalJob (--mode global-job)", global_job.is_some())?;
+    let models::ServiceSpecModeReplicated { replicas } = replicated.unwrap_or_default();
+    // As SwarmKit: nobody says how many, so one.
+    Ok(ServiceMode::Replicated { replicas: unsigned("Mode.Replicated.Replicas", replicas.unwrap_or(1))? })
+}
+
+/// The models have two types of one shape.
+fn as_update_config(config: models::ServiceSpecRollbackConfig) -> models::ServiceSpecUpdateConfig {
+    use models::{
+        ServiceSpecRollbackConfigFailureActionEnum as Failure, ServiceSpecRollbackConfigOrderEnum as Order,
+    };
+    let models::ServiceSpecRollbackConfig {
+        parallelism,
+        delay,
+        failure_action,
+        monitor,
+        max_failure_ratio,
+        order,
+    } = config;
+    models::ServiceSpecUpdateConfig {
+        parallelism,
+        delay,
+        failure_action: failure_action.map(|action| match action {
+            Failure::EMPTY => FailureName::EMPTY,
+            Failure::CONTINUE => FailureName::CONTINUE,
+            Failure::PAUSE => FailureName::PAUSE,
+        }),
+        monitor,
+        max_failure_ratio,
+        order: order.map(|order| match order {
+            Order::EMPTY => OrderName::EMPTY,
+            Order::STOP_FIRST => OrderName::STOP_FIRST,
+            Order::START_FIRST => OrderName::START_FIRST,
+        }),
+    }
+}
+
+fn update(config: Option<models::ServiceSpecUpdateConfig>) -> Result<UpdateConfig, ApiError> {
+    let default = UpdateConfig::default();
+    let Some(config) = config else { return Ok(default) };
+    let models::ServiceSpecUpdateConfig {
+        parallelism,
+        delay,
+        failure_action,
+        monitor,
+        max_failure_ratio,
+        order,
+    } = config;
+    refuse_if("UpdateConfig.Order (--update-order start-first)", order == Some(OrderName::START_FIRST))?;
+    let ratio = max_failure_ratio.unwrap_or_default();
+    if !(0.0..=1.0).contains(&ratio) {
+        return Err(ApiError::invalid("update-maxfailureratio cannot be less than 0 or bigger than 1"));
+    }
+    Ok(UpdateConfig {
+        // Zero is given on purpose (all at once), nothing means the default.
+        parallelism: parallelism
+            .map_or(Ok(default.parallelism), |it| unsigned("UpdateConfig.Parallelism", it))?,
+        delay: duration("UpdateConfig.Delay", delay.unwrap_or_default())?,
+        failure_action: match failure_action {
+            None | Some(FailureName::EMPTY | FailureName::PAUSE) => FailureAction::Pause,
+            Some(FailureName::CONTINUE) => FailureAction::Continue,
+            Some(FailureName::ROLLBACK) => {
+                return Err(ApiError::not_built(
+                    "option UpdateConfig.FailureAction (--update-failure-action rollback)",
+                ));
+            }
+        },
+        monitor: monitor
+            .filter(|it| *it != 0)
+            .map_or(Ok(default.monitor), |it| duration("UpdateConfig.Monitor", it))?,
+        // Thousandths, rounded: no floating point goes below this floor. In 0..=1000 by the check above.
+        max_failure_permille: (ratio * 1000.0).round() as u32,
+    })
+}
+
+fn endpoint(spec: models::EndpointSpec) -> Result<(EndpointMode, Vec<PortSpec>), ApiError> {
+    let models::EndpointSpec { mode, ports } = spec;
+    let mode = match mode {
+        None | Some(EndpointModeName::EMPTY | EndpointModeName::VIP) => EndpointMode::Vip,
+        Some(EndpointModeName::DNSRR) => {
+            return Err(ApiError::not_built("option EndpointSpec.Mode (--endpoint-mode dnsrr)"));
+        }
+    };
+    Ok((mode, ports.unwrap_or_default().into_iter().map(port).collect::<Result<_, _>>()?))
+}
+
+fn port(port: models::EndpointPortConfig) -> Result<PortSpec, ApiError> {
+    let models::EndpointPortConfig { name, protocol, target_port, published_port, publish_mode } = port;
+    let number = |field: &str, number: Option<i64>| {
+        u16::try_from(number.unwrap_or_default())
+            .map_err(|_| ApiError::invalid(format!("{field} must be a port, 0 to 65535")))
+    };
+    Ok(PortSpec {
+        name: name.unwrap_or_default(),
+        protocol: match protocol {
+            None | Some(ProtocolName::EMPTY | ProtocolName::TCP) => Protocol::Tcp,
+            Some(ProtocolName::UDP) => Protocol::Udp,
+            Some(ProtocolName::SCTP) => {
+                return Err(ApiError::not_built("option EndpointSpec.Ports.Protocol=sctp"));
+            }
+        },
+        target_port: match number("EndpointSpec.Ports.TargetPort", target_port)? {
+            0 => return Err(ApiError::invalid("EndpointSpec.Ports.TargetPort must be specified")),
+            port => port,
+        },
+        published_port: number("EndpointSpec.Ports.PublishedPort", published_port)?,
+        mode: match publish_mode {
+            None | Some(PublishName::EMPTY | PublishName::INGRESS) => PublishMode::Ingress,
+            Some(PublishName::HOST) => {
+                return Err(ApiError::not_built(
+                    "option EndpointSpec.Ports.PublishMode (--publish mode=host)",
+                ));
+            }
+        },
+    })
+}
+
+fn task(spec: models::TaskSpec) -> Result<TaskSpec, ApiError> {
+    let models::TaskSpec {
+        plugin_spec,
+        container_spec,
+        network_attachment_spec,
+        resources,
+        restart_policy,
+        placement: placed,
+        force_update,
+        runtime,
+        networks,
+        log_driver,
+    } = spec;
+    refuse_if("TaskTemplate.PluginSpec", plugin_spec.is_some())?;
+    refuse_if("TaskTemplate.NetworkAttachmentSpec", network_attachment_spec.is_some())?;
+    refuse_unless("TaskTemplate.Runtime", runtime.as_deref(), &["container"])?;
+    refuse("TaskTemplate.Networks (--network)", &networks)?;
+    if let Some(models::TaskSpecLogDriver { name, options }) = log_driver {
+        refuse_unless("TaskTemplate.LogDriver (--log-driver)", name.as_deref(), &["json-file"])?;
+        refuse("TaskTemplate.LogDriver.Options (--log-opt)", &options)?;
+    }
+    placement(placed.unwrap_or_default())?;
+    let container =
+        container_spec.ok_or_else(|| ApiError::invalid("ContainerSpec: missing in TaskTemplate"))?;
+    let (limits, reservations) = bounds(resources.unwrap_or_default())?;
+    Ok(TaskSpec {
+        container: service_container(container)?,
+        limits,
+        reservations,
+        restart: restart(restart_policy)?,
+        force_update: force_update.unwrap_or_default(),
+    })
+}
+
+fn placement(placement: models::TaskSpecPlacement) -> Result<(), ApiError> {
+    let models::TaskSpecPlacement {
+        constraints,
+        preferences,
+        max_replicas,
+        // What the client read from a registry: of use once there are several kinds of node.
+        platforms: _,
+    } = placement;
+    refuse("TaskTemplate.Placement.Constraints (--constraint)", &constraints)?;
+    refuse("TaskTemplate.Placement.Preferences (--placement-pref)", &preferences)?;
+    refuse("TaskTemplate.Placement.MaxReplicas (--replicas-max-per-node)", &max_replicas)
+}
+
+fn bounds(resources: models::TaskSpecResources) -> Result<(Resources, Resources), ApiError> {
+    let models::TaskSpecResources { limits, reservations } = resources;
+    let models::Limit { nano_cpus, memory_bytes, pids } = limits.unwrap_or_default();
+    let limits = Resources {
+        nano_cpus: not_negative("limits.NanoCPUs", nano_cpus)?,
+        memory_bytes: not_negative("limits.MemoryBytes", memory_bytes)?,
+        pids: not_negative("limits.Pids", pids)?,
+    };
+    let models::ResourceObject { nano_cpus, memory_bytes, generic_resources } =
+        reservations.unwrap_or_default();
+    refuse("TaskTemplate.Resources.Reservations.GenericResources (--generic-resource)", &generic_resources)?;
+    let reservations = Resources {
+        nano_cpus: not_negative("reservations.NanoCPUs", nano_cpus)?,
+        memory_bytes: not_negative("reservations.MemoryBytes", memory_bytes)?,
+        pids: 0,
+    };
+    Ok((limits, reservations))
+}
+
+fn not_negative(field: &str, number: Option<i64>) -> Result<i64, ApiError> {
+    match number.unwrap_or_default() {
+        negative @ ..0 => Err(ApiError::invalid(format!("invalid {field}: {negative} is negative"))),
+        number => Ok(number),
+    }
+}
+
+fn restart(policy: Option<models::TaskSpecRestartPolicy>) -> Result<RestartPolicy, ApiError> {
+    let default = RestartPolicy::default();
+    let Some(policy) = policy else { return Ok(default) };
+    let models::TaskSpecRestartPolicy { condition, delay, max_attempts, window } = policy;
+    Ok(RestartPolicy {
+        condition: match condition {
+            None | Some(ConditionName::EMPTY | ConditionName::ANY) => RestartCondition::Any,
+            Some(ConditionName::ON_FAILURE) => RestartCondition::OnFailure,
+            Some(ConditionName::NONE) => RestartCondition::None,
+        },
+        delay: delay.map_or(Ok(default.delay), |delay| duration("RestartPolicy.Delay", delay))?,
+        max_attempts: unsigned("RestartPolicy.MaxAttempts", max_attempts.unwrap_or_default())?,
+        window: duration("RestartPolicy.Window", window.unwrap_or_default())?,
+    })
+}
+
+fn service_container(spec: models::TaskSpecContainerSpec) -> Result<ServiceContainer, ApiError> {
+    let models::TaskSpecContainerSpec {
+        image,
+        labels,
+        command,
+        args,
+        hostname,
+        env,
+        dir,
+        user,
+        groups,
+        privileges,
+        tty,
+        open_stdin,
+        read_only,
+        mounts,
+        stop_signal,
+        stop_grace_period,
+        health_check,
+        hosts,
+        dns_config,
+        secrets,
+        oom_score_adj,
+        configs,
+        isolation,
+        init,
+        sysctls,
+        capability_add,
+        capability_drop,
+        ulimits,
+    } = spec;
+    let models::TaskSpecContainerSpecDnsConfig { nameservers, search, options } =
+        dns_config.unwrap_or_default();
+    refuse_all(&[
+        ("ContainerSpec.DNSConfig.Nameservers (--dns)", &nameservers),
+        ("ContainerSpec.DNSConfig.Search (--dns-search)", &search),
+        ("ContainerSpec.DNSConfig.Options (--dns-option)", &options),
+        ("ContainerSpec.Secrets (--secret)", &secrets),
+        ("ContainerSpec.Configs (--config)", &configs),
+        ("ContainerSpec.OomScoreAdj (--oom-score-adj)", &oom_score_adj),
+        ("ContainerSpec.Sysctls (--sysctl)", &sysctls),
+        ("ContainerSpec.Ulimits (--ulimit)", &ulimits),
+    ])?;
+    refuse_if(HEALTH_CHECK, health_check.is_some_and(asks_for_checks))?;
+    let odd_isolation = !matches!(isolation, None | Some(Isolation::EMPTY | Isolation::DEFAULT));
+    refuse_if("ContainerSpec.Isolation (--isolation)", odd_isolation)?;
+    refuse_privileges(privileges.unwrap_or_default())?;
+    let mounts =
+        mounts.unwrap_or_default().into_iter().map(mount::from_model).collect::<Result<Vec<_>, _>>()?;
+    mount::refuse_duplicates(&mounts)?;
+    let image = image.unwrap_or_default();
+    if image.is_empty() {
+        return Err(ApiError::invalid("ContainerSpec: image reference must be provided"));
+    }
+    let words = |list: Option<Vec<String>>| list.filter(|list| !list.is_empty());
+    Ok(ServiceContainer {
+        image,
+        labels: ordered(labels),
+        command: words(command),
+        args: words(args),
+        env: env.unwrap_or_default(),
+        dir: dir.unwrap_or_default(),
+        user: user.unwrap_or_default(),
+        groups: groups.unwrap_or_default(),
+        hostname: hostname.unwrap_or_default(),
+        init: init.unwrap_or_default(),
+        tty: tty.unwrap_or_default(),
+        open_stdin: open_stdin.unwrap_or_default(),
+        read_only: read_only.unwrap_or_default(),
+        mounts,
+        hosts: hosts.unwrap_or_default(),
+        cap_add: capability_add.unwrap_or_default().into_iter().collect(),
+        cap_drop: capability_drop.unwrap_or_default().into_iter().collect(),
+        stop_signal: stop_signal.unwrap_or_default(),
+        stop_grace: stop_grace_period
+            .map(|grace| duration("ContainerSpec.StopGracePeriod", grace))
+            .transpose()?,
+    })
+}
+
+fn refuse_privileges(privileges: models::TaskSpecContainerSpecPrivileges) -> Result<(), ApiError> {
+    let models::TaskSpecContainerSpecPrivileges {
+        credential_spec,
+        se_linux_context,
+        seccomp,
+        app_armor,
+        no_new_privileges,
+    } = privileges;
+    refuse_if("ContainerSpec.Privileges.CredentialSpec (--credential-spec)", credential_spec.is_some())?;
+    refuse_if("ContainerSpec.Privileges.SELinuxContext", se_linux_context.is_some())?;
+    refuse_if("ContainerSpec.Privileges.Seccomp", seccomp.is_some())?;
+    refuse_if("ContainerSpec.Privileges.AppArmor", app_armor.is_some())?;
+    refuse("ContainerSpec.Privileges.NoNewPrivileges", &no_new_privileges)
+}
+
+/// What Docker warns of when no registry told an image's digest; `None` for an image that names exactly one
+/// content anyway: by digest, or by id.
+pub fn digest_warning(image: &str) -> Option<String> {
+    let hexadecimal = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let pinned = image.contains('@') || hexadecimal(image.strip_prefix("sha256:").unwrap_or(image));
+    (!pinned).then(|| {
+        format!(
+            "image {image} could not be accessed on a registry to record its digest. Each node will access {image} \
+             independently, possibly leading to different nodes running different versions of the image.\n"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use skep_types::mount::{Mount, MountSource};
+
+use super::super::service_view;
+use super::*;
+
+/// `docker service create --detach --name web -p 80:8000 img` by the stock client 28.2.2.
+const PLAIN: &str = include_str!("../../../tests/data/service-plain.json");
+/// `docker service create --detach --name web2 --replicas 3 --mount type=volume,source=v,target=/d --env A=b
+/// --limit-memory 64m --restart-delay 0s --update-delay 1s img cmd arg` by the same, its constraint left out.
+const FULL: &str = include_str!("../../../tests/data/service-full.json");
+
+fn read(text: &str) -> Result<ServiceSpec, ApiError> {
+    parse(text.as_bytes())
+}
+
+fn plain() -> ServiceSpec {
+    ServiceSpec {
+        name: "web".to_owned(),
+        labels: [].into(),
+        task: Arc::new(TaskSpec {
+            container: ServiceContainer { image: "img:latest".to_owned(), ..Default::default() },
+            limits: Resources::default(),
+            reservations: Resources::default(),
+            restart: RestartPolicy::default(),
+            force_update: 0,
+        }),
+        mode: ServiceMode::Replicated { replicas: 1 },
+        update: UpdateConfig::default(),
+        ports: vec![PortSpec {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            target_port: 8000,
+            published_port: 80,
+            mode: PublishMode::Ingress,
+        }],
+        endpoint_mode: EndpointMode::Vip,
+    }
+}
+
+#[test]
+fn the_stock_client_s_plain_service_means_the_defaults() {
+    assert_eq!(read(PLAIN), Ok(plain()));
+}
+
+#[test]
+fn the_stock_client_s_options_arrive() {
+    let mut expected = plain();
+    expected.name = "web2".to_owned();
+    expected.ports.clear();
+    expected.mode = ServiceMode::Replicated { replicas: 3 };
+    expected.update.delay = Duration::from_secs(1);
+    let task = Arc::make_mut(&mut expected.task);
+    task.restart.delay = Duration::ZERO;
+    task.limits.memory_bytes = 64 << 20;
+    task.container.env = vec!["A=b".to_owned()];
+    task.container.args = Some(vec!["cmd".to_owned(), "arg".to_owned()]);
+    task.container.mounts = vec![Mount {
+        target: "/d".into(),
+        source: MountSource::Volume { name: "v".to_owned(), no_copy: false },
+        read_only: false,
+    }];
+    assert_eq!(read(FULL), Ok(expected));
+}
+
+#[test]
+fn a_specification_survives_the_round_trip() {
+    for text in [PLAIN, FULL] {
+        let once = read(text).unwrap();
+        let shown = serde_json::to_string(&service_view::spec(&once, false)).unwrap();
+        assert_eq!(read(&shown).as_ref(), Ok(&once), "{shown}");
+        // With defaults filled in it says more, all of which is understood.
+        let shown = serde_json::to_string(&service_view::spec(&once, true)).unwrap();
+        assert!(read(&shown).is_ok(), "{shown}");
+    }
+}
+
+#[test]
+fn what_is_not_built_is_refused_by_its_name() {
+    for (part, named) in [
+        (r#""Mode":{"Global":{}}"#, "--mode global"),
+        (r#""Networks":[{"Target":"x"}]"#, "--network"),
+        (r#""EndpointSpec":{"Mode":"dnsrr"}"#, "dnsrr"),
+        (r#""EndpointSpec":{"Ports":[{"TargetPort":1,"PublishMode":"host"}]}"#, "mode=host"),
+        (r#""UpdateConfig":{"Order":"start-first"}"#, "start-first"),
+        (r#""UpdateConfig":{"FailureAction":"rollback"}"#, "rollback"),
+        (r#""RollbackConfig":{"Parallelism":2}"#, "RollbackConfig"),
+        (r#""TaskTemplate":{"Placement":{"Constraints":["a==b"]}}"#, "--constraint"),
+        (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Secrets":[{}]}}"#, "--secret"),
+        (
+            r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Healthcheck":{"Test":["CMD","x"]}}}"#,
+            "Healthcheck",
+        ),
+    ] {
+        let whole = if part.contains("TaskTemplate") {
+            format!("{{{part}}}")
+        } else {
+            format!(r#"{{"TaskTemplate":{{"ContainerSpec":{{"Image":"x"}}}},{part}}}"#)
+        };
+        let error = read(&whole).unwrap_err();
+        assert_eq!(error.status(), StatusCode::NOT_IMPLEMENTED, "{part}: {error}");
+        assert!(error.to_string().contains(named), "{part}: {error}");
+    }
+}
+
+#[test]
+fn nonsense_is_a_bad_request() {
+    for text in [
+        "{}",
+        r#"{"TaskTemplate":{"ContainerSpec":{}}}"#,
+        r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"Mode":{"Replicated":{"Replicas":-1}}}"#,
+        r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"EndpointSpec":{"Ports":[{"TargetPort":70000}]}}"#,
+        r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"EndpointSpec":{"Ports":[{"PublishedPort":80}]}}"#,
+        r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"UpdateConfig":{"MaxFailureRatio":2}}"#,
+        r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"},"Resources":{"Limits":{"MemoryBytes":-1}}}}"#,
+    ] {
+        assert_eq!(read(text).unwrap_err().status(), StatusCode::BAD_REQUEST, "{text}");
+    }
+}
+
+#[test]
+fn only_an_image_that_can_change_is_warned_of() {
+    assert!(
+        digest_warning("web:latest")
+            .unwrap()
+            .starts_with("image web:latest could not be accessed on a registry")
+    );
+    let id = "ab".repeat(32);
+    for pinned in [format!("web@sha256:{id}"), format!("sha256:{id}"), id] {
+        assert_eq!(digest_warning(&pinned), None);
+    }
+}

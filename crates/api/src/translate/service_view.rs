@@ -1,0 +1,269 @@
+//! Services as clients see them.
+
+use bollard_stubs::models;
+use models::{
+    EndpointPortConfigProtocolEnum as ProtocolName, EndpointPortConfigPublishModeEnum as PublishName,
+    EndpointSpecModeEnum as EndpointModeName, ServiceSpecUpdateConfigFailureActionEnum as FailureName,
+    ServiceSpecUpdateConfigOrderEnum as OrderName, ServiceUpdateStatusStateEnum as UpdateStateName,
+    TaskSpecContainerSpecIsolationEnum as Isolation, TaskSpecRestartPolicyConditionEnum as ConditionName,
+};
+use serde::Serialize;
+use skep_types::network::Network;
+use skep_types::port::Protocol;
+use skep_types::resources::Resources;
+use skep_types::service::{
+    EndpointMode, FailureAction, PortSpec, PublishMode, RestartCondition, RestartPolicy, Service,
+    ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateState, UpdateStatus,
+};
+use skep_types::task::{Task, TaskState};
+
+use super::{mount, nanoseconds, unordered};
+
+/// A service, with the field that the models lack.
+#[derive(Serialize)]
+pub struct ServiceView {
+    #[serde(flatten)]
+    service: models::Service,
+    #[serde(rename = "PreviousSpec", skip_serializing_if = "Option::is_none")]
+    previous_spec: Option<models::ServiceSpec>,
+}
+
+/// A service as clients see it. `defaults` fills in what nobody set; `status` is for lists that asked for it.
+pub fn to_model(
+    service: &Service,
+    networks: &[Network],
+    defaults: bool,
+    status: Option<models::ServiceServiceStatus>,
+) -> ServiceView {
+    let addresses = service.virtual_ips.iter().map(|ip| {
+        let prefix = networks
+            .iter()
+            .find(|network| network.id == ip.network)
+            .map_or(32, |network| network.subnet.prefix());
+        models::ServiceEndpointVirtualIps {
+            network_id: Some(ip.network.to_string()),
+            addr: Some(format!("{}/{prefix}", ip.address)),
+        }
+    });
+    let addresses: Vec<_> = addresses.collect();
+    let ports: Vec<_> = service.ports.iter().map(port).collect();
+    // As Docker: a service that publishes nothing has no endpoint to speak of.
+    let endpoint = models::ServiceEndpoint {
+        spec: Some(if service.spec.ports.is_empty() && !defaults {
+            models::EndpointSpec::default()
+        } else {
+            endpoint_spec(&service.spec)
+        }),
+        ports: (!ports.is_empty()).then_some(ports),
+        virtual_ips: (!addresses.is_empty()).then_some(addresses),
+    };
+    ServiceView {
+        service: models::Service {
+            id: Some(service.id.to_string()),
+            version: Some(models::ObjectVersion { index: Some(service.meta.version.0) }),
+            created_at: Some(service.meta.created_at.to_string()),
+            updated_at: Some(service.meta.updated_at.to_string()),
+            spec: Some(spec(&service.spec, defaults)),
+            endpoint: Some(endpoint),
+            update_status: service.update_status.as_ref().map(update_status),
+            service_status: status,
+            job_status: None,
+        },
+        previous_spec: service.previous_spec.as_ref().map(|previous| spec(previous, defaults)),
+    }
+}
+
+/// What `docker service ls` counts: running tasks on the way to running, and tasks wanted.
+///
+/// As moby's `ListServiceStatuses`: a task counts as running when it is wanted and seen running; a replicated
+/// service wants its number of replicas.
+pub fn status(service: &Service, tasks: &[Task]) -> models::ServiceServiceStatus {
+    let own = || tasks.iter().filter(|task| task.service == service.id);
+    let running =
+        own().filter(|task| task.status.state == TaskState::Running && task.desired == TaskState::Running);
+    let completed = own().filter(|task| task.status.state == TaskState::Complete);
+    let ServiceMode::Replicated { replicas } = service.spec.mode;
+    models::ServiceServiceStatus {
+        running_tasks: Some(running.count() as u64),
+        desired_tasks: Some(replicas),
+        completed_tasks: Some(completed.count() as u64),
+    }
+}
+
+/// A specification as a client gave it; `defaults` adds what Docker shows with `insertDefaults`.
+pub fn spec(spec: &ServiceSpec, defaults: bool) -> models::ServiceSpec {
+    let ServiceMode::Replicated { replicas } = spec.mode;
+    let mut task_template = task_spec(&spec.task);
+    if defaults && let Some(container) = &mut task_template.container_spec {
+        container.stop_grace_period.get_or_insert(10_000_000_000);
+    }
+    models::ServiceSpec {
+        name: Some(spec.name.clone()),
+        labels: Some(unordered(&spec.labels)),
+        task_template: Some(task_template),
+        mode: Some(models::ServiceSpecMode {
+            replicated: Some(models::ServiceSpecModeReplicated { replicas: i64::try_from(replicas).ok() }),
+            ..Default::default()
+        }),
+        update_config: Some(update_config(&spec.update)),
+        rollback_config: defaults.then(default_rollback),
+        networks: None,
+        endpoint_spec: Some(endpoint_spec(spec)),
+    }
+}
+
+fn default_rollback() -> models::ServiceSpecRollbackConfig {
+    models::ServiceSpecRollbackConfig {
+        parallelism: Some(1),
+        delay: Some(0),
+        failure_action: Some(models::ServiceSpecRollbackConfigFailureActionEnum::PAUSE),
+        monitor: Some(5_000_000_000),
+        max_failure_ratio: Some(0.0),
+        order: Some(models::ServiceSpecRollbackConfigOrderEnum::STOP_FIRST),
+    }
+}
+
+fn endpoint_spec(spec: &ServiceSpec) -> models::EndpointSpec {
+    models::EndpointSpec {
+        mode: Some(match spec.endpoint_mode {
+            EndpointMode::Vip => EndpointModeName::VIP,
+        }),
+        ports: (!spec.ports.is_empty()).then(|| spec.ports.iter().map(port).collect()),
+    }
+}
+
+fn port(port: &PortSpec) -> models::EndpointPortConfig {
+    models::EndpointPortConfig {
+        name: (!port.name.is_empty()).then(|| port.name.clone()),
+        protocol: Some(match port.protocol {
+            Protocol::Tcp => ProtocolName::TCP,
+            Protocol::Udp => ProtocolName::UDP,
+        }),
+        target_port: Some(i64::from(port.target_port)),
+        published_port: (port.published_port != 0).then_some(i64::from(port.published_port)),
+        publish_mode: Some(match port.mode {
+            PublishMode::Ingress => PublishName::INGRESS,
+        }),
+    }
+}
+
+fn update_config(config: &UpdateConfig) -> models::ServiceSpecUpdateConfig {
+    models::ServiceSpecUpdateConfig {
+        parallelism: i64::try_from(config.parallelism).ok(),
+        delay: Some(nanoseconds(config.delay)),
+        failure_action: Some(match config.failure_action {
+            FailureAction::Pause => FailureName::PAUSE,
+            FailureAction::Continue => FailureName::CONTINUE,
+        }),
+        monitor: Some(nanoseconds(config.monitor)),
+        max_failure_ratio: Some(f64::from(config.max_failure_permille) / 1000.0),
+        order: Some(OrderName::STOP_FIRST),
+    }
+}
+
+/// What a task runs, of a service's specification or of the task itself.
+pub fn task_spec(spec: &TaskSpec) -> models::TaskSpec {
+    models::TaskSpec {
+        container_spec: Some(container_spec(&spec.container)),
+        resources: Some(resources(&spec.limits, &spec.reservations)),
+        restart_policy: Some(restart_policy(&spec.restart)),
+        placement: Some(models::TaskSpecPlacement::default()),
+        force_update: Some(spec.force_update),
+        runtime: Some("container".to_owned()),
+        ..Default::default()
+    }
+}
+
+fn restart_policy(policy: &RestartPolicy) -> models::TaskSpecRestartPolicy {
+    models::TaskSpecRestartPolicy {
+        condition: Some(match policy.condition {
+            RestartCondition::None => ConditionName::NONE,
+            RestartCondition::OnFailure => ConditionName::ON_FAILURE,
+            RestartCondition::Any => ConditionName::ANY,
+        }),
+        delay: Some(nanoseconds(policy.delay)),
+        max_attempts: i64::try_from(policy.max_attempts).ok(),
+        window: (!policy.window.is_zero()).then_some(nanoseconds(policy.window)),
+    }
+}
+
+fn resources(limits: &Resources, reservations: &Resources) -> models::TaskSpecResources {
+    let some = |number: i64| (number != 0).then_some(number);
+    models::TaskSpecResources {
+        limits: Some(models::Limit {
+            nano_cpus: some(limits.nano_cpus),
+            memory_bytes: some(limits.memory_bytes),
+            pids: some(limits.pids),
+        }),
+        reservations: Some(models::ResourceObject {
+            nano_cpus: some(reservations.nano_cpus),
+            memory_bytes: some(reservations.memory_bytes),
+            generic_resources: None,
+        }),
+    }
+}
+
+fn container_spec(container: &ServiceContainer) -> models::TaskSpecContainerSpec {
+    let ServiceContainer {
+        image,
+        labels,
+        command,
+        args,
+        env,
+        dir,
+        user,
+        groups,
+        hostname,
+        init,
+        tty,
+        open_stdin,
+        read_only,
+        mounts,
+        hosts,
+        cap_add,
+        cap_drop,
+        stop_signal,
+        stop_grace,
+    } = container;
+    let text = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+    let set =
+        |set: &std::collections::BTreeSet<String>| (!set.is_empty()).then(|| set.iter().cloned().collect());
+    models::TaskSpecContainerSpec {
+        image: Some(image.clone()),
+        labels: (!labels.is_empty()).then(|| unordered(labels)),
+        command: command.clone(),
+        args: args.clone(),
+        hostname: text(hostname),
+        env: list(env),
+        dir: text(dir),
+        user: text(user),
+        groups: list(groups),
+        tty: tty.then_some(true),
+        open_stdin: open_stdin.then_some(true),
+        read_only: read_only.then_some(true),
+        mounts: (!mounts.is_empty()).then(|| mounts.iter().map(mount::to_model).collect()),
+        stop_signal: text(stop_signal),
+        stop_grace_period: stop_grace.map(nanoseconds),
+        hosts: list(hosts),
+        dns_config: Some(models::TaskSpecContainerSpecDnsConfig::default()),
+        isolation: Some(Isolation::DEFAULT),
+        init: Some(*init),
+        capability_add: set(cap_add),
+        capability_drop: set(cap_drop),
+        ..Default::default()
+    }
+}
+
+fn update_status(status: &UpdateStatus) -> models::ServiceUpdateStatus {
+    models::ServiceUpdateStatus {
+        state: Some(match status.state {
+            UpdateState::Updating => UpdateStateName::UPDATING,
+            UpdateState::Paused => UpdateStateName::PAUSED,
+            UpdateState::Completed => UpdateStateName::COMPLETED,
+        }),
+        started_at: Some(status.started_at.to_string()),
+        completed_at: status.completed_at.map(|time| time.to_string()),
+        message: Some(status.message.clone()),
+    }
+}

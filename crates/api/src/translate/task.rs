@@ -1,0 +1,123 @@
+//! Tasks as clients see them.
+
+use bollard_stubs::models;
+use models::TaskState as StateName;
+use serde::Serialize;
+use skep_types::task::Task;
+use skep_types::{Meta, TaskState};
+
+use super::{service_view, unordered};
+
+/// A task, with the field that the models lack: where it is on which network.
+#[derive(Serialize)]
+pub struct TaskView {
+    #[serde(flatten)]
+    task: models::Task,
+    #[serde(rename = "NetworksAttachments", skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<AttachmentView>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct AttachmentView {
+    network: NetworkReference,
+    addresses: Vec<String>,
+}
+
+/// As much of a network as a task carries.
+#[derive(Serialize)]
+struct NetworkReference {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "Version")]
+    version: models::ObjectVersion,
+    #[serde(rename = "CreatedAt")]
+    created_at: String,
+    #[serde(rename = "UpdatedAt")]
+    updated_at: String,
+    #[serde(rename = "Spec")]
+    spec: NetworkName,
+    #[serde(rename = "DriverState")]
+    driver_state: NetworkName,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkName {
+    name: String,
+}
+
+/// A task as clients see it; `networks` are the cluster's.
+pub fn to_model(task: &Task, networks: &[skep_types::network::Network]) -> TaskView {
+    let attachments = task.attachments.iter().filter_map(|attachment| {
+        let network = networks.iter().find(|network| network.id == attachment.network)?;
+        Some(AttachmentView {
+            network: reference(network),
+            addresses: vec![format!("{}/{}", attachment.address, network.subnet.prefix())],
+        })
+    });
+    TaskView { attachments: attachments.collect(), task: model(task) }
+}
+
+fn reference(network: &skep_types::network::Network) -> NetworkReference {
+    let Meta { version, created_at, updated_at } = network.meta;
+    NetworkReference {
+        id: network.id.to_string(),
+        version: models::ObjectVersion { index: Some(version.0) },
+        created_at: created_at.to_string(),
+        updated_at: updated_at.to_string(),
+        spec: NetworkName { name: network.name.clone() },
+        driver_state: NetworkName { name: "overlay".to_owned() },
+    }
+}
+
+fn model(task: &Task) -> models::Task {
+    let status = &task.status;
+    models::Task {
+        id: Some(task.id.to_string()),
+        version: Some(models::ObjectVersion { index: Some(task.meta.version.0) }),
+        created_at: Some(task.meta.created_at.to_string()),
+        updated_at: Some(task.meta.updated_at.to_string()),
+        labels: Some(unordered(&std::collections::BTreeMap::new())),
+        spec: Some(service_view::task_spec(&task.spec)),
+        service_id: Some(task.service.to_string()),
+        slot: i64::try_from(task.slot).ok(),
+        node_id: task.node.map(|node| node.to_string()),
+        status: Some(models::TaskStatus {
+            timestamp: Some(status.since.to_string()),
+            state: Some(state(status.state)),
+            message: Some(status.message.clone()),
+            err: (!status.error.is_empty()).then(|| status.error.clone()),
+            container_status: Some(status.container.as_ref().map_or_else(Default::default, |container| {
+                models::ContainerStatus {
+                    container_id: Some(container.id.to_string()),
+                    pid: Some(i64::from(container.pid)),
+                    exit_code: Some(container.exit_code.map_or(0, i64::from)),
+                }
+            })),
+            port_status: Some(models::PortStatus::default()),
+        }),
+        desired_state: Some(state(task.desired)),
+        ..Default::default()
+    }
+}
+
+/// A state's name in the models.
+fn state(state: TaskState) -> StateName {
+    match state {
+        TaskState::New => StateName::NEW,
+        TaskState::Pending => StateName::PENDING,
+        TaskState::Assigned => StateName::ASSIGNED,
+        TaskState::Accepted => StateName::ACCEPTED,
+        TaskState::Preparing => StateName::PREPARING,
+        TaskState::Ready => StateName::READY,
+        TaskState::Starting => StateName::STARTING,
+        TaskState::Running => StateName::RUNNING,
+        TaskState::Complete => StateName::COMPLETE,
+        TaskState::Shutdown => StateName::SHUTDOWN,
+        TaskState::Failed => StateName::FAILED,
+        TaskState::Rejected => StateName::REJECTED,
+        TaskState::Remove => StateName::REMOVE,
+        TaskState::Orphaned => StateName::ORPHANED,
+    }
+}
