@@ -1,0 +1,213 @@
+//! What clients send: JSON of bounded size, or bytes that are read no faster than they are used.
+
+use bytes::{Buf, Bytes};
+use futures_util::StreamExt;
+use http_body_util::{BodyExt, BodyStream, LengthLimitError, Limited};
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+
+/// Most bytes of a JSON body. Docker's largest are service specifications, some kilobytes.
+pub const MAX_JSON_LEN: usize = 16 * 1024 * 1024;
+
+/// Reads a JSON body; `None` when it is empty, which moby treats as all defaults.
+///
+/// Refuses, with moby's words: another content type (400), malformed JSON and wrong types (400, with the
+/// position), content after the value (400), and more than [`MAX_JSON_LEN`] bytes (413).
+pub async fn read_json<T, B>(headers: &HeaderMap, body: B) -> Result<Option<T>, ApiError>
+where
+    T: DeserializeOwned,
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    parse(&read_text(headers, body).await?)
+}
+
+/// Reads the text of a JSON body, for those who look at it more than once; see [`read_json`].
+pub async fn read_text<B>(headers: &HeaderMap, body: B) -> Result<Bytes, ApiError>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let bytes = collect(body, MAX_JSON_LEN).await?;
+    if !bytes.is_empty() {
+        check_content_type(headers)?;
+    }
+    Ok(bytes)
+}
+
+/// Parses the text of a JSON body; `None` when it is empty, or Go's `null`.
+pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<Option<T>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(text).map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))
+}
+
+/// What is said where a body is needed and none came.
+pub fn missing() -> ApiError {
+    ApiError::invalid("invalid JSON: got EOF while reading request body")
+}
+
+/// As [`read_json`], for requests that need a body.
+pub async fn require_json<T, B>(headers: &HeaderMap, body: B) -> Result<T, ApiError>
+where
+    T: DeserializeOwned,
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    read_json(headers, body).await?.ok_or_else(missing)
+}
+
+async fn collect<B>(body: B, limit: usize) -> Result<Bytes, ApiError>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the request's body is larger than {limit} bytes"),
+        )),
+        Err(error) => Err(ApiError::invalid(format!("cannot read the request's body: {error}"))),
+    }
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = given.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(ApiError::invalid(format!("unsupported Content-Type header ({given}): must be 'application/json'")))
+}
+
+/// A request's body as a blocking reader, for code that unpacks archives on a thread of its own. The client
+/// is read only as fast as the reader is.
+pub struct BlockingReader<B: hyper::body::Body> {
+    runtime: tokio::runtime::Handle,
+    stream: BodyStream<B>,
+    current: Bytes,
+}
+
+impl<B: hyper::body::Body + Unpin> BlockingReader<B> {
+    /// Must be called on the runtime; the reader must then be used from outside it (`spawn_blocking`).
+    pub fn new(body: B) -> Self {
+        BlockingReader {
+            runtime: tokio::runtime::Handle::current(),
+            stream: BodyStream::new(body),
+            current: Bytes::new(),
+        }
+    }
+}
+
+impl<B> std::io::Read for BlockingReader<B>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while !self.current.has_remaining() {
+            match self.runtime.block_on(self.stream.next()) {
+                None => return Ok(0),
+                Some(Err(error)) => return Err(std::io::Error::other(error)),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.current = data;
+                    }
+                }
+            }
+        }
+        let length = buffer.len().min(self.current.len());
+        let (taken, _) = buffer.split_at_mut(length);
+        self.current.copy_to_slice(taken);
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use hyper::header::HeaderValue;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Sample {
+        name: Option<String>,
+    }
+
+    async fn read(
+        content_type: Option<&'static str>,
+        body: &'static str,
+    ) -> Result<Option<Sample>, ApiError> {
+        let mut headers = HeaderMap::new();
+        if let Some(content_type) = content_type {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        read_json(&headers, Full::new(Bytes::from_static(body.as_bytes()))).await
+    }
+
+    const JSON: Option<&str> = Some("application/json; charset=utf-8");
+
+    #[tokio::test]
+    async fn good_bodies_are_read() {
+        assert_eq!(
+            read(JSON, r#"{"Name":"x","Unknown":[1]}"#).await,
+            Ok(Some(Sample { name: Some("x".into()) }))
+        );
+        assert_eq!(read(None, "").await, Ok(None));
+        assert_eq!(read(JSON, "null").await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn hostile_bodies_are_refused_with_400() {
+        for body in ["{", r#"{"Name":7}"#, r#"{"Name":"x"} trailing"#, "[]", "\u{0}", r#"{"Name":"\ud800"}"#]
+        {
+            let error = read(JSON, body).await.expect_err(body);
+            assert_eq!(error.status(), StatusCode::BAD_REQUEST, "{body}");
+            assert!(error.to_string().starts_with("invalid JSON: "), "{error}");
+        }
+        let error = read(JSON, r#"{"Name":"#).await.expect_err("cut off");
+        assert!(error.to_string().contains("line 1 column 8"), "{error}");
+        let nested = "[".repeat(100_000).leak();
+        assert!(read(JSON, nested).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn another_content_type_is_refused() {
+        let error = read(Some("text/plain"), "{}").await.expect_err("not JSON");
+        assert_eq!(
+            error,
+            ApiError::invalid("unsupported Content-Type header (text/plain): must be 'application/json'")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_body_without_end_is_cut_off() {
+        let endless = futures_util::stream::repeat_with(|| {
+            Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::from_static(&[b' '; 65536])))
+        });
+        let body = http_body_util::StreamBody::new(endless);
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let error = read_json::<Sample, _>(&headers, body).await.expect_err("too large");
+        assert_eq!(error.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn the_blocking_reader_gives_the_whole_body() {
+        let parts = ["one ", "", "two"].map(|part| {
+            Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(Bytes::from_static(part.as_bytes())))
+        });
+        let mut reader =
+            BlockingReader::new(http_body_util::StreamBody::new(futures_util::stream::iter(parts)));
+        let text = tokio::task::spawn_blocking(move || std::io::read_to_string(&mut reader)).await;
+        assert_eq!(text.expect("the thread ends").expect("the body is read"), "one two");
+    }
+}

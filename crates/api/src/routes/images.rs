@@ -1,0 +1,229 @@
+//! `/images`, and what else is made of images: `/build`, `/commit`, `/distribution`.
+
+use std::time::SystemTime;
+
+use bollard_stubs::models;
+use bytes::Bytes;
+use futures_util::stream;
+use hyper::StatusCode;
+use skep_engine::images::{Image, Import, LoadedImage, Progress, Reference};
+use skep_types::Time;
+use tokio::sync::mpsc;
+
+use super::{not_built, unknown};
+use crate::body::BlockingReader;
+use crate::context::{Call, Context};
+use crate::error::ApiError;
+use crate::filters::Filters;
+use crate::glob;
+use crate::http::{Answer, empty, ok, streamed, with_type};
+use crate::query::Query;
+use crate::translate::{changes, image};
+
+/// Progress messages on their way to a client; the load waits for a client that is slower.
+const PROGRESS_QUEUE: usize = 16;
+
+/// Paths that begin with one of the areas.
+pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
+    match (method, path) {
+        ("GET", ["images", "json"]) => list(context, &call).await,
+        ("POST", ["images", "load"]) => load(context, call).await,
+        ("POST", ["images", "create"]) => create(context, call).await,
+        ("GET", ["images", action @ ("get" | "search")]) | ("POST", ["images", action @ "prune"]) => {
+            not_built(method, &format!("/images/{action}"))
+        }
+        ("GET", ["images", name @ .., "json"]) => inspect(context, &name.join("/"), &call).await,
+        ("GET", ["images", name @ .., "history"]) => {
+            ok(&image::history(&context.engine.inspect_image(&name.join("/")).await?))
+        }
+        ("POST", ["images", name @ .., "tag"]) => tag(context, &name.join("/"), &call.query).await,
+        ("POST", ["images", .., action @ "push"]) | ("GET", ["images", .., action @ "get"]) => {
+            not_built(method, &format!("/images/{{name}}/{action}"))
+        }
+        ("DELETE", ["images", name @ ..]) if !name.is_empty() => {
+            let removed = context.engine.remove_image(&name.join("/"), call.query.flag("force")).await?;
+            ok(&removed.iter().map(image::removed).collect::<Vec<_>>())
+        }
+        ("POST", ["build"]) => not_built(method, "/build"),
+        ("POST", ["build", action @ ("prune" | "cancel")]) => not_built(method, &format!("/build/{action}")),
+        ("POST", [area @ ("commit" | "session" | "grpc")]) => not_built(method, &format!("/{area}")),
+        ("GET", ["distribution", .., "json"]) => not_built(method, "/distribution/{name}/json"),
+        _ => Err(unknown()),
+    }
+}
+
+async fn inspect(context: &Context, name: &str, call: &Call) -> Answer {
+    let found = context.engine.inspect_image(name).await?;
+    let layers = context.engine.image_layers(found.id).await?;
+    ok(&image::inspect(&found, &layers, call.version))
+}
+
+async fn tag(context: &Context, source: &str, query: &Query) -> Answer {
+    let target = reference(query.text("repo"), query.text("tag"))?;
+    context.engine.tag_image(source, target).await?;
+    empty(StatusCode::CREATED)
+}
+
+/// A reference from a repository and a tag, which may be empty.
+fn reference(repository: &str, tag: &str) -> Result<Reference, ApiError> {
+    let text = if tag.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
+    text.parse()
+        .map_err(|error: skep_engine::images::ParseReferenceError| ApiError::invalid(error.to_string()))
+}
+
+const FILTERS: [&str; 6] = ["before", "dangling", "label", "reference", "since", "until"];
+
+async fn list(context: &Context, call: &Call) -> Answer {
+    let filters = Filters::parse(&call.query, &FILTERS)?;
+    let dangling = filters.truth("dangling")?;
+    let bound = async |name: &str| -> Result<Option<Time>, ApiError> {
+        match filters.values(name).next() {
+            Some(image) => Ok(context.engine.inspect_image(image).await?.created),
+            None => Ok(None),
+        }
+    };
+    let (before, since) = (bound("before").await?, bound("since").await?);
+    let until = filters.values("until").next().map(|text| {
+        text.parse::<Time>()
+            .map_err(|error| ApiError::invalid(format!("invalid filter 'until={text}': {error}")))
+    });
+    let until = until.transpose()?;
+    let images = context.engine.images().await?;
+    let shown = images.iter().filter_map(|found| {
+        let created = found.created.unwrap_or_default();
+        let tags = matching_tags(found, &filters)?;
+        let is_dangling = found.tags.is_empty();
+        let fits = dangling.is_none_or(|wanted| wanted == is_dangling)
+            && before.is_none_or(|before| created < before)
+            && since.is_none_or(|since| created > since)
+            && until.is_none_or(|until| created < until)
+            && filters.labels("label", |key| found.config.labels.get(key).map(String::as_str));
+        fits.then(|| image::summary(found, tags, call.version))
+    });
+    ok(&shown.collect::<Vec<_>>())
+}
+
+/// The tags that the `reference` filter lets through; `None` when it lets nothing of the image through.
+fn matching_tags(image: &Image, filters: &Filters) -> Option<Vec<String>> {
+    if !filters.has("reference") {
+        return Some(image.tags.clone());
+    }
+    // As `reference.FamiliarMatch`: with the tag or without.
+    let matches = |tag: &&String| {
+        let name = tag.rsplit_once(':').map_or(tag.as_str(), |(name, _)| name);
+        filters.any("reference", |pattern| glob::matches(pattern, tag) || glob::matches(pattern, name))
+    };
+    let tags: Vec<String> = image.tags.iter().filter(matches).cloned().collect();
+    (!tags.is_empty()).then_some(tags)
+}
+
+async fn create(context: &Context, call: Call) -> Answer {
+    let query = &call.query;
+    if let Some(name) = query.get("fromImage").filter(|name| !name.is_empty()) {
+        let wanted = reference(name, query.text("tag"))?;
+        // The client asks for this when `docker run` names an image that is not here.
+        let why = format!(
+            "{}: pulling images is not built yet: bring it with docker load or docker import",
+            wanted.familiar()
+        );
+        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, why));
+    }
+    if query.text("fromSrc") != "-" {
+        return Err(ApiError::not_built("importing from a URL (fromSrc)"));
+    }
+    let name = query.text("repo");
+    let import = Import {
+        reference: if name.is_empty() { None } else { Some(reference(name, query.text("tag"))?) },
+        message: match query.text("message") {
+            "" => "Imported from -".to_owned(),
+            message => message.to_owned(),
+        },
+        created: Time::from(SystemTime::now()),
+        config: changes::apply(query.all("changes"))?,
+        architecture: architecture(query.text("platform"))?,
+    };
+    let id = context.engine.import_image(BlockingReader::new(call.body), import).await?;
+    let status = line(&serde_json::json!({ "status": id.to_string() }));
+    Ok(with_type(StatusCode::OK, "application/json", crate::http::full(status)))
+}
+
+/// The architecture that `--platform` names; empty means this machine's.
+fn architecture(platform: &str) -> Result<String, ApiError> {
+    match platform.split('/').collect::<Vec<_>>().as_slice() {
+        [""] | ["linux"] => Ok(String::new()),
+        ["linux", architecture, ..] => Ok((*architecture).to_owned()),
+        _ => Err(ApiError::invalid(format!("platform {platform}: only linux images run here"))),
+    }
+}
+
+/// A message of the stream that answers a load.
+enum Message {
+    Progress(Progress),
+    Ended(Result<Vec<LoadedImage>, ApiError>),
+}
+
+async fn load(context: &Context, call: Call) -> Answer {
+    let quiet = call.query.flag_or("quiet", true);
+    let (sender, mut messages) = mpsc::channel(PROGRESS_QUEUE);
+    let (engine, reader, to_client) =
+        (context.engine.clone(), BlockingReader::new(call.body), sender.clone());
+    let progress = move |progress| {
+        if !quiet {
+            // A client that left is noticed when its archive breaks off.
+            let _ = to_client.blocking_send(Message::Progress(progress));
+        }
+    };
+    tokio::spawn(async move {
+        let loaded = engine.load_images(reader, progress).await.map_err(ApiError::from);
+        let _ = sender.send(Message::Ended(loaded)).await;
+    });
+    // Until something went well, a failure still has a status of its own.
+    let first = match messages.recv().await {
+        Some(Message::Ended(Err(error))) => return Err(error),
+        Some(message) => render(message),
+        None => {
+            return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the load ended without a result"));
+        }
+    };
+    let parts = stream::unfold((Some(first), messages), |(first, mut messages)| async move {
+        let part = match first {
+            Some(first) => first,
+            None => render(messages.recv().await?),
+        };
+        Some((part, (None, messages)))
+    });
+    Ok(with_type(StatusCode::OK, "application/json", streamed(parts)))
+}
+
+fn render(message: Message) -> Bytes {
+    match message {
+        Message::Progress(Progress { layer, current, total }) => line(&models::CreateImageInfo {
+            id: Some(layer),
+            status: Some("Loading layer".to_owned()),
+            progress_detail: Some(models::ProgressDetail {
+                current: i64::try_from(current).ok(),
+                total: i64::try_from(total).ok(),
+            }),
+            ..Default::default()
+        }),
+        Message::Ended(Ok(images)) => {
+            let lines = images.iter().flat_map(LoadedImage::lines);
+            lines
+                .map(|text| line(&serde_json::json!({ "stream": format!("{text}\n") })))
+                .collect::<Vec<_>>()
+                .concat()
+                .into()
+        }
+        Message::Ended(Err(error)) => {
+            let message = error.to_string();
+            line(&serde_json::json!({ "errorDetail": { "message": message }, "error": message }))
+        }
+    }
+}
+
+/// One value of a stream of JSON.
+fn line(value: &impl serde::Serialize) -> Bytes {
+    let mut bytes = serde_json::to_vec(value).unwrap_or_default();
+    bytes.extend_from_slice(b"\r\n");
+    bytes.into()
+}

@@ -1,0 +1,101 @@
+//! `/services`.
+
+use bollard_stubs::models;
+use hyper::StatusCode;
+use skep_types::service::{Service, ServiceMode};
+
+use super::{not_built, unknown};
+use crate::body;
+use crate::context::{Call, Context};
+use crate::error::ApiError;
+use crate::filters::Filters;
+use crate::http::{Answer, created, empty, ok};
+use crate::query::Query;
+use crate::translate::{service, service_view};
+use crate::version::Version;
+
+/// Paths below `/services`.
+pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
+    match (method, path) {
+        ("GET", []) => list(context, &call.query),
+        ("POST", ["create"]) => create(context, call).await,
+        ("GET", [name]) => inspect(context, name, &call.query),
+        ("DELETE", [name]) => {
+            context.swarm.remove_service(name).await?;
+            empty(StatusCode::OK)
+        }
+        ("POST", [name, "update"]) => update(context, name, call).await,
+        ("GET", [_, "logs"]) => not_built(method, "/services/{id}/logs"),
+        _ => Err(unknown()),
+    }
+}
+
+fn inspect(context: &Context, name: &str, query: &Query) -> Answer {
+    let found = context.swarm.service(name)?;
+    ok(&service_view::to_model(&found, &context.swarm.networks(), query.flag("insertDefaults"), None))
+}
+
+fn list(context: &Context, query: &Query) -> Answer {
+    let services = context.swarm.services()?;
+    let filters = Filters::parse(query, &["id", "label", "mode", "name", "runtime"])?;
+    let (networks, with_status) = (context.swarm.networks(), query.flag("status"));
+    let tasks = if with_status { context.swarm.tasks()? } else { Vec::new() };
+    let views: Vec<_> = services
+        .iter()
+        .filter(|service| matches(service, &filters))
+        .map(|service| {
+            let status = with_status.then(|| service_view::status(service, &tasks));
+            service_view::to_model(service, &networks, false, status)
+        })
+        .collect();
+    ok(&views)
+}
+
+fn matches(service: &Service, filters: &Filters) -> bool {
+    let mode = match service.spec.mode {
+        ServiceMode::Replicated { .. } => "replicated",
+    };
+    // SwarmKit's lists match ids and names by their beginning.
+    filters.any("id", |prefix| service.id.to_string().starts_with(prefix))
+        && filters.any("name", |prefix| service.spec.name.starts_with(prefix))
+        && filters.any("mode", |wanted| wanted == mode)
+        && filters.any("runtime", |runtime| runtime == "container")
+        && filters.labels("label", |key| service.spec.labels.get(key).map(String::as_str))
+}
+
+/// Clients from here on ask a registry for the image's digest themselves, and warn themselves.
+const CLIENTS_RESOLVE_SINCE: Version = Version { major: 1, minor: 30 };
+
+/// What the user of an older client is told when an image is not pinned to one content. There is no registry
+/// to ask yet, so the credentials that come in X-Registry-Auth are of no use.
+fn warnings(image: &str, client: Version) -> Option<Vec<String>> {
+    if client >= CLIENTS_RESOLVE_SINCE {
+        return None;
+    }
+    service::digest_warning(image).map(|warning| vec![warning])
+}
+
+async fn create(context: &Context, call: Call) -> Answer {
+    let client = call.version;
+    let spec = service::parse(&body::read_text(&call.headers, call.body).await?)?;
+    let image = spec.task.container.image.clone();
+    let id = context.swarm.create_service(spec).await?;
+    created(&models::ServiceCreateResponse { id: Some(id.to_string()), warnings: warnings(&image, client) })
+}
+
+async fn update(context: &Context, name: &str, call: Call) -> Answer {
+    let version = skep_types::Version(call.query.required_number("version")?);
+    match call.query.text("rollback") {
+        "" => {}
+        "previous" => return Err(ApiError::not_built("option rollback=previous (docker service rollback)")),
+        other => return Err(ApiError::invalid(format!("unrecognized rollback option {other}"))),
+    }
+    let client = call.version;
+    let spec = service::parse(&body::read_text(&call.headers, call.body).await?)?;
+    let image = spec.task.container.image.clone();
+    let before = context.swarm.service(name)?.spec.task.container.image.clone();
+    context.swarm.update_service(name, version, spec).await?;
+    // As Docker: the image is looked up again only when it changes.
+    let warnings = if image == before { None } else { warnings(&image, client) };
+    ok(&models::ServiceUpdateResponse { warnings })
+}

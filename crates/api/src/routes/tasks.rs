@@ -1,0 +1,102 @@
+//! `/tasks`.
+
+use std::collections::BTreeSet;
+
+use skep_types::service::Service;
+use skep_types::{NodeId, ServiceId, Task, TaskState};
+
+use super::{not_built, unknown};
+use crate::context::{Call, Context};
+use crate::error::ApiError;
+use crate::filters::Filters;
+use crate::http::{Answer, ok};
+use crate::query::Query;
+use crate::translate;
+
+/// Paths below `/tasks`.
+pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
+    match (method, path) {
+        ("GET", []) => list(context, &call.query),
+        ("GET", [name]) => {
+            let task = context.swarm.task(name)?;
+            ok(&translate::task::to_model(&task, &context.swarm.networks()))
+        }
+        ("GET", [_, "logs"]) => not_built(method, "/tasks/{id}/logs"),
+        _ => Err(unknown()),
+    }
+}
+
+const FILTERS: [&str; 8] =
+    ["_up-to-date", "desired-state", "id", "label", "name", "node", "runtime", "service"];
+
+fn list(context: &Context, query: &Query) -> Answer {
+    let tasks = context.swarm.tasks()?;
+    let filters = Filters::parse(query, &FILTERS)?;
+    let wanted = Wanted {
+        up_to_date: filters.truth("_up-to-date")?,
+        states: filters.values("desired-state").map(state).collect::<Result<_, _>>()?,
+        services: named(&filters, "service", |name| Some(context.swarm.service(name).ok()?.id)),
+        nodes: named(&filters, "node", |name| Some(context.swarm.node(name).ok()?.id)),
+        all_services: context.swarm.services()?,
+        filters,
+    };
+    let networks = context.swarm.networks();
+    let views: Vec<_> = tasks
+        .iter()
+        .filter(|task| wanted.lets_through(task))
+        .map(|task| translate::task::to_model(task, &networks))
+        .collect();
+    ok(&views)
+}
+
+/// Objects that a filter names; `None` when it does not narrow. What does not exist has no tasks.
+fn named<T: Ord>(filters: &Filters, name: &str, find: impl Fn(&str) -> Option<T>) -> Option<BTreeSet<T>> {
+    filters.has(name).then(|| filters.values(name).filter_map(find).collect())
+}
+
+struct Wanted {
+    filters: Filters,
+    up_to_date: Option<bool>,
+    states: BTreeSet<TaskState>,
+    services: Option<BTreeSet<ServiceId>>,
+    nodes: Option<BTreeSet<NodeId>>,
+    all_services: Vec<Service>,
+}
+
+impl Wanted {
+    fn lets_through(&self, task: &Task) -> bool {
+        let is_current = |task: &Task| {
+            let service = self.all_services.iter().find(|service| service.id == task.service);
+            service.is_some_and(|service| service.spec_version == task.spec_version)
+        };
+        self.filters.any("id", |prefix| task.id.to_string().starts_with(prefix))
+            && self.filters.any("name", |prefix| task.container_name().starts_with(prefix))
+            && self.filters.any("runtime", |runtime| runtime == "container")
+            && self.filters.labels("label", |key| task.spec.container.labels.get(key).map(String::as_str))
+            && (self.states.is_empty() || self.states.contains(&task.desired))
+            && self.services.as_ref().is_none_or(|services| services.contains(&task.service))
+            && self.nodes.as_ref().is_none_or(|nodes| task.node.is_some_and(|node| nodes.contains(&node)))
+            && self.up_to_date.is_none_or(|wanted| wanted == is_current(task))
+    }
+}
+
+fn state(name: &str) -> Result<TaskState, ApiError> {
+    let states = [
+        TaskState::New,
+        TaskState::Pending,
+        TaskState::Assigned,
+        TaskState::Accepted,
+        TaskState::Preparing,
+        TaskState::Ready,
+        TaskState::Starting,
+        TaskState::Running,
+        TaskState::Complete,
+        TaskState::Shutdown,
+        TaskState::Failed,
+        TaskState::Rejected,
+        TaskState::Remove,
+        TaskState::Orphaned,
+    ];
+    let found = states.into_iter().find(|state| state.name().eq_ignore_ascii_case(name));
+    found.ok_or_else(|| ApiError::invalid(format!("invalid filter 'desired-state={name}'")))
+}
