@@ -4,10 +4,25 @@
 //! here. A reply leaves only after the log entry that it rests on is synced to disk.
 //! What is absent: `swarm` opens no listener yet, so no second node can join.
 
+mod addresses;
+mod announce;
+mod clock;
+mod codec;
+mod container;
 mod error;
+mod founding;
+mod interfaces;
+mod log_worker;
+mod lookup;
+mod manager;
+mod operations;
+mod record;
 mod request;
+mod requests;
 mod swarm;
+mod worker;
 
 pub use error::SwarmError;
 pub use request::{ClusterUpdate, InitRequest, LocalState, SwarmConfig, SwarmInfo};
+pub use requests::TlsInfo;
 pub use swarm::{EventSubscription, Swarm};

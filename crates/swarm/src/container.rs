@@ -1,0 +1,91 @@
+//! From a task to the container that runs it. Moby's daemon/cluster/executor/container/container.go.
+
+use std::collections::BTreeMap;
+
+use skep_types::Task;
+use skep_types::container::{
+    ClusterAttachment, ContainerConfig, ContainerResources, HostConfig, NetworkMode,
+};
+
+/// Marks a container as a task's.
+pub(crate) const LABEL_TASK: &str = "com.docker.swarm.task";
+/// The task's id.
+pub(crate) const LABEL_TASK_ID: &str = "com.docker.swarm.task.id";
+const LABEL_TASK_NAME: &str = "com.docker.swarm.task.name";
+const LABEL_NODE_ID: &str = "com.docker.swarm.node.id";
+const LABEL_SERVICE_ID: &str = "com.docker.swarm.service.id";
+const LABEL_SERVICE_NAME: &str = "com.docker.swarm.service.name";
+
+/// What the engine is to create for `task`. `attachments` are its networks, the first with the default
+/// route; without any the container is on the default bridge.
+pub(crate) fn config(task: &Task, attachments: Vec<ClusterAttachment>) -> ContainerConfig {
+    let spec = &task.spec.container;
+    let network =
+        if attachments.is_empty() { NetworkMode::Bridge } else { NetworkMode::Cluster(attachments) };
+    ContainerConfig {
+        image: familiar_image(&spec.image),
+        cmd: spec.args.clone().filter(|args| !args.is_empty()),
+        entrypoint: spec.command.clone().filter(|command| !command.is_empty()),
+        env: spec.env.clone(),
+        labels: labels(task),
+        working_dir: spec.dir.clone(),
+        user: spec.user.clone(),
+        hostname: spec.hostname.clone(),
+        tty: spec.tty,
+        open_stdin: spec.open_stdin,
+        stop_signal: spec.stop_signal.clone(),
+        stop_timeout: spec.stop_grace,
+        host: HostConfig {
+            mounts: spec.mounts.clone(),
+            network,
+            resources: ContainerResources {
+                memory: task.spec.limits.memory_bytes,
+                nano_cpus: task.spec.limits.nano_cpus,
+                pids: task.spec.limits.pids,
+                ..ContainerResources::default()
+            },
+            cap_add: spec.cap_add.clone(),
+            cap_drop: spec.cap_drop.clone(),
+            group_add: spec.groups.clone(),
+            extra_hosts: spec.hosts.iter().filter_map(|entry| extra_host(entry)).collect(),
+            init: spec.init.then_some(true),
+            read_only: spec.read_only,
+            ..HostConfig::default()
+        },
+        ..ContainerConfig::default()
+    }
+}
+
+/// The service's labels for its containers, overridden by the system's.
+fn labels(task: &Task) -> BTreeMap<String, String> {
+    let mut labels = task.spec.container.labels.clone();
+    let node = task.node.map(|node| node.to_string()).unwrap_or_default();
+    let system = [
+        (LABEL_TASK, String::new()),
+        (LABEL_TASK_ID, task.id.to_string()),
+        (LABEL_TASK_NAME, task.container_name()),
+        (LABEL_NODE_ID, node),
+        (LABEL_SERVICE_ID, task.service.to_string()),
+        (LABEL_SERVICE_NAME, task.service_name.clone()),
+    ];
+    labels.extend(system.map(|(key, value)| (key.to_owned(), value)));
+    labels
+}
+
+/// Services have hosts(5) lines, `address name...`; containers have `name:address`. As moby, of several
+/// names only the first is kept.
+fn extra_host(entry: &str) -> Option<String> {
+    let mut words = entry.split_whitespace();
+    let (address, name) = (words.next()?, words.next()?);
+    Some(format!("{name}:{address}"))
+}
+
+/// Adds `:latest` to a name that has neither tag nor digest, as `docker ps` shows tasks' images.
+fn familiar_image(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    let is_id = image.len() == 64 && image.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if last.contains([':', '@']) || is_id { image.to_owned() } else { format!("{image}:latest") }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Carrying out what the agent decides: each operation is one or two calls of the engine.
+
+use std::time::Duration;
+
+use skep_agent::{AgentEvent, Observed, Operation, Recovered};
+use skep_engine::options::{ContainerFilter, RemoveOptions, WaitCondition};
+use skep_engine::view::Status;
+use skep_engine::{Engine, Error, ErrorKind};
+use skep_types::container::ClusterAttachment;
+use skep_types::{ContainerId, NetworkId, Task, TaskId};
+use tracing::warn;
+
+use crate::container::{self, LABEL_TASK, LABEL_TASK_ID};
+
+/// Performs one operation and says how it ended.
+pub(crate) async fn perform(engine: &Engine, operation: Operation) -> AgentEvent {
+    match operation {
+        Operation::EnsureNetwork(network) => AgentEvent::NetworkEnsured {
+            network: network.id,
+            result: logged("bring up a network", engine.ensure_network(&network).await),
+        },
+        Operation::RemoveNetwork(network) => AgentEvent::NetworkRemoved {
+            network,
+            result: logged("take a network away", engine.remove_network(network).await),
+        },
+        Operation::ServeEndpoint(endpoint) => AgentEvent::EndpointApplied {
+            service: endpoint.service,
+            result: logged("serve an endpoint", engine.serve_endpoint(&endpoint).await),
+        },
+        Operation::RemoveEndpoint(service) => AgentEvent::EndpointApplied {
+            service,
+            result: logged("serve an endpoint no longer", engine.remove_endpoint(service).await),
+        },
+        Operation::Prepare { task, attachments } => AgentEvent::Prepared {
+            task: task.id,
+            result: prepare(engine, &task, attachments).await.map_err(text),
+        },
+        Operation::Start { task, container } => {
+            AgentEvent::Started { task, result: start(engine, container).await }
+        }
+        Operation::Watch { task, container } => {
+            AgentEvent::Exited { task, result: watch(engine, container).await.map_err(text) }
+        }
+        Operation::Stop { task, container, signal, grace } => {
+            let result = stop(engine, container, &signal, grace).await;
+            AgentEvent::Stopped { task, result: logged("stop a task", result) }
+        }
+        Operation::Remove { task, container } => AgentEvent::Removed {
+            task,
+            result: logged("remove a task's container", remove(engine, container).await),
+        },
+    }
+}
+
+fn text(error: Error) -> String {
+    error.message
+}
+
+/// Operations without a task's status to show their error in show it in the log; the agent tries again.
+fn logged<T>(tried: &'static str, result: Result<T, Error>) -> Result<T, String> {
+    result.map_err(|error| {
+        warn!(error = error.message, "could not {tried}; trying again");
+        error.message
+    })
+}
+
+/// Takes the ends that were wished for, however they came about, for success.
+fn already<T>(result: Result<T, Error>, default: T) -> Result<T, Error> {
+    match result {
+        Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotModified) => Ok(default),
+        result => result,
+    }
+}
+
+async fn prepare(
+    engine: &Engine,
+    task: &Task,
+    attachments: Vec<ClusterAttachment>,
+) -> Result<ContainerId, Error> {
+    let name = task.container_name();
+    match engine.create(Some(name.clone()), container::config(task, attachments)).await {
+        Ok(created) => Ok(created.id),
+        // As moby's controller: a container that exists under the task's name is the task's.
+        Err(error) if error.kind == ErrorKind::Conflict => {
+            let found = engine.inspect(&name).map_err(|_| error.clone())?;
+            let ours = found.config.labels.get(LABEL_TASK_ID) == Some(&task.id.to_string());
+            if ours { Ok(found.id) } else { Err(error) }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn start(engine: &Engine, container: ContainerId) -> Result<u32, String> {
+    let name = container.to_string();
+    already(engine.start(&name).await, ())
+        // As moby's controller.
+        .map_err(|error| format!("starting container failed: {}", error.message))?;
+    Ok(engine.inspect(&name).map_or(0, |view| view.state.pid))
+}
+
+async fn watch(engine: &Engine, container: ContainerId) -> Result<i32, Error> {
+    let ended = engine.wait(&container.to_string(), WaitCondition::NotRunning).await?.await;
+    Ok(ended.code)
+}
+
+async fn stop(
+    engine: &Engine,
+    container: ContainerId,
+    signal: &str,
+    grace: Option<Duration>,
+) -> Result<Option<i32>, Error> {
+    let name = container.to_string();
+    let signal = Some(signal).filter(|signal| !signal.is_empty());
+    // The engine counts whole seconds; a part of one counts as one.
+    let seconds = grace.map(|grace| grace.as_millis().div_ceil(1000));
+    let timeout = seconds.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX));
+    already(engine.stop(&name, signal, timeout).await, ())?;
+    Ok(engine.inspect(&name).ok().map(|view| view.state.exit_code))
+}
+
+/// Removes a task's container and its anonymous volumes, killing it if it runs.
+pub(crate) async fn remove(engine: &Engine, container: ContainerId) -> Result<(), Error> {
+    already(engine.remove(&container.to_string(), RemoveOptions { force: true, volumes: true }).await, ())
+}
+
+/// The containers of tasks on this machine, of whichever swarm.
+pub(crate) async fn task_containers(
+    engine: &Engine,
+) -> Result<Vec<(Option<TaskId>, ContainerId, Observed)>, Error> {
+    let filter = ContainerFilter {
+        all: true,
+        label: vec![(LABEL_TASK.to_owned(), None)],
+        ..ContainerFilter::default()
+    };
+    let found = engine.list(&filter).await?.into_iter().map(|summary| {
+        let task = summary.labels.get(LABEL_TASK_ID).and_then(|id| id.parse().ok());
+        let observed = match summary.state.status {
+            Status::Created => Observed::Created,
+            Status::Running => Observed::Running(summary.state.pid),
+            Status::Exited | Status::Removing | Status::Dead => Observed::Exited(summary.state.exit_code),
+        };
+        (task, summary.id, observed)
+    });
+    Ok(found.collect())
+}
+
+/// What a former agent left on this machine.
+pub(crate) async fn recover(engine: &Engine) -> Result<Recovered, Error> {
+    let containers = task_containers(engine).await?;
+    let containers = containers.into_iter().filter_map(|(task, id, observed)| Some((task?, id, observed)));
+    Ok(Recovered {
+        containers: containers.collect(),
+        networks: cluster_networks(engine),
+        endpoints: Vec::new(),
+    })
+}
+
+/// The cluster-wide networks that the engine knows.
+pub(crate) fn cluster_networks(engine: &Engine) -> Vec<NetworkId> {
+    let networks = engine.networks().into_iter().filter(|network| network.scope == "swarm");
+    networks.filter_map(|network| network.id.parse().ok()).collect()
+}

@@ -1,0 +1,212 @@
+//! The agent actor: select one event, step the agent's brain, perform what it decided.
+//!
+//! Operations run concurrently, each in a task of its own; the brain gives out at most one for a container at a
+//! time. Reports gather while the manager is busy and leave together.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use skep_agent::{Agent, AgentEvent, AgentOutput, Operation};
+use skep_cluster::Event;
+use skep_engine::Engine;
+use skep_types::assignment::{Assignment, StatusReport};
+use skep_types::{NodeId, TaskId, Time};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use crate::clock::Clock;
+use crate::manager::Input;
+use crate::operations;
+
+/// How long an ending agent waits for operations that are under way.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long a leaving node tries to remove its tasks' containers.
+const CLEAN_UP: Duration = Duration::from_secs(60);
+/// Wait between two looks at what is left.
+const CLEAN_UP_PAUSE: Duration = Duration::from_millis(50);
+
+/// How an agent is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Containers go on running.
+    Keep,
+    /// All containers of tasks are removed.
+    Clear,
+}
+
+/// Speaks to the agent actor.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    end: mpsc::Sender<(End, oneshot::Sender<()>)>,
+}
+
+impl Worker {
+    /// Starts the agent of `node`. It takes on what a former one left when the first assignment comes.
+    ///
+    /// # Errors
+    /// When the engine cannot say what is there.
+    pub(crate) async fn start(
+        engine: Engine,
+        node: NodeId,
+        assignments: mpsc::Receiver<Assignment>,
+        manager: mpsc::Sender<Input>,
+    ) -> Result<Worker, skep_engine::Error> {
+        let recovered = operations::recover(&engine).await?;
+        let (end, ending) = mpsc::channel(1);
+        let actor = Actor {
+            engine,
+            node,
+            agent: Agent::new(),
+            clock: Clock::default(),
+            manager,
+            operations: JoinSet::new(),
+            watches: JoinSet::new(),
+            reports: BTreeMap::new(),
+            wake_at: None,
+        };
+        tokio::spawn(actor.run(AgentEvent::Recovered(recovered), assignments, ending));
+        Ok(Worker { end })
+    }
+
+    /// Ends the agent; returns when it has ended.
+    pub(crate) async fn end(&self, how: End) {
+        let (ended, ending) = oneshot::channel();
+        if self.end.send((how, ended)).await.is_ok() {
+            // An actor that is gone has ended.
+            let _ = ending.await;
+        }
+    }
+}
+
+struct Actor {
+    engine: Engine,
+    node: NodeId,
+    agent: Agent,
+    clock: Clock,
+    manager: mpsc::Sender<Input>,
+    operations: JoinSet<AgentEvent>,
+    /// Apart from the others because they end when their containers do.
+    watches: JoinSet<AgentEvent>,
+    /// The latest report of each task that the manager has not been told yet.
+    reports: BTreeMap<TaskId, StatusReport>,
+    wake_at: Option<Time>,
+}
+
+impl Actor {
+    async fn run(
+        mut self,
+        first: AgentEvent,
+        mut assignments: mpsc::Receiver<Assignment>,
+        mut ending: mpsc::Receiver<(End, oneshot::Sender<()>)>,
+    ) {
+        self.step(first);
+        let manager = self.manager.clone();
+        loop {
+            let timer = wait_until(self.wake_at, self.clock.now());
+            tokio::select! {
+                Some(event) = self.operations.join_next(), if !self.operations.is_empty() => {
+                    self.step(event.expect("an operation neither panics nor is aborted"));
+                }
+                Some(event) = self.watches.join_next(), if !self.watches.is_empty() => {
+                    self.step(event.expect("a watch neither panics nor is aborted"));
+                }
+                Some(assignment) = assignments.recv() => self.step(AgentEvent::Assigned(assignment)),
+                Ok(room) = manager.reserve(), if !self.reports.is_empty() => {
+                    let reports = std::mem::take(&mut self.reports).into_values().collect();
+                    room.send(Input::Event(Event::Reports(self.node, reports)));
+                }
+                () = timer => {
+                    self.wake_at = None;
+                    self.step(AgentEvent::Tick);
+                }
+                Some((how, ended)) = ending.recv() => return self.end(how, ended).await,
+                else => return,
+            }
+        }
+    }
+
+    fn step(&mut self, event: AgentEvent) {
+        let AgentOutput { operations, reports, wake_at } = self.agent.step(event, self.clock.now());
+        self.wake_at = wake_at;
+        self.reports.extend(reports.into_iter().map(|report| (report.task, report)));
+        for operation in operations {
+            let set = if matches!(operation, Operation::Watch { .. }) {
+                &mut self.watches
+            } else {
+                &mut self.operations
+            };
+            let engine = self.engine.clone();
+            set.spawn(async move { operations::perform(&engine, operation).await });
+        }
+    }
+
+    async fn end(mut self, how: End, ended: oneshot::Sender<()>) {
+        self.watches.abort_all();
+        match how {
+            End::Keep => {
+                // What takes longer (a stop with a long time of grace) is found again by the next agent.
+                let drained = async { while self.operations.join_next().await.is_some() {} };
+                let _ = tokio::time::timeout(DRAIN, drained).await;
+                self.operations.detach_all();
+            }
+            End::Clear => clear(&self.engine, &mut self.operations).await,
+        }
+        // Whoever asked may be gone itself.
+        let _ = ended.send(());
+    }
+}
+
+/// Removes the containers of all tasks on this machine.
+pub(crate) async fn clear_machine(engine: &Engine) {
+    clear(engine, &mut JoinSet::new()).await;
+}
+
+/// Removes the containers of all tasks, also those that operations under way are just making.
+async fn clear(engine: &Engine, operations: &mut JoinSet<AgentEvent>) {
+    let deadline = tokio::time::Instant::now() + CLEAN_UP;
+    while tokio::time::Instant::now() < deadline {
+        let left = remove_all(engine).await;
+        // Operations fail or end soon once their containers are gone.
+        let drained = async { while operations.join_next().await.is_some() {} };
+        let drained = tokio::time::timeout(CLEAN_UP_PAUSE, drained).await.is_ok();
+        if left == 0 && drained {
+            return;
+        }
+        if drained {
+            tokio::time::sleep(CLEAN_UP_PAUSE).await;
+        }
+    }
+    warn!("some containers of tasks could not be removed");
+    operations.detach_all();
+}
+
+/// Tries to remove the containers of all tasks at once; says how many there were.
+async fn remove_all(engine: &Engine) -> usize {
+    let containers = match operations::task_containers(engine).await {
+        Ok(containers) => containers,
+        Err(error) => {
+            warn!(error = error.message, "could not list the containers of tasks");
+            return usize::MAX;
+        }
+    };
+    let count = containers.len();
+    let mut removals = JoinSet::new();
+    for (_, container, _) in containers {
+        let engine = engine.clone();
+        removals.spawn(async move { operations::remove(&engine, container).await });
+    }
+    while let Some(removed) = removals.join_next().await {
+        if let Ok(Err(error)) = removed {
+            warn!(error = error.message, "could not remove a task's container; trying again");
+        }
+    }
+    count
+}
+
+async fn wait_until(at: Option<Time>, now: Time) {
+    match at {
+        Some(at) => tokio::time::sleep(at.since(now)).await,
+        None => std::future::pending().await,
+    }
+}
