@@ -173,6 +173,9 @@ impl Objects {
             service.meta.updated_at = at;
         }
         touched.services.insert(id);
+        // A step in a task's proof sets its slot's next deadline.
+        let task = step.task().and_then(|task| self.tasks.get(&task));
+        touched.slots.extend(task.map(|task| (task.service, task.slot)));
     }
 
     fn create_task(&mut self, new: &NewTask, touched: &mut Touched) {

@@ -149,3 +149,16 @@ pub enum UpdateStep {
     /// It is over, or waits for the user.
     End(UpdateStatus),
 }
+
+impl UpdateStep {
+    /// The task that the step is about, if it is about one.
+    pub fn task(&self) -> Option<TaskId> {
+        match self {
+            UpdateStep::Ran { task }
+            | UpdateStep::Failed { task }
+            | UpdateStep::Release { task }
+            | UpdateStep::Forget { task } => Some(*task),
+            UpdateStep::Start { .. } | UpdateStep::End(_) => None,
+        }
+    }
+}

@@ -102,18 +102,28 @@ pub(crate) fn representative<'a>(
     staying().find(|task| is_wanted(task)).or_else(|| staying().next())
 }
 
+/// Whether a task comes onto a node or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    On,
+    Off,
+}
+
 impl Load {
-    fn change(&mut self, task: &Task, up: bool) {
+    fn change(&mut self, task: &Task, way: Way) {
         if !is_live(task) {
             return;
         }
-        let sign = if up { 1 } else { -1 };
+        let sign = match way {
+            Way::On => 1,
+            Way::Off => -1,
+        };
         self.nano_cpus += sign * task.spec.reservations.nano_cpus;
         self.memory_bytes += sign * task.spec.reservations.memory_bytes;
         if !is_wanted(task) {
             return;
         }
-        let step = |count: u64| if up { count + 1 } else { count - 1 };
+        let step = |count: u64| count.strict_add_signed(sign);
         self.tasks = step(self.tasks);
         let of_service = self.of_service.entry(task.service).or_default();
         *of_service = step(*of_service);
@@ -128,7 +138,7 @@ impl Index {
     pub fn add_task(&mut self, task: &Task) {
         if let Some(node) = task.node {
             self.tasks_of_node.entry(node).or_default().insert(task.id);
-            self.loads.entry(node).or_default().change(task, true);
+            self.load(node, task, Way::On);
         }
         if !is_live(task) {
             return;
@@ -159,10 +169,7 @@ impl Index {
                 tasks.remove(&task.id);
                 tasks.is_empty()
             });
-            remove_from(&mut self.loads, &node, |load| {
-                load.change(task, false);
-                *load == Load::default()
-            });
+            self.load(node, task, Way::Off);
         }
         for attachment in &task.attachments {
             let key = (attachment.network, attachment.address);
@@ -179,6 +186,15 @@ impl Index {
             tasks.remove(&task.id);
             tasks.is_empty()
         });
+    }
+
+    /// A node that carries nothing has no entry.
+    fn load(&mut self, node: NodeId, task: &Task, way: Way) {
+        let load = self.loads.entry(node).or_default();
+        load.change(task, way);
+        if *load == Load::default() {
+            self.loads.remove(&node);
+        }
     }
 
     /// A task serves while it runs and is meant to.

@@ -25,10 +25,16 @@ pub(crate) fn advance(plan: &mut Plan, service: &Service) -> Result<(), Full> {
             return if rollout.watched.is_empty() { complete(plan, service) } else { Ok(()) };
         }
         Some(rollout) => rollout.holding.len(),
-        None if slots.outdated.is_empty() => return Ok(()),
         None => {
+            // What this very batch scales away needs no update.
+            let staying =
+                slots.outdated.iter().filter(|(_, slot)| !plan.slots.contains(&(service.id, *slot)));
+            let slots = staying.count() as u64;
+            if slots == 0 {
+                return Ok(());
+            }
             plan.reserve(1)?;
-            push_step(plan, service, UpdateStep::Start { slots: slots.outdated.len() as u64 });
+            push_step(plan, service, UpdateStep::Start { slots });
             0
         }
     };

@@ -1,0 +1,116 @@
+//! One node: the real agent over modelled containers.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use skep_agent::{Agent, Observed, Recovered};
+use skep_types::assignment::Endpoint;
+use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, Task, TaskId, Time};
+
+/// A container as its kernel knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Container {
+    pub id: ContainerId,
+    /// The task that it was made for.
+    pub task: Task,
+    pub state: Life,
+    /// Whether someone waits for its end.
+    pub watched: bool,
+}
+
+/// The life of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    Created,
+    Running,
+    Ended { code: i32, at: Time, asked: bool },
+}
+
+impl Container {
+    pub fn is_running(&self) -> bool {
+        self.state == Life::Running
+    }
+
+    /// Its addresses on cluster-wide networks.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.task.attachments.iter().map(|attachment| attachment.address)
+    }
+}
+
+/// A node.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub id: NodeId,
+    pub agent: Agent,
+    /// Raised when the daemon dies: results of its operations find nobody then.
+    pub life: u64,
+    /// Whether the daemon runs.
+    pub up: bool,
+    /// The session with the manager, if one is open; numbers are never used again.
+    pub session: Option<u64>,
+    /// Messages in each direction arrive in order: not before these.
+    pub down_link: Time,
+    pub up_link: Time,
+    pub containers: BTreeMap<TaskId, Container>,
+    pub served: BTreeMap<ServiceId, Endpoint>,
+    pub networks: Vec<NetworkId>,
+    /// When the agent wants to be woken.
+    pub wake_at: Option<Time>,
+}
+
+impl Machine {
+    pub fn new(id: NodeId) -> Machine {
+        Machine {
+            id,
+            agent: Agent::new(),
+            life: 0,
+            up: true,
+            session: None,
+            down_link: Time(0),
+            up_link: Time(0),
+            containers: BTreeMap::new(),
+            served: BTreeMap::new(),
+            networks: Vec::new(),
+            wake_at: None,
+        }
+    }
+
+    /// The daemon dies; containers go on.
+    pub fn kill_daemon(&mut self) {
+        self.life += 1;
+        self.up = false;
+        self.session = None;
+        self.wake_at = None;
+        self.agent = Agent::new();
+        for container in self.containers.values_mut() {
+            container.watched = false;
+        }
+    }
+
+    /// The machine loses power: every container ends too.
+    pub fn lose_power(&mut self, now: Time) {
+        self.kill_daemon();
+        for container in self.containers.values_mut().filter(|container| container.is_running()) {
+            container.state = Life::Ended { code: 255, at: now, asked: true };
+        }
+        self.networks.clear();
+        self.served.clear();
+    }
+
+    /// What a new daemon finds.
+    pub fn found(&self) -> Recovered {
+        let containers = self.containers.values().map(|container| {
+            let observed = match container.state {
+                Life::Created => Observed::Created,
+                Life::Running => Observed::Running(1),
+                Life::Ended { code, .. } => Observed::Exited(code),
+            };
+            (container.task.id, container.id, observed)
+        });
+        Recovered {
+            containers: containers.collect(),
+            networks: self.networks.clone(),
+            endpoints: self.served.keys().copied().collect(),
+        }
+    }
+}

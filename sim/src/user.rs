@@ -1,0 +1,224 @@
+//! The user: asks for things, and remembers what was acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_cluster::{Answer, Objects, Refusal, RefusalKind, Request, RequestId};
+use skep_types::node::Availability;
+use skep_types::port::Protocol;
+use skep_types::resources::Resources;
+use skep_types::service::{
+    EndpointMode, FailureAction, PortSpec, PublishMode, RestartCondition, RestartPolicy, ServiceContainer,
+    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+};
+use skep_types::{NodeId, ServiceId};
+
+use crate::chance::Chance;
+
+const NAMES: [&str; 6] = ["web", "db", "cache", "worker", "mail", "cron"];
+
+/// What the user may rely on for a service.
+#[derive(Clone, Debug)]
+pub(crate) struct Promise {
+    /// The newest specification that was acknowledged.
+    pub spec: ServiceSpec,
+    /// Specifications whose fate is unknown.
+    pub perhaps: Vec<ServiceSpec>,
+    pub removal: Removal,
+}
+
+/// What is known of a service's removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Removal {
+    No,
+    Unknown,
+    Acknowledged,
+}
+
+/// The user's memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct User {
+    open: BTreeMap<RequestId, Request>,
+    next: u64,
+    pub promises: BTreeMap<ServiceId, Promise>,
+    /// Names of services that may or may not have been created.
+    pub perhaps_created: BTreeSet<String>,
+}
+
+impl User {
+    /// Registers a request as asked.
+    pub fn ask(&mut self, request: Request) -> (RequestId, Request) {
+        self.next += 1;
+        let id = RequestId(self.next);
+        self.open.insert(id, request.clone());
+        (id, request)
+    }
+
+    /// Takes in an answer. Gives a line for the story.
+    pub fn answered(&mut self, id: RequestId, result: &Result<Answer, Refusal>) -> String {
+        let Some(request) = self.open.remove(&id) else { return format!("request {} answered twice", id.0) };
+        match result {
+            Ok(answer) => {
+                self.granted(request, *answer);
+                format!("request {} granted: {answer:?}", id.0)
+            }
+            Err(refusal) => {
+                if refusal.kind == RefusalKind::Unavailable {
+                    self.fate_unknown(request);
+                }
+                format!("request {} refused: {refusal}", id.0)
+            }
+        }
+    }
+
+    /// The manager died: nobody will answer what is open.
+    pub fn unanswered(&mut self) {
+        for request in std::mem::take(&mut self.open).into_values() {
+            self.fate_unknown(request);
+        }
+    }
+
+    fn granted(&mut self, request: Request, answer: Answer) {
+        match (request, answer) {
+            (Request::CreateService(spec), Answer::Service(id)) => {
+                let promise = Promise { spec: *spec, perhaps: Vec::new(), removal: Removal::No };
+                self.promises.insert(id, promise);
+            }
+            (Request::UpdateService { id, spec, .. }, _) => {
+                if let Some(promise) = self.promises.get_mut(&id) {
+                    promise.spec = *spec;
+                    promise.perhaps.clear();
+                }
+            }
+            (Request::RemoveService(id), _) => {
+                if let Some(promise) = self.promises.get_mut(&id) {
+                    promise.removal = Removal::Acknowledged;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn fate_unknown(&mut self, request: Request) {
+        match request {
+            Request::CreateService(spec) => {
+                self.perhaps_created.insert(spec.name);
+            }
+            Request::UpdateService { id, spec, .. } => {
+                if let Some(promise) = self.promises.get_mut(&id) {
+                    promise.perhaps.push(*spec);
+                }
+            }
+            Request::RemoveService(id) => {
+                if let Some(promise) = self.promises.get_mut(&id)
+                    && promise.removal == Removal::No
+                {
+                    promise.removal = Removal::Unknown;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Something to ask for, from what the user sees.
+    pub fn think(&self, chance: &mut Chance, objects: &Objects) -> Option<Request> {
+        match chance.below(10) {
+            0..=2 => Some(Request::CreateService(Box::new(new_spec(chance)))),
+            3..=6 => change_service(chance, objects),
+            7 => Some(Request::RemoveService(some_service(chance, objects)?)),
+            8 => change_node(chance, objects),
+            _ => {
+                let cluster = objects.cluster()?;
+                let mut spec = cluster.spec.clone();
+                spec.task_history_limit = chance.below(6);
+                let version = cluster.meta.version;
+                let (spec, worker_token, manager_token) = (Box::new(spec), None, None);
+                Some(Request::UpdateCluster { version, spec, worker_token, manager_token })
+            }
+        }
+    }
+}
+
+fn some_service(chance: &mut Chance, objects: &Objects) -> Option<ServiceId> {
+    let ids: Vec<ServiceId> = objects.services().map(|service| service.id).collect();
+    chance.pick(&ids).copied()
+}
+
+fn change_service(chance: &mut Chance, objects: &Objects) -> Option<Request> {
+    let service = objects.service(some_service(chance, objects)?)?;
+    let mut spec = service.spec.clone();
+    let mut task = TaskSpec::clone(&spec.task);
+    match chance.below(5) {
+        0 => task.force_update += 1,
+        1 | 2 => task.container.image = format!("image:{}", chance.below(1000)),
+        3 => spec.mode = ServiceMode::Replicated { replicas: chance.below(8) },
+        _ => {
+            spec.mode = ServiceMode::Replicated { replicas: chance.below(8) };
+            spec.ports = some_ports(chance);
+        }
+    }
+    spec.task = Arc::new(task);
+    Some(Request::UpdateService { id: service.id, version: service.meta.version, spec: Box::new(spec) })
+}
+
+fn change_node(chance: &mut Chance, objects: &Objects) -> Option<Request> {
+    let ids: Vec<NodeId> = objects.nodes().map(|node| node.id).collect();
+    let node = objects.node(*chance.pick(&ids)?)?;
+    let mut spec = node.spec.clone();
+    let all = [Availability::Active, Availability::Active, Availability::Pause, Availability::Drain];
+    spec.availability = *chance.pick(&all)?;
+    Some(Request::UpdateNode { id: node.id, version: node.meta.version, spec: Box::new(spec) })
+}
+
+fn some_ports(chance: &mut Chance) -> Vec<PortSpec> {
+    let published = [0, 0, 8080, 8081];
+    (0..chance.below(3))
+        .map(|number| PortSpec {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            target_port: 80 + number as u16,
+            published_port: chance.pick(&published).copied().unwrap_or(0),
+            mode: PublishMode::Ingress,
+        })
+        .collect()
+}
+
+fn new_spec(chance: &mut Chance) -> ServiceSpec {
+    let conditions =
+        [RestartCondition::Any, RestartCondition::Any, RestartCondition::OnFailure, RestartCondition::None];
+    let actions = [FailureAction::Pause, FailureAction::Continue];
+    let restart = RestartPolicy {
+        condition: chance.pick(&conditions).copied().unwrap_or(RestartCondition::Any),
+        delay: Duration::from_secs(chance.below(7)),
+        max_attempts: if chance.happens(200) { 1 + chance.below(3) } else { 0 },
+        window: Duration::from_secs(chance.below(2) * 30),
+    };
+    let reserved = Resources { nano_cpus: chance.below(3) as i64 * 250_000_000, ..Resources::default() };
+    let container = ServiceContainer {
+        image: format!("image:{}", chance.below(1000)),
+        stop_grace: Some(chance.millis(0, 10_000)),
+        ..ServiceContainer::default()
+    };
+    ServiceSpec {
+        name: chance.pick(&NAMES).copied().unwrap_or("web").to_owned(),
+        labels: BTreeMap::new(),
+        task: Arc::new(TaskSpec {
+            container,
+            limits: Resources::default(),
+            reservations: reserved,
+            restart,
+            force_update: 0,
+        }),
+        mode: ServiceMode::Replicated { replicas: chance.below(8) },
+        update: UpdateConfig {
+            parallelism: chance.below(4),
+            delay: Duration::from_secs(chance.below(4)),
+            failure_action: chance.pick(&actions).copied().unwrap_or(FailureAction::Pause),
+            monitor: Duration::from_secs(chance.below(6)),
+            max_failure_permille: chance.below(3) as u32 * 300,
+        },
+        ports: some_ports(chance),
+        endpoint_mode: EndpointMode::Vip,
+    }
+}

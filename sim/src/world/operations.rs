@@ -1,0 +1,178 @@
+//! What the agents ask of their machines.
+
+use skep_agent::{AgentEvent, AgentOutput, Operation};
+use skep_types::{ContainerId, TaskId};
+
+use super::{Flaw, Happening, Verdict, World};
+use crate::checks;
+use crate::machine::{Container, Life};
+
+impl World {
+    /// Tells an agent something and sets in motion what it decides.
+    pub(super) fn agent(&mut self, node: usize, event: AgentEvent) -> Verdict {
+        let now = self.now;
+        let machine = self.machine(node);
+        if !machine.up {
+            return Ok(());
+        }
+        let AgentOutput { operations, reports, wake_at } = machine.agent.step(event, now);
+        machine.wake_at = wake_at;
+        let (life, session) = (machine.life, machine.session);
+        if let Some(at) = wake_at {
+            self.at(at, Happening::AgentTick { node, life, at });
+        }
+        for operation in operations {
+            self.begin(node, life, operation)?;
+        }
+        let Some(session) = session.filter(|_| !reports.is_empty()) else { return Ok(()) };
+        if self.options.flaw == Flaw::ReportsVanish && self.chance.happens(50) {
+            return Ok(());
+        }
+        let late = if self.unsafe_phase && self.chance.happens(50) { 500 } else { 10 };
+        let arrival = (now + self.chance.millis(0, late)).max(self.machine(node).up_link);
+        self.machine(node).up_link = arrival;
+        self.at(arrival, Happening::Reports { node, session, reports });
+        Ok(())
+    }
+
+    fn begin(&mut self, node: usize, life: u64, operation: Operation) -> Verdict {
+        let slow = self.unsafe_phase && self.chance.happens(60);
+        let longest = match &operation {
+            Operation::Prepare { .. } if slow => 20_000,
+            Operation::Prepare { .. } => 200,
+            Operation::Start { .. } if slow => 5000,
+            Operation::Stop { task, grace, .. } => {
+                checks::draining(self, node, *task)?;
+                grace.map_or(10_000, |grace| grace.as_millis() as u64)
+            }
+            Operation::Watch { .. } => 0,
+            _ => 20,
+        };
+        self.after(0, longest, Happening::Done { node, life, operation });
+        Ok(())
+    }
+
+    /// An operation ends. One whose daemon died meanwhile has had no effect.
+    pub(super) fn done(&mut self, node: usize, life: u64, operation: Operation) -> Verdict {
+        if self.machine(node).life != life {
+            return Ok(());
+        }
+        match operation {
+            Operation::EnsureNetwork(network) => {
+                let id = network.id;
+                if !self.machine(node).networks.contains(&id) {
+                    self.machine(node).networks.push(id);
+                }
+                self.agent(node, AgentEvent::NetworkEnsured { network: id, result: Ok(()) })
+            }
+            Operation::RemoveNetwork(id) => {
+                self.machine(node).networks.retain(|network| *network != id);
+                self.agent(node, AgentEvent::NetworkRemoved { network: id, result: Ok(()) })
+            }
+            Operation::ServeEndpoint(endpoint) => {
+                let service = endpoint.service;
+                self.machine(node).served.insert(service, endpoint);
+                self.agent(node, AgentEvent::EndpointApplied { service, result: Ok(()) })
+            }
+            Operation::RemoveEndpoint(service) => {
+                self.machine(node).served.remove(&service);
+                self.agent(node, AgentEvent::EndpointApplied { service, result: Ok(()) })
+            }
+            Operation::Prepare { task, .. } => {
+                let id = task.id;
+                let result = if self.unsafe_phase && self.chance.happens(60) {
+                    Err("No such image: image:missing".to_owned())
+                } else {
+                    let fresh = self.manager.ids.container();
+                    let made = Container { id: fresh, task: *task, state: Life::Created, watched: false };
+                    Ok(self.machine(node).containers.entry(id).or_insert(made).id)
+                };
+                self.agent(node, AgentEvent::Prepared { task: id, result })
+            }
+            Operation::Start { task, container } => self.start(node, task, container),
+            Operation::Watch { task, .. } => self.watch(node, task),
+            Operation::Stop { task, .. } => self.stop(node, task),
+            Operation::Remove { task, .. } => {
+                self.machine(node).containers.remove(&task);
+                self.agent(node, AgentEvent::Removed { task, result: Ok(()) })
+            }
+        }
+    }
+
+    fn start(&mut self, node: usize, task: TaskId, container: ContainerId) -> Verdict {
+        if self.unsafe_phase && self.chance.happens(40) {
+            let result = Err("OCI runtime create failed: exec: not found".to_owned());
+            return self.agent(node, AgentEvent::Started { task, result });
+        }
+        let found = self.machine(node).containers.get_mut(&task);
+        if let Some(made) = found.filter(|made| made.state == Life::Created) {
+            made.state = Life::Running;
+            self.starts += 1;
+            self.tell(|| format!("node {node} starts the container of {task}"));
+            checks::starting(self, node, task)?;
+            if self.unsafe_phase && self.chance.happens(150) {
+                let code = i32::try_from(self.chance.below(3)).unwrap_or(0);
+                self.after(10, 30_000, Happening::Exit { node, task, container, code });
+            }
+        }
+        self.agent(node, AgentEvent::Started { task, result: Ok(1) })
+    }
+
+    fn watch(&mut self, node: usize, task: TaskId) -> Verdict {
+        let ended = match self.machine(node).containers.get_mut(&task) {
+            None => Some(Err("No such container".to_owned())),
+            Some(container) => {
+                container.watched = true;
+                match container.state {
+                    Life::Ended { code, .. } => Some(Ok(code)),
+                    Life::Created | Life::Running => None,
+                }
+            }
+        };
+        match ended {
+            Some(result) => self.agent(node, AgentEvent::Exited { task, result }),
+            None => Ok(()),
+        }
+    }
+
+    fn stop(&mut self, node: usize, task: TaskId) -> Verdict {
+        if self.options.flaw == Flaw::StopsLie && self.chance.happens(200) {
+            return self.agent(node, AgentEvent::Stopped { task, result: Ok(Some(143)) });
+        }
+        let now = self.now;
+        let mut watched = false;
+        if let Some(container) = self.machine(node).containers.get_mut(&task)
+            && container.is_running()
+        {
+            container.state = Life::Ended { code: 143, at: now, asked: true };
+            watched = container.watched;
+        }
+        self.tell(|| format!("node {node} stopped the container of {task}"));
+        let exited = AgentEvent::Exited { task, result: Ok(143) };
+        let stopped = AgentEvent::Stopped { task, result: Ok(Some(143)) };
+        // Whoever waits for the end and whoever stops learn of it in any order.
+        let (first, second) = if self.chance.happens(500) { (exited, stopped) } else { (stopped, exited) };
+        for event in [first, second] {
+            if watched || matches!(event, AgentEvent::Stopped { .. }) {
+                self.agent(node, event)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A container ends by itself.
+    pub(super) fn exit(&mut self, node: usize, task: TaskId, id: ContainerId, code: i32) -> Verdict {
+        let (now, unsafe_phase) = (self.now, self.unsafe_phase);
+        let Some(container) = self.machine(node).containers.get_mut(&task) else { return Ok(()) };
+        if container.id != id || !container.is_running() || !unsafe_phase {
+            return Ok(());
+        }
+        container.state = Life::Ended { code, at: now, asked: false };
+        let watched = container.watched;
+        self.tell(|| format!("the container of {task} on node {node} exits with {code}"));
+        if watched {
+            return self.agent(node, AgentEvent::Exited { task, result: Ok(code) });
+        }
+        Ok(())
+    }
+}
