@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use crate::error::KernelError;
 use crate::model::{Bridge, Endpoint};
@@ -179,14 +179,20 @@ impl Kernel {
     /// at a time.
     fn remove_sandbox(&mut self, sandbox: &str) -> io::Result<()> {
         let path = self.sandbox_path(sandbox);
-        if let Some(namespace) = namespace::open(&path)? {
-            for link in self.worker.inside(namespace, route::links)? {
-                if link.kind == "veth" {
-                    self.disconnect(&self.names.host_end(sandbox, &link.name))?;
-                }
-            }
-        }
-        namespace::forget(&path)
+        let disconnected = namespace::open(&path).and_then(|found| match found {
+            Some(namespace) => self.disconnect_all(sandbox, namespace),
+            None => Ok(()),
+        });
+        namespace::forget(&path).and(disconnected)
+    }
+
+    fn disconnect_all(&mut self, sandbox: &str, namespace: OwnedFd) -> io::Result<()> {
+        let inside = self.worker.inside(namespace, route::links)?;
+        inside
+            .iter()
+            .filter(|link| link.kind == "veth")
+            .map(|link| self.disconnect(&self.names.host_end(sandbox, &link.name)))
+            .fold(Ok(()), Result::and)
     }
 
     fn disconnect(&mut self, host_end: &str) -> io::Result<()> {
@@ -241,7 +247,7 @@ impl Kernel {
         self.worker.inside(namespace, move |socket| configure_inside(socket, &endpoint))
     }
 
-    fn open_sandbox(&self, sandbox: &str) -> io::Result<std::os::fd::OwnedFd> {
+    fn open_sandbox(&self, sandbox: &str) -> io::Result<OwnedFd> {
         namespace::open(&self.sandbox_path(sandbox))?
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no sandbox {sandbox}")))
     }
@@ -284,6 +290,13 @@ impl Kernel {
         }
     }
 
+    fn observe_sandbox(&self, path: &Path) -> io::Result<FoundSandbox> {
+        Ok(match namespace::open(path)? {
+            None => FoundSandbox::Empty,
+            Some(namespace) => FoundSandbox::Namespace(self.worker.inside(namespace, observe_inside)?),
+        })
+    }
+
     fn observe_sandboxes(&self) -> Result<BTreeMap<String, FoundSandbox>, KernelError> {
         let listing = || format!("list {}", self.netns_dir.display());
         let mut sandboxes = BTreeMap::new();
@@ -291,13 +304,9 @@ impl Kernel {
             let entry = entry.attempt(listing)?;
             // A name that is no text is none of ours.
             let Ok(name) = entry.file_name().into_string() else { continue };
-            let looking = || format!("look into sandbox {name}");
-            let sandbox = match namespace::open(&entry.path()).attempt(looking)? {
-                None => FoundSandbox::Empty,
-                Some(namespace) => {
-                    FoundSandbox::Namespace(self.worker.inside(namespace, observe_inside).attempt(looking)?)
-                }
-            };
+            let sandbox = self.observe_sandbox(&entry.path()).unwrap_or_else(|error| {
+                FoundSandbox::Unseen(format!("cannot look into sandbox {name}: {error}"))
+            });
             sandboxes.insert(name, sandbox);
         }
         Ok(sandboxes)

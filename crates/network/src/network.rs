@@ -11,7 +11,7 @@ use crate::kernel::Kernel;
 use crate::model::{Bridge, Config, Desired, Endpoint, Publication, PublicationKey, Report};
 use crate::names;
 use crate::namespace;
-use crate::plan::{self, Front, Operation, RuleChange, Services};
+use crate::plan::{self, FoundSandbox, Front, Operation, RuleChange, Services};
 use crate::ports::{self, Ports};
 
 /// The network of one daemon, in the network namespace of the thread that opened it.
@@ -196,6 +196,10 @@ impl Network {
 
     fn reconcile_links(&mut self, desired: &Desired, report: &mut Report) -> Result<(), KernelError> {
         let actual = self.kernel.observe()?;
+        report.failed.extend(actual.sandboxes.values().filter_map(|sandbox| match sandbox {
+            FoundSandbox::Unseen(why) => Some(why.clone()),
+            FoundSandbox::Empty | FoundSandbox::Namespace(_) => None,
+        }));
         for operation in plan::plan(self.kernel.names(), desired, &actual) {
             match self.kernel.apply(&operation) {
                 Err(error) => report.failed.push(format!("{error}: {}", error.source)),

@@ -146,6 +146,8 @@ pub(crate) struct FoundInterface {
 pub(crate) enum FoundSandbox {
     /// No namespace is bound to it.
     Empty,
+    /// It could not be looked into, for this reason. It may well be in use, so it is left alone.
+    Unseen(String),
     /// Its interfaces by name.
     Namespace(BTreeMap<String, FoundInterface>),
 }
@@ -228,6 +230,7 @@ fn plan_sandbox(
     let nothing = BTreeMap::new();
     let interfaces = match actual.sandboxes.get(sandbox) {
         Some(FoundSandbox::Namespace(interfaces)) => interfaces,
+        Some(FoundSandbox::Unseen(_)) => return,
         Some(FoundSandbox::Empty) | None => {
             operations.push(Operation::CreateSandbox { sandbox: sandbox.clone() });
             &nothing

@@ -17,6 +17,9 @@ const DEFAULT_SEND_LIMIT: usize = 200 * 1024;
 
 const KIND_ERROR: u16 = 2;
 const KIND_DONE: u16 = 3;
+const FLAG_DUMP_INTERRUPTED: u16 = 0x10;
+/// How often a dump is tried that changes interrupt.
+const DUMP_ATTEMPTS: u32 = 20;
 
 /// One message that the kernel sent: its kind, and its payload behind the netlink header.
 pub(crate) type Answer = (u16, Vec<u8>);
@@ -83,19 +86,31 @@ impl Socket {
 
     /// Sends one request and gathers its answers: those of a dump, or the one object that was asked for.
     pub(crate) fn query(&mut self, mut messages: Messages) -> io::Result<Vec<Answer>> {
-        let first = self.send(&mut messages)?;
+        for _ in 0..DUMP_ATTEMPTS {
+            if let Some(answers) = self.try_query(&mut messages)? {
+                return Ok(answers);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::Interrupted, "what is listed keeps changing meanwhile"))
+    }
+
+    /// `None` when something changed during the dump, so that the answers may lack an object that was there throughout.
+    fn try_query(&mut self, messages: &mut Messages) -> io::Result<Option<Vec<Answer>>> {
+        let first = self.send(messages)?;
         let mut answers = Vec::new();
+        let mut interrupted = false;
         loop {
             let len = self.receive()?;
             for answer in split(&self.buffer[..len]) {
                 if answer.sequence != first {
                     continue;
                 }
+                interrupted |= answer.flags & FLAG_DUMP_INTERRUPTED != 0;
                 match answer.kind {
-                    KIND_DONE => return Ok(answers),
+                    KIND_DONE => return Ok((!interrupted).then_some(answers)),
                     KIND_ERROR => match error_of(answer.payload) {
-                        Some(source) => return Err(source),
-                        None => return Ok(answers),
+                        Some(error) => return Err(error),
+                        None => return Ok(Some(answers)),
                     },
                     kind => answers.push((kind, answer.payload.to_vec())),
                 }
@@ -130,6 +145,7 @@ impl Socket {
 
 struct Received<'a> {
     kind: u16,
+    flags: u16,
     sequence: u32,
     payload: &'a [u8],
 }
@@ -141,6 +157,7 @@ fn split(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
         let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
         let received = Received {
             kind: u16::from_ne_bytes([header[4], header[5]]),
+            flags: u16::from_ne_bytes([header[6], header[7]]),
             sequence: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
             payload: bytes.get(MESSAGE_HEADER_LEN..len)?,
         };

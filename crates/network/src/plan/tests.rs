@@ -257,6 +257,17 @@ fn a_file_without_a_namespace_becomes_a_sandbox() {
     );
 }
 
+#[test]
+fn a_sandbox_that_cannot_be_looked_into_is_left_alone() {
+    check(
+        |_, actual| {
+            actual.links.remove(&host_end());
+            actual.sandboxes.insert("web".to_owned(), FoundSandbox::Unseen("it is busy".to_owned()));
+        },
+        expect![""],
+    );
+}
+
 fn front(port: u16) -> Front {
     Front { protocol: Protocol::Tcp, port, address: None }
 }
