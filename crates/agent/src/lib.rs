@@ -16,3 +16,6 @@ mod work;
 
 pub use agent::{Agent, AgentOutput};
 pub use event::{AgentEvent, Observed, Operation, Recovered};
+
+#[cfg(test)]
+mod tests;

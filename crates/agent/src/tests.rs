@@ -1,0 +1,842 @@
+//! What the agent decides, event by event.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use expect_test::{Expect, expect};
+use skep_types::assignment::{Assignment, Duty, DutyId, Endpoint};
+use skep_types::network::Network;
+use skep_types::resources::Resources;
+use skep_types::service::{RestartPolicy, ServiceContainer, TaskSpec};
+use skep_types::task::Attachment;
+use skep_types::{
+    ContainerId, Meta, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time, Version,
+};
+
+use crate::{Agent, AgentEvent, AgentOutput, Observed, Operation, Recovered};
+
+mod random;
+
+const INGRESS: NetworkId = NetworkId(90);
+const WEB: ServiceId = ServiceId(50);
+
+fn container(task: u128) -> ContainerId {
+    ContainerId([task as u8; 32])
+}
+
+/// Task number `id` of the service web, without networks, as a manager would assign it.
+fn task(id: u128, desired: TaskState) -> Task {
+    Task {
+        id: TaskId(id),
+        meta: Meta::default(),
+        service: WEB,
+        slot: id as u64,
+        node: Some(NodeId(1)),
+        spec: Arc::new(TaskSpec {
+            container: ServiceContainer {
+                image: "web".to_owned(),
+                stop_signal: "SIGINT".to_owned(),
+                stop_grace: Some(Duration::from_secs(3)),
+                ..Default::default()
+            },
+            limits: Resources::default(),
+            reservations: Resources::default(),
+            restart: RestartPolicy::default(),
+            force_update: 0,
+        }),
+        spec_version: Version(1),
+        service_name: "web".to_owned(),
+        desired,
+        status: TaskStatus {
+            state: TaskState::Assigned,
+            since: Time(0),
+            message: "scheduler assigned task to node".to_owned(),
+            error: String::new(),
+            container: None,
+        },
+        attachments: Vec::new(),
+        not_before: None,
+    }
+}
+
+fn in_state(state: TaskState, mut task: Task) -> Duty {
+    task.status.state = state;
+    Duty::Task(Box::new(task))
+}
+
+fn duty(id: u128, desired: TaskState) -> Duty {
+    Duty::Task(Box::new(task(id, desired)))
+}
+
+fn attached(id: u128, desired: TaskState) -> Duty {
+    let address = [10, 0, 0, id as u8].into();
+    Duty::Task(Box::new(Task {
+        attachments: vec![Attachment { network: INGRESS, address }],
+        ..task(id, desired)
+    }))
+}
+
+fn ingress() -> Duty {
+    Duty::Network(Network {
+        id: INGRESS,
+        meta: Meta::default(),
+        name: "ingress".to_owned(),
+        labels: BTreeMap::new(),
+        subnet: "10.0.0.0/24".parse().expect("a subnet"),
+        vni: 4096,
+        ingress: true,
+    })
+}
+
+fn endpoint(backends: &[u8]) -> Duty {
+    let backends = backends.iter().map(|last| [10, 0, 0, *last].into()).collect();
+    Duty::Endpoint(Endpoint { service: WEB, name: "web".to_owned(), ports: Vec::new(), backends })
+}
+
+fn complete(duties: impl IntoIterator<Item = Duty>) -> AgentEvent {
+    AgentEvent::Assigned(Assignment::Complete(duties.into_iter().collect()))
+}
+
+fn update(duties: impl IntoIterator<Item = Duty>) -> AgentEvent {
+    let update = duties.into_iter().collect();
+    AgentEvent::Assigned(Assignment::Incremental { update, remove: Vec::new() })
+}
+
+fn remove(duties: impl IntoIterator<Item = DutyId>) -> AgentEvent {
+    let remove = duties.into_iter().collect();
+    AgentEvent::Assigned(Assignment::Incremental { update: Vec::new(), remove })
+}
+
+fn prepared(id: u128) -> AgentEvent {
+    AgentEvent::Prepared { task: TaskId(id), result: Ok(container(id)) }
+}
+
+fn started(id: u128) -> AgentEvent {
+    AgentEvent::Started { task: TaskId(id), result: Ok(100 + id as u32) }
+}
+
+fn exited(id: u128, code: i32) -> AgentEvent {
+    AgentEvent::Exited { task: TaskId(id), result: Ok(code) }
+}
+
+fn stopped(id: u128, code: i32) -> AgentEvent {
+    AgentEvent::Stopped { task: TaskId(id), result: Ok(Some(code)) }
+}
+
+fn removed(id: u128) -> AgentEvent {
+    AgentEvent::Removed { task: TaskId(id), result: Ok(()) }
+}
+
+fn found(containers: &[(u128, Observed)]) -> AgentEvent {
+    let containers =
+        containers.iter().map(|(id, observed)| (TaskId(*id), container(*id), *observed)).collect();
+    AgentEvent::Recovered(Recovered { containers, networks: Vec::new(), endpoints: Vec::new() })
+}
+
+fn number(id: impl ToString) -> String {
+    id.to_string().trim_start_matches('0').to_owned()
+}
+
+fn operation_text(operation: &Operation) -> String {
+    match operation {
+        Operation::EnsureNetwork(network) => format!("ensure network {}", network.name),
+        Operation::RemoveNetwork(_) => "remove network".to_owned(),
+        Operation::ServeEndpoint(endpoint) => format!("serve {} {:?}", endpoint.name, endpoint.backends),
+        Operation::RemoveEndpoint(_) => "remove endpoint".to_owned(),
+        Operation::Prepare { task, attachments } => {
+            let addresses: Vec<_> = attachments.iter().map(|attachment| attachment.address).collect();
+            format!("prepare {} at {addresses:?}", number(task.id))
+        }
+        Operation::Start { task, .. } => format!("start {}", number(task)),
+        Operation::Watch { task, .. } => format!("watch {}", number(task)),
+        Operation::Stop { task, signal, grace, .. } => format!("stop {} {signal:?} {grace:?}", number(task)),
+        Operation::Remove { task, .. } => format!("remove {}", number(task)),
+    }
+}
+
+fn output_text(output: &AgentOutput) -> String {
+    let mut text = String::new();
+    for operation in &output.operations {
+        let _ = writeln!(text, "  {}", operation_text(operation));
+    }
+    for report in &output.reports {
+        let TaskStatus { state, since, message, error, container } = &report.status;
+        let _ = write!(text, "  report {} {state} at {} {message:?}", number(report.task), since.as_secs());
+        if !error.is_empty() {
+            let _ = write!(text, " error {error:?}");
+        }
+        if let Some(container) = container {
+            let _ = write!(text, " pid {} exit {:?}", container.pid, container.exit_code);
+        }
+        text.push('\n');
+    }
+    if let Some(at) = output.wake_at {
+        let _ = writeln!(text, "  wake at {}", at.as_secs());
+    }
+    text
+}
+
+/// Feeds events one second apart and compares everything that follows.
+fn check(events: impl IntoIterator<Item = AgentEvent>, expected: Expect) {
+    let (mut agent, mut text) = (Agent::new(), String::new());
+    for (second, event) in (1..).zip(events) {
+        let output = agent.step(event, Time(second * 1_000_000_000));
+        let _ = write!(text, "{second}\n{}", output_text(&output));
+    }
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn a_task_climbs_the_ladder() {
+    check(
+        [complete([duty(1, TaskState::Running)]), prepared(1), started(1), exited(1, 0)],
+        expect![[r#"
+        1
+          prepare 1 at []
+          report 1 preparing at 1 "preparing"
+        2
+          start 1
+          report 1 starting at 2 "starting" pid 0 exit None
+        3
+          watch 1
+          report 1 running at 3 "started" pid 101 exit None
+        4
+          report 1 complete at 4 "finished" pid 0 exit Some(0)
+    "#]],
+    );
+}
+
+#[test]
+fn a_task_that_is_to_be_ready_waits_for_the_word() {
+    check(
+        [complete([duty(1, TaskState::Ready)]), prepared(1), update([duty(1, TaskState::Running)])],
+        expect![[r#"
+            1
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+              report 1 ready at 2 "prepared" pid 0 exit None
+            3
+              start 1
+              report 1 starting at 3 "starting" pid 0 exit None
+        "#]],
+    );
+}
+
+#[test]
+fn failures_are_told_in_swarmkit_s_words() {
+    let refused = |text: &str| Err(text.to_owned());
+    check(
+        [
+            complete([1, 2, 3, 4].map(|id| duty(id, TaskState::Running))),
+            AgentEvent::Prepared { task: TaskId(1), result: Err("No such image: web:latest".to_owned()) },
+            prepared(2),
+            AgentEvent::Started { task: TaskId(2), result: refused("starting container failed: no") },
+            prepared(3),
+            started(3),
+            exited(3, 137),
+            prepared(4),
+            started(4),
+            AgentEvent::Exited { task: TaskId(4), result: Err("No such container: web.4".to_owned()) },
+        ],
+        expect![[r#"
+            1
+              prepare 1 at []
+              prepare 2 at []
+              prepare 3 at []
+              prepare 4 at []
+              report 1 preparing at 1 "preparing"
+              report 2 preparing at 1 "preparing"
+              report 3 preparing at 1 "preparing"
+              report 4 preparing at 1 "preparing"
+            2
+              report 1 rejected at 2 "preparing" error "No such image: web:latest"
+            3
+              start 2
+              report 2 starting at 3 "starting" pid 0 exit None
+            4
+              report 2 failed at 4 "starting" error "starting container failed: no" pid 0 exit None
+            5
+              start 3
+              report 3 starting at 5 "starting" pid 0 exit None
+            6
+              watch 3
+              report 3 running at 6 "started" pid 103 exit None
+            7
+              report 3 failed at 7 "started" error "task: non-zero exit (137)" pid 0 exit Some(137)
+            8
+              start 4
+              report 4 starting at 8 "starting" pid 0 exit None
+            9
+              watch 4
+              report 4 running at 9 "started" pid 104 exit None
+            10
+              report 4 failed at 10 "started" error "No such container: web.4" pid 0 exit None
+        "#]],
+    );
+}
+
+#[test]
+fn networks_come_before_containers() {
+    let ensured = |result| AgentEvent::NetworkEnsured { network: INGRESS, result };
+    check(
+        [
+            complete([attached(1, TaskState::Running), ingress()]),
+            ensured(Ok(())),
+            update([attached(2, TaskState::Running)]),
+        ],
+        expect![[r#"
+            1
+              ensure network ingress
+              report 1 preparing at 1 "preparing"
+            2
+              prepare 1 at [10.0.0.1]
+            3
+              prepare 2 at [10.0.0.2]
+              report 2 preparing at 3 "preparing"
+        "#]],
+    );
+    check(
+        [
+            complete([attached(1, TaskState::Running), ingress()]),
+            ensured(Err("no bridge for you".to_owned())),
+            AgentEvent::Tick,
+            ensured(Err("again".to_owned())),
+            update([attached(2, TaskState::Running)]),
+        ],
+        expect![[r#"
+            1
+              ensure network ingress
+              report 1 preparing at 1 "preparing"
+            2
+              report 1 rejected at 2 "preparing" error "no bridge for you"
+              wake at 3
+            3
+              ensure network ingress
+            4
+              wake at 5
+            5
+              ensure network ingress
+              report 2 preparing at 5 "preparing"
+        "#]],
+    );
+    check(
+        [complete([attached(1, TaskState::Running)])],
+        expect![[r#"
+        1
+          report 1 rejected at 1 "preparing" error "network 000000000000000000000002i not found"
+    "#]],
+    );
+}
+
+#[test]
+fn a_network_goes_after_the_last_container_on_it() {
+    check(
+        [
+            complete([ingress(), attached(1, TaskState::Running)]),
+            AgentEvent::NetworkEnsured { network: INGRESS, result: Ok(()) },
+            prepared(1),
+            started(1),
+            remove([DutyId::Network(INGRESS), DutyId::Task(TaskId(1))]),
+            stopped(1, 0),
+            removed(1),
+            AgentEvent::NetworkRemoved { network: INGRESS, result: Ok(()) },
+        ],
+        expect![[r#"
+            1
+              ensure network ingress
+              report 1 preparing at 1 "preparing"
+            2
+              prepare 1 at [10.0.0.1]
+            3
+              start 1
+              report 1 starting at 3 "starting" pid 0 exit None
+            4
+              watch 1
+              report 1 running at 4 "started" pid 101 exit None
+            5
+              stop 1 "SIGINT" Some(3s)
+            6
+              remove 1
+            7
+              remove network
+            8
+        "#]],
+    );
+}
+
+#[test]
+fn a_stopped_task_keeps_its_container_until_the_duty_goes() {
+    check(
+        [
+            complete([duty(1, TaskState::Running)]),
+            prepared(1),
+            started(1),
+            update([duty(1, TaskState::Shutdown)]),
+            exited(1, 130),
+            stopped(1, 130),
+            remove([DutyId::Task(TaskId(1))]),
+            removed(1),
+        ],
+        expect![[r#"
+            1
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+              start 1
+              report 1 starting at 2 "starting" pid 0 exit None
+            3
+              watch 1
+              report 1 running at 3 "started" pid 101 exit None
+            4
+              stop 1 "SIGINT" Some(3s)
+            5
+            6
+              report 1 shutdown at 6 "shutdown" pid 0 exit Some(130)
+            7
+              remove 1
+            8
+        "#]],
+    );
+}
+
+#[test]
+fn a_task_to_be_removed_loses_its_container_at_once() {
+    check(
+        [
+            complete([duty(1, TaskState::Running)]),
+            prepared(1),
+            started(1),
+            update([duty(1, TaskState::Remove)]),
+            stopped(1, 0),
+            removed(1),
+            remove([DutyId::Task(TaskId(1))]),
+        ],
+        expect![[r#"
+            1
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+              start 1
+              report 1 starting at 2 "starting" pid 0 exit None
+            3
+              watch 1
+              report 1 running at 3 "started" pid 101 exit None
+            4
+              stop 1 "SIGINT" Some(3s)
+            5
+              remove 1
+              report 1 shutdown at 5 "shutdown" pid 0 exit Some(0)
+            6
+            7
+        "#]],
+    );
+}
+
+#[test]
+fn a_task_can_be_stopped_on_every_rung() {
+    // Before anything was done; while its container is created; while it starts.
+    check(
+        [complete([duty(1, TaskState::Shutdown)])],
+        expect![[r#"
+        1
+          report 1 shutdown at 1 "shutdown"
+    "#]],
+    );
+    check(
+        [complete([duty(1, TaskState::Running)]), update([duty(1, TaskState::Shutdown)]), prepared(1)],
+        expect![[r#"
+            1
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+            3
+              report 1 shutdown at 3 "shutdown" pid 0 exit None
+        "#]],
+    );
+    check(
+        [
+            complete([duty(1, TaskState::Running)]),
+            prepared(1),
+            update([duty(1, TaskState::Shutdown)]),
+            started(1),
+            stopped(1, 0),
+        ],
+        expect![[r#"
+            1
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+              start 1
+              report 1 starting at 2 "starting" pid 0 exit None
+            3
+            4
+              watch 1
+              stop 1 "SIGINT" Some(3s)
+              report 1 running at 4 "started" pid 101 exit None
+            5
+              report 1 shutdown at 5 "shutdown" pid 0 exit Some(0)
+        "#]],
+    );
+    // A container that appears after its duty went is removed.
+    check(
+        [complete([duty(1, TaskState::Running)]), remove([DutyId::Task(TaskId(1))]), prepared(1), removed(1)],
+        expect![[r#"
+            1
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+            3
+              remove 1
+            4
+        "#]],
+    );
+}
+
+#[test]
+fn what_ended_by_itself_is_not_told_to_have_been_shut_down() {
+    check(
+        [
+            complete([duty(1, TaskState::Running)]),
+            prepared(1),
+            started(1),
+            exited(1, 1),
+            update([in_state(TaskState::Running, task(1, TaskState::Shutdown))]),
+        ],
+        expect![[r#"
+            1
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+              start 1
+              report 1 starting at 2 "starting" pid 0 exit None
+            3
+              watch 1
+              report 1 running at 3 "started" pid 101 exit None
+            4
+              report 1 failed at 4 "started" error "task: non-zero exit (1)" pid 0 exit Some(1)
+            5
+        "#]],
+    );
+}
+
+#[test]
+fn an_endpoint_changes_before_a_task_behind_it_stops() {
+    let applied = |result| AgentEvent::EndpointApplied { service: WEB, result };
+    let running = || {
+        [complete([endpoint(&[1, 2]), duty(1, TaskState::Running)]), applied(Ok(())), prepared(1), started(1)]
+    };
+    let rest = [update([endpoint(&[2]), duty(1, TaskState::Shutdown)]), applied(Ok(())), stopped(1, 0)];
+    check(
+        running().into_iter().chain(rest),
+        expect![[r#"
+        1
+          serve web [10.0.0.1, 10.0.0.2]
+          prepare 1 at []
+          report 1 preparing at 1 "preparing"
+        2
+        3
+          start 1
+          report 1 starting at 3 "starting" pid 0 exit None
+        4
+          watch 1
+          report 1 running at 4 "started" pid 101 exit None
+        5
+          serve web [10.0.0.2]
+        6
+          stop 1 "SIGINT" Some(3s)
+        7
+          report 1 shutdown at 7 "shutdown" pid 0 exit Some(0)
+    "#]],
+    );
+    // A table that cannot be changed does not keep the task alive, and is tried again.
+    let rest = [
+        update([endpoint(&[2]), duty(1, TaskState::Shutdown)]),
+        applied(Err("netlink says no".to_owned())),
+        AgentEvent::Tick,
+        applied(Ok(())),
+    ];
+    check(
+        running().into_iter().chain(rest),
+        expect![[r#"
+        1
+          serve web [10.0.0.1, 10.0.0.2]
+          prepare 1 at []
+          report 1 preparing at 1 "preparing"
+        2
+        3
+          start 1
+          report 1 starting at 3 "starting" pid 0 exit None
+        4
+          watch 1
+          report 1 running at 4 "started" pid 101 exit None
+        5
+          serve web [10.0.0.2]
+        6
+          stop 1 "SIGINT" Some(3s)
+          wake at 7
+        7
+          serve web [10.0.0.2]
+        8
+    "#]],
+    );
+    // Removals are ordered in the same way.
+    let rest = [remove([DutyId::Endpoint(WEB), DutyId::Task(TaskId(1))]), applied(Ok(()))];
+    check(
+        running().into_iter().chain(rest),
+        expect![[r#"
+        1
+          serve web [10.0.0.1, 10.0.0.2]
+          prepare 1 at []
+          report 1 preparing at 1 "preparing"
+        2
+        3
+          start 1
+          report 1 starting at 3 "starting" pid 0 exit None
+        4
+          watch 1
+          report 1 running at 4 "started" pid 101 exit None
+        5
+          remove endpoint
+        6
+          stop 1 "SIGINT" Some(3s)
+    "#]],
+    );
+}
+
+#[test]
+fn an_endpoint_s_latest_state_is_served_without_the_ones_between() {
+    let applied = || AgentEvent::EndpointApplied { service: WEB, result: Ok(()) };
+    check(
+        [
+            complete([endpoint(&[])]),
+            update([endpoint(&[1])]),
+            update([endpoint(&[1, 2])]),
+            applied(),
+            applied(),
+            complete([endpoint(&[1, 2])]),
+        ],
+        expect![[r#"
+            1
+              serve web []
+            2
+            3
+            4
+              serve web [10.0.0.1, 10.0.0.2]
+            5
+            6
+        "#]],
+    );
+}
+
+#[test]
+fn a_stop_or_removal_that_fails_is_tried_again() {
+    check(
+        [
+            complete([duty(1, TaskState::Running)]),
+            prepared(1),
+            started(1),
+            remove([DutyId::Task(TaskId(1))]),
+            AgentEvent::Stopped { task: TaskId(1), result: Err("busy".to_owned()) },
+            AgentEvent::Tick,
+            stopped(1, 0),
+            AgentEvent::Removed { task: TaskId(1), result: Err("busy".to_owned()) },
+            AgentEvent::Tick,
+            removed(1),
+        ],
+        expect![[r#"
+            1
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+              start 1
+              report 1 starting at 2 "starting" pid 0 exit None
+            3
+              watch 1
+              report 1 running at 3 "started" pid 101 exit None
+            4
+              stop 1 "SIGINT" Some(3s)
+            5
+              wake at 6
+            6
+              stop 1 "SIGINT" Some(3s)
+            7
+              remove 1
+            8
+              wake at 9
+            9
+              remove 1
+            10
+        "#]],
+    );
+}
+
+#[test]
+fn a_running_container_is_adopted_without_a_restart() {
+    check(
+        [
+            found(&[(1, Observed::Running(7)), (2, Observed::Running(8))]),
+            complete([
+                in_state(TaskState::Running, task(1, TaskState::Running)),
+                // Its managers had not heard yet.
+                in_state(TaskState::Starting, task(2, TaskState::Running)),
+            ]),
+            exited(1, 0),
+        ],
+        expect![[r#"
+            1
+            2
+              watch 1
+              watch 2
+              report 2 running at 2 "started" pid 8 exit None
+            3
+              report 1 complete at 3 "finished" pid 0 exit Some(0)
+        "#]],
+    );
+}
+
+#[test]
+fn exits_that_nobody_saw_are_told() {
+    check(
+        [
+            found(&[(1, Observed::Exited(0)), (2, Observed::Exited(137)), (3, Observed::Exited(143))]),
+            complete([
+                in_state(TaskState::Running, task(1, TaskState::Running)),
+                in_state(TaskState::Running, task(2, TaskState::Running)),
+                in_state(TaskState::Running, task(3, TaskState::Shutdown)),
+                // Its container is gone altogether.
+                in_state(TaskState::Running, task(4, TaskState::Running)),
+            ]),
+        ],
+        expect![[r#"
+            1
+            2
+              report 1 complete at 2 "finished" pid 0 exit Some(0)
+              report 2 failed at 2 "scheduler assigned task to node" error "task: non-zero exit (137)" pid 0 exit Some(137)
+              report 3 shutdown at 2 "shutdown" pid 0 exit Some(143)
+              report 4 failed at 2 "scheduler assigned task to node" error "No such container: web.4.0000000000000000000000004"
+        "#]],
+    );
+}
+
+#[test]
+fn what_was_under_way_is_taken_up() {
+    check(
+        [
+            found(&[(1, Observed::Created), (2, Observed::Created), (5, Observed::Running(9))]),
+            complete([
+                in_state(TaskState::Preparing, task(1, TaskState::Running)),
+                in_state(TaskState::Ready, task(2, TaskState::Ready)),
+                in_state(TaskState::Preparing, task(3, TaskState::Running)),
+                in_state(TaskState::Ready, task(4, TaskState::Running)),
+                in_state(TaskState::Running, task(5, TaskState::Shutdown)),
+            ]),
+            prepared(4),
+        ],
+        expect![[r#"
+            1
+            2
+              watch 5
+              start 1
+              prepare 3 at []
+              prepare 4 at []
+              stop 5 "SIGINT" Some(3s)
+              report 1 starting at 2 "starting" pid 0 exit None
+            3
+              start 4
+              report 4 starting at 3 "starting" pid 0 exit None
+        "#]],
+    );
+}
+
+#[test]
+fn what_no_manager_knows_is_removed() {
+    let left = Recovered {
+        containers: vec![
+            (TaskId(1), container(1), Observed::Running(7)),
+            (TaskId(2), container(2), Observed::Exited(0)),
+        ],
+        networks: vec![INGRESS],
+        endpoints: vec![WEB],
+    };
+    check(
+        [
+            AgentEvent::Recovered(left),
+            complete([]),
+            removed(2),
+            AgentEvent::EndpointApplied { service: WEB, result: Ok(()) },
+            stopped(1, 0),
+            removed(1),
+            AgentEvent::NetworkRemoved { network: INGRESS, result: Ok(()) },
+        ],
+        expect![[r#"
+            1
+              remove endpoint
+            2
+              stop 1 "" None
+              remove 2
+            3
+            4
+            5
+              remove 1
+            6
+              remove network
+            7
+        "#]],
+    );
+}
+
+#[test]
+fn history_is_left_alone_after_a_restart() {
+    check(
+        [
+            found(&[(1, Observed::Exited(1)), (2, Observed::Running(7))]),
+            complete([
+                in_state(TaskState::Failed, task(1, TaskState::Shutdown)),
+                // Given up by its managers, yet it runs: it is stopped, and its state stays.
+                in_state(TaskState::Failed, task(2, TaskState::Shutdown)),
+            ]),
+            stopped(2, 0),
+        ],
+        expect![[r#"
+            1
+            2
+              watch 2
+              stop 2 "SIGINT" Some(3s)
+            3
+        "#]],
+    );
+}
+
+#[test]
+fn new_managers_are_told_what_the_old_ones_may_not_have_heard() {
+    check(
+        [
+            complete([duty(1, TaskState::Running), duty(2, TaskState::Running)]),
+            prepared(1),
+            started(1),
+            // The second task was given to another node meanwhile.
+            complete([in_state(TaskState::Assigned, task(1, TaskState::Running))]),
+            prepared(2),
+        ],
+        expect![[r#"
+            1
+              prepare 1 at []
+              prepare 2 at []
+              report 1 preparing at 1 "preparing"
+              report 2 preparing at 1 "preparing"
+            2
+              start 1
+              report 1 starting at 2 "starting" pid 0 exit None
+            3
+              watch 1
+              report 1 running at 3 "started" pid 101 exit None
+            4
+              report 1 running at 3 "started" pid 101 exit None
+            5
+              remove 2
+        "#]],
+    );
+}
