@@ -76,7 +76,7 @@ pub enum PublishError {
         port: u16,
     },
     /// The host refused the port, commonly because a process has it or the address is not the host's.
-    #[error("failed to bind host port for {address}:{port}{}/{protocol}: {}", backend_text(*backend), reason(source))]
+    #[error("failed to bind host port for {address}:{port}{}/{protocol}: {}", backend_text(*backend), reason(cause))]
     Bind {
         /// The address that was asked for; 0.0.0.0 for all.
         address: Ipv4Addr,
@@ -86,8 +86,8 @@ pub enum PublishError {
         backend: Option<(Ipv4Addr, u16)>,
         /// Transport.
         protocol: Protocol,
-        /// The kernel's answer, worded in the message as Docker words it.
-        source: io::Error,
+        /// The kernel's answer. Not a source: the message has it already, as Docker words it.
+        cause: io::Error,
     },
     /// IPv6 is not built yet.
     #[error("cannot publish on {0}: only IPv4 host addresses are supported")]
@@ -109,11 +109,11 @@ fn backend_text(backend: Option<(Ipv4Addr, u16)>) -> String {
 }
 
 /// The reason as Go's syscall package words it, which Docker's clients may look for.
-fn reason(source: &io::Error) -> String {
-    match source.kind() {
+fn reason(cause: &io::Error) -> String {
+    match cause.kind() {
         io::ErrorKind::AddrInUse => "address already in use".to_owned(),
         io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => source.to_string(),
+        _ => cause.to_string(),
     }
 }

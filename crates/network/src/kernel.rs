@@ -72,6 +72,11 @@ impl Kernel {
             .attempt(|| format!("prepare nft table {}", self.table))
     }
 
+    /// What rules of others keep from working, a sentence each.
+    pub(crate) fn obstacles(&mut self) -> Result<Vec<String>, KernelError> {
+        rules::obstacles(&mut self.netfilter).attempt(|| "look at the nft chains of others".to_owned())
+    }
+
     /// Makes all changes of rules, or none.
     pub(crate) fn change_rules(&mut self, changes: &[RuleChange]) -> Result<(), KernelError> {
         self.netfilter

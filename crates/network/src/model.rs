@@ -131,6 +131,8 @@ pub struct Report {
     pub removed: Vec<String>,
     /// What could not be brought about; everything else was.
     pub failed: Vec<String>,
+    /// What rules of others keep from working, a sentence each: for the log.
+    pub warnings: Vec<String>,
     /// Ports whose reservation another process took while no daemon ran, or that two keys claim. The former are
     /// served nonetheless, for rules come before sockets; of the latter the first key in order is served.
     pub contested: Vec<(PublicationKey, PublishError)>,

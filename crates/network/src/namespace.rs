@@ -20,7 +20,7 @@ use crate::route;
 /// The namespace of the thread that looks.
 const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
 /// What `statfs` says of a namespace's file.
-const NAMESPACE_FILE_SYSTEM: i64 = 0x6e73_6673;
+const NAMESPACE_FILE_SYSTEM: rustix::fs::FsWord = 0x6e73_6673;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -47,6 +47,7 @@ impl Worker {
             // SAFETY: CLONE_NEWNET neither unshares memory, files nor signal handlers; it only changes which
             // network this helper thread sees, which nothing else depends on.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+            disable_ipv6()?;
             let mut socket = Socket::open(Subsystem::Route)?;
             let mut messages = Messages::default();
             route::bring_up(&mut messages, "lo", None);
@@ -100,6 +101,16 @@ impl Drop for Worker {
     }
 }
 
+/// Interfaces that come into the calling thread's namespace get no IPv6 address by themselves; loopback keeps its own.
+/// As Docker does for networks without IPv6: a container must not find, or be found by, what no network gave it.
+fn disable_ipv6() -> io::Result<()> {
+    match fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1") {
+        // A kernel without IPv6 has nothing to disable.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 /// The namespace of the calling thread.
 fn own() -> io::Result<OwnedFd> {
     Ok(File::open(OWN_NAMESPACE)?.into())
@@ -113,7 +124,7 @@ pub(crate) fn open(path: &Path) -> io::Result<Option<OwnedFd>> {
         Err(error) => return Err(error),
     };
     let file_system = rustix::fs::fstatfs(&file)?.f_type;
-    Ok((i64::from(file_system) == NAMESPACE_FILE_SYSTEM).then(|| file.into()))
+    Ok((file_system == NAMESPACE_FILE_SYSTEM).then(|| file.into()))
 }
 
 /// Makes the file to which a namespace will be bound. One that a crash left is used again.

@@ -38,7 +38,10 @@ impl Network {
             .map_err(|source| OpenError::Directory { path: config.netns_dir.clone(), source })?;
         let mut kernel = Kernel::open(config.netns_dir, &config.instance)?;
         kernel.enable_forwarding()?;
-        kernel.ensure_base_rules()?;
+        if kernel.ensure_base_rules().is_err() {
+            // A predecessor of another version laid the table out differently, or it is not ours at all.
+            kernel.replace_rules(&[], &Services::new())?;
+        }
         Ok(Network { kernel, bridges: BTreeMap::new(), ports: Ports::default() })
     }
 
@@ -191,6 +194,7 @@ impl Network {
         if !udp.is_empty() {
             self.kernel.forget_stale_flows(&udp)?;
         }
+        report.warnings = self.kernel.obstacles()?;
         Ok(report)
     }
 

@@ -67,7 +67,7 @@ impl Ports {
             let mut front = *front;
             if !has.is_some_and(|it| it.services.contains_key(&front)) {
                 let (reservation, port) =
-                    Reservation::take(&front).map_err(|source| refused(&front, backends, source))?;
+                    Reservation::take(&front).map_err(|cause| refused(&front, backends, cause))?;
                 front.port = port;
                 taken.reservations.insert(front, reservation);
             }
@@ -130,7 +130,7 @@ impl Ports {
         if front.port == 0 {
             return Err(refused(&front, &backends, io::ErrorKind::InvalidInput.into()));
         }
-        let reserved = Reservation::take(&front).map_err(|source| refused(&front, &backends, source));
+        let reserved = Reservation::take(&front).map_err(|cause| refused(&front, &backends, cause));
         self.owners.insert(front, key.clone());
         let published = self.published.entry(key.clone()).or_default();
         published.order.push(front);
@@ -166,13 +166,13 @@ fn already_allocated(front: &Front) -> PublishError {
     PublishError::AlreadyAllocated { address: shown(front), port: front.port }
 }
 
-fn refused(front: &Front, backends: &[Backend], source: io::Error) -> PublishError {
+fn refused(front: &Front, backends: &[Backend], cause: io::Error) -> PublishError {
     PublishError::Bind {
         address: shown(front),
         port: front.port,
         backend: backends.first().copied(),
         protocol: front.protocol,
-        source,
+        cause,
     }
 }
 

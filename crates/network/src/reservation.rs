@@ -7,11 +7,16 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
 use skep_types::port::Protocol;
 
 use crate::plan::Front;
+
+/// Attempts before a port counts as taken, and the pause between two: a process that has it is reported after 45 ms.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A port that is held until this is dropped.
 #[derive(Debug)]
@@ -23,13 +28,25 @@ impl Reservation {
     /// Takes the front's port, or any free one for port 0; returns which.
     pub(crate) fn take(front: &Front) -> io::Result<(Reservation, u16)> {
         let address = SocketAddrV4::new(front.address.unwrap_or(Ipv4Addr::UNSPECIFIED), front.port);
-        let socket = match front.protocol {
-            Protocol::Tcp => take_tcp(address)?,
-            Protocol::Udp => take_udp(address)?,
-        };
+        let socket = take_patiently(|| match front.protocol {
+            Protocol::Tcp => take_tcp(address),
+            Protocol::Udp => take_udp(address),
+        })?;
         let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
         Ok((Reservation { _socket: socket }, bound.port()))
     }
+}
+
+/// A port that was ours a moment ago may still be held by a child of this process that another thread has forked and
+/// that has not yet called exec, which closes it.
+fn take_patiently(take: impl Fn() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
+    for _ in 1..ATTEMPTS {
+        match take() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(PAUSE),
+            other => return other,
+        }
+    }
+    take()
 }
 
 /// The answer to "could a server listen here?" is had by listening. A plain `bind` would say no for a minute after a

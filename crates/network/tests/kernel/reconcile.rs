@@ -170,3 +170,34 @@ fn what_cannot_be_done_is_reported_and_stops_nothing_else() {
     let _server = container.serve("0.0.0.0:80");
     assert_eq!(world.host.ask("172.30.0.2:80").unwrap(), format!("web {GATEWAY}"));
 }
+
+#[test]
+fn a_table_of_another_layout_is_replaced() {
+    let mut world = World::new();
+    let container = world.container("web", "172.30.0.2");
+    let _server = container.serve("0.0.0.0:80");
+    world.publish("web", "8080", &["172.30.0.2:80"]).unwrap();
+    world.crash();
+    world.host.command("nft delete table ip skep");
+    world.host.command("nft add table ip skep");
+    world.host.command("nft add set ip skep ports { type inet_service ; }");
+    world.host.command("nft add chain ip skep forward { type filter hook input priority 5 ; }");
+    world.restart();
+    assert_eq!(world.outside.ask("192.0.2.1:8080").unwrap(), format!("web {OUTSIDER}"));
+}
+
+#[test]
+fn a_firewall_that_drops_what_is_forwarded_is_told_of() {
+    let mut world = World::new();
+    assert!(world.restart().warnings.is_empty());
+    world.host.command("nft add table inet theirs");
+    world
+        .host
+        .command("nft add chain inet theirs through { type filter hook forward priority 0 ; policy drop ; }");
+    world
+        .host
+        .command("nft add chain inet theirs inward { type filter hook input priority 0 ; policy drop ; }");
+    let report = world.restart();
+    let [warning] = &report.warnings[..] else { panic!("{report:?}") };
+    assert!(warning.starts_with("chain through of nft table theirs drops forwarded packets"), "{warning}");
+}

@@ -15,6 +15,8 @@ fn an_interface_has_address_mac_mtu_and_routes() {
     );
     let addresses = container.command("ip -o -4 addr show eth0");
     assert!(addresses.contains("172.30.0.2/16 brd 172.30.255.255 scope global eth0"), "{addresses}");
+    let loopback = container.command("ip -o -6 addr");
+    assert!(loopback.contains("::1/128") && loopback.lines().count() == 1, "{loopback}");
     let routes = container.command("ip route");
     assert!(routes.contains("default via 172.30.0.1 dev eth0"), "{routes}");
     let bridge = world.host.command("ip -o -d link show docker0");
