@@ -55,11 +55,11 @@ pub(crate) fn starting(world: &World, node: usize, id: TaskId) -> Verdict {
         return Ok(());
     }
     let Some(objects) = world.objects() else { return Ok(()) };
+    // A slot that was scaled away and is wanted again does not wait.
+    let stays = |id: TaskId| objects.task(id).is_some_and(|known| known.desired < TaskState::Remove);
     for other in world.machines.iter().flat_map(|machine| machine.containers.values()) {
         let same_slot = (other.task.service, other.task.slot) == (task.service, task.slot);
-        // A slot that was scaled away and is wanted again does not wait.
-        let known = objects.task(other.task.id).is_some_and(|known| known.desired < TaskState::Remove);
-        if other.is_running() && other.task.id != id && same_slot && known {
+        if other.is_running() && other.task.id != id && same_slot && stays(id) && stays(other.task.id) {
             let (service, slot) = (task.service, task.slot);
             return Err(format!("slot {slot} of service {service} runs twice: {id} and {}", other.task.id));
         }
@@ -117,8 +117,8 @@ fn kept(objects: &Objects, service: &Service, promise: &Promise) -> Verdict {
     }
     let paused = state == Some(UpdateState::Paused);
     for slot in slots {
-        let tasks = objects.tasks_of_slot(service.id, slot);
-        let Some(task) = tasks.filter(|task| task.desired < TaskState::Remove).next_back() else { continue };
+        let mut tasks = objects.tasks_of_slot(service.id, slot);
+        let Some(task) = tasks.rfind(|task| task.desired < TaskState::Remove) else { continue };
         // A task whose policy gave up may rest; any other must run.
         let restart = &task.spec.restart;
         let bounded = restart.condition != RestartCondition::Any || restart.max_attempts > 0;

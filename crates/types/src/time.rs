@@ -48,6 +48,7 @@ impl Sub<Duration> for Time {
     }
 }
 
+#[expect(clippy::disallowed_types, reason = "whoever may read a clock hands its time over here")]
 impl From<std::time::SystemTime> for Time {
     fn from(time: std::time::SystemTime) -> Time {
         Time(0) + time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
