@@ -221,7 +221,7 @@ fn archives_that_are_none_are_refused() {
         (manifest("[{\"Config\": \"c\"}]"), "the archive lacks \"c\""),
         (manifest("[{\"Config\": \"../c\"}]"), "invalid path"),
         (manifest("[{\"Config\": \"manifest.json\"}]"), "invalid image configuration"),
-        (manifest(&deep), "recursion limit"),
+        (manifest(&deep), "missing field `Config`"),
         (manifest(&huge), "more than 8388608 bytes in a document"),
         (b"BZh91AY&SY".to_vec(), "bzip2 compression is not supported"),
         (b"\xfd7zXZ\0".to_vec(), "xz compression is not supported"),
@@ -270,6 +270,19 @@ fn configurations_that_do_not_fit_are_refused() {
         let refused = refusal(&store, &archive(&files)).to_string();
         assert!(refused.contains(message), "{refused:?} should contain {message:?}");
     }
+}
+
+#[test]
+fn deep_json_is_refused() {
+    let store = TestStore::new();
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let config = format!("{{\"rootfs\": {{\"type\": \"layers\"}}, \"config\": {{\"Healthcheck\": {deep}}}}}");
+    let files = [
+        ("c.json".to_owned(), config.into_bytes()),
+        ("manifest.json".to_owned(), b"[{\"Config\": \"c.json\"}]".to_vec()),
+    ];
+    let refused = refusal(&store, &archive(&files)).to_string();
+    assert!(refused.contains("recursion limit"), "{refused}");
 }
 
 #[test]
