@@ -15,17 +15,21 @@ use crate::OpenError;
 use crate::remove_tree::remove_tree;
 use crate::unpack::OPAQUE_ATTRIBUTE;
 
-/// Stacks a layer with a whiteout and an opaque folder on another one, and writes on top.
+/// Stacks a layer with a whiteout and an opaque folder on another one, and writes on top. On a full disk
+/// it proves nothing and refuses nothing, so that images can still be removed.
 pub(crate) fn check(root: &Path) -> Result<(), OpenError> {
     let folder = root.join("tmp").join("overlay-check");
     let checked = try_stack(&folder);
     let removed = remove_tree(&folder);
-    checked.map_err(|problem| OpenError::Overlay { path: root.to_owned(), problem })?;
-    Ok(removed?)
+    match checked {
+        Err((_, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))) | Ok(()) => Ok(removed?),
+        Err((problem, _)) => Err(OpenError::Overlay { path: root.to_owned(), problem }),
+    }
 }
 
-fn try_stack(folder: &Path) -> Result<(), String> {
-    let step = |name: &'static str| move |error: io::Error| format!("{name}: {error}");
+/// What failed, and with which kind of error if with one.
+fn try_stack(folder: &Path) -> Result<(), (String, Option<io::ErrorKind>)> {
+    let step = |name: &'static str| move |error: io::Error| (format!("{name}: {error}"), Some(error.kind()));
     let prepare = || -> io::Result<OwnedFd> {
         for name in ["low/opaque", "high/opaque", "upper", "work"] {
             fs::create_dir_all(folder.join(name))?;
@@ -47,7 +51,7 @@ fn try_stack(folder: &Path) -> Result<(), String> {
     let is_hidden =
         |name: &str| matches!(rustix::fs::statat(&mount, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT));
     if !is_hidden("hidden") || !is_hidden("opaque/hidden") {
-        return Err("whiteouts hide nothing".to_owned());
+        return Err(("whiteouts hide nothing".to_owned(), None));
     }
     let written = rustix::fs::openat(&mount, "opaque/new", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR);
     written.map(drop).map_err(|error| step("writing")(error.into()))

@@ -247,8 +247,11 @@ impl Store {
         let config = ConfigFile::parse(&bytes).map_err(damaged)?;
         let (tags, digests): (Vec<_>, Vec<_>) =
             references.iter().partition(|reference| reference.tag().is_some());
-        let familiar =
-            |references: Vec<&Reference>| references.into_iter().map(Reference::familiar).collect();
+        let familiar = |references: Vec<&Reference>| {
+            let mut names: Vec<String> = references.into_iter().map(Reference::familiar).collect();
+            names.sort();
+            names
+        };
         Ok(config.into_image(id, record, familiar(tags), familiar(digests)))
     }
 }

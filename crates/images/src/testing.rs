@@ -17,7 +17,7 @@ pub(crate) struct TestStore {
 
 impl TestStore {
     pub(crate) fn new() -> TestStore {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = memory_folder();
         TestStore { store: Store::open(&folder.path().join("images")).unwrap(), folder }
     }
 
@@ -40,6 +40,11 @@ impl TestStore {
     pub(crate) fn check(&self) {
         check_store(&self.store, &self.root());
     }
+}
+
+/// A folder in memory: where a test is not about the disk, there is no reason to wait for it.
+pub(crate) fn memory_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
 /// The one place that calls `load`.

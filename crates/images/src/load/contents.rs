@@ -51,8 +51,8 @@ pub(crate) struct LayerFile {
 
 /// Where a layer's files are.
 pub(crate) enum Origin {
-    /// In the store already.
-    Known,
+    /// In the store already, with this many bytes of files.
+    Known { size: u64 },
     /// Unpacked into the staging folder.
     Staged { folder: PathBuf, summary: Summary },
 }
@@ -245,10 +245,10 @@ fn read_layer(
     };
     // An uncompressed blob's name is its diff id: what is here already need not be unpacked again.
     if let Some(diff_id) = name_digest(path).map(DiffId)
-        && source.store.pin_layer(diff_id, source.pins)
+        && let Some(size) = source.store.pin_layer(diff_id, source.pins)
     {
         let (blob, blob_size) = pipeline::measure(data, &mut passed)?;
-        return Ok(File::Layer(LayerFile { diff_id, blob, blob_size, origin: Origin::Known }));
+        return Ok(File::Layer(LayerFile { diff_id, blob, blob_size, origin: Origin::Known { size } }));
     }
     let folder = source.staging.make_folder()?;
     match pipeline::unpack(data, &folder, &mut passed) {

@@ -96,15 +96,16 @@ struct Placed {
 }
 
 impl Store {
-    /// Whether a layer is in the store; then it stays there as long as `pins` lives.
-    pub(crate) fn pin_layer(&self, diff_id: DiffId, pins: &mut Pins) -> bool {
+    /// The bytes of the files of a layer, if it is in the store; then it stays there as long as `pins` lives.
+    pub(crate) fn pin_layer(&self, diff_id: DiffId, pins: &mut Pins) -> Option<u64> {
         let mut shared = self.lock();
         let folder = folder_name(diff_id.0);
-        let known = shared.state.layers().any(|layer| layer.folder == folder && layer.diff_id == diff_id);
-        if known && pins.folders.insert(folder.clone()) {
+        let is_it = |layer: &&Layer| layer.folder == folder && layer.diff_id == diff_id;
+        let size = shared.state.layers().find(is_it)?.size;
+        if pins.folders.insert(folder.clone()) {
             *shared.pins.entry(folder).or_default() += 1;
         }
-        known
+        Some(size)
     }
 
     /// Adds images with their layers and references.
@@ -164,7 +165,7 @@ impl Store {
         for (index, path) in image.layers.iter().enumerate() {
             let diff_id = diff_ids[index];
             let (from, folder, size) = match &mut contents.layer_mut(path)?.origin {
-                Origin::Known => (None, folder_name(diff_id.0), self.layer_size(diff_id)),
+                Origin::Known { size } => (None, folder_name(diff_id.0), *size),
                 Origin::Staged { folder, summary } => {
                     let depends = !summary.implicit.is_empty();
                     // Should two images of one archive put such a layer on different ones, the first counts.
@@ -180,12 +181,6 @@ impl Store {
             placed.push(Placed { layer: Layer { diff_id, folder, size }, from });
         }
         Ok(placed)
-    }
-
-    fn layer_size(&self, diff_id: DiffId) -> u64 {
-        let shared = self.lock();
-        let folder = folder_name(diff_id.0);
-        shared.state.layers().find(|layer| layer.folder == folder).map_or(0, |layer| layer.size)
     }
 
     /// Moves layers and configurations to their places, durably. Nothing refers to them yet.
@@ -219,7 +214,7 @@ impl Store {
         sync_folder(&configs)
     }
 
-    /// Moves what no image needs out of the way; what [`empty_trash`] then removes.
+    /// Removes what no image needs; moves layers, which take longer, out of the way for [`empty_trash`].
     pub(super) fn sweep(&self, shared: &Shared) -> Result<Vec<PathBuf>, StoreError> {
         let mut trash = Vec::new();
         let folders = shared.state.folders();
@@ -230,14 +225,14 @@ impl Store {
                 trash.push(target);
             }
         }
+        // These are small, and go at once: as soon as the lock is free, another load may want the name.
         for (path, name) in list(&self.inner.root.join("configs"))? {
-            if !Digest::from_hex(&name)
-                .is_some_and(|digest| shared.state.images.contains_key(&ImageId(digest)))
-            {
-                trash.push(path);
+            let id = Digest::from_hex(&name).map(ImageId);
+            if !id.is_some_and(|id| shared.state.images.contains_key(&id)) {
+                remove_tree(&path)?;
             }
         }
-        trash.extend([self.inner.root.join("store.json.new")]);
+        remove_tree(&self.inner.root.join("store.json.new"))?;
         Ok(trash)
     }
 

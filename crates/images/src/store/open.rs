@@ -24,9 +24,7 @@ pub(super) fn open(root: &Path) -> Result<Store, OpenError> {
     }
     let mut state = State::read(&root)?;
     let repairs = drop_damaged(&root, &mut state);
-    if !repairs.is_empty() {
-        state.write(&root)?;
-    }
+    let repaired = (!repairs.is_empty()).then(|| state.clone());
     let inner = Inner {
         root,
         _lock: lock,
@@ -35,6 +33,9 @@ pub(super) fn open(root: &Path) -> Result<Store, OpenError> {
         counter: AtomicU64::new(0),
     };
     let store = Store { inner: Arc::new(inner) };
+    if let Some(mut state) = repaired {
+        store.write_with_ballast(&mut state)?;
+    }
     store.recover()?;
     crate::overlay::check(&store.inner.root)?;
     Ok(store)
