@@ -1,13 +1,11 @@
 //! nf_tables over netlink: tables, chains, sets and the handful of expressions that our rules are made of.
 
-use std::io;
+use crate::netlink::{ACK, APPEND, CREATE, Messages};
 
-use crate::netlink::{ACK, APPEND, CREATE, DUMP, Messages, Socket, find, fixed, text};
-
-const SUBSYSTEM: u16 = 10 << 8;
+pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
-const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+pub(super) const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const DELETE_RULE: u16 = SUBSYSTEM | 8;
@@ -17,52 +15,17 @@ const DELETE_ELEMENT: u16 = SUBSYSTEM | 14;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
-const FAMILY_IPV4: u8 = 2;
+pub(super) const FAMILY_IPV4: u8 = 2;
 const HEADER: [u8; 4] = [FAMILY_IPV4, 0, 0, 0];
 /// Names the subsystem that a batch is for, in network byte order.
 const BATCH_HEADER: [u8; 4] = [0, 0, 0, 10];
 
 /// The first attribute of all objects that live in a table.
-const TABLE: u16 = 1;
+pub(super) const TABLE: u16 = 1;
 const LIST_ELEMENT: u16 = 1;
 /// Elements in one message, some 50 bytes each: an attribute's length is 16 bits, and an error comes with the message
 /// that it is about, which must fit a receive buffer.
 const ELEMENTS_PER_MESSAGE: usize = 400;
-
-const GET_CHAIN: u16 = SUBSYSTEM | 4;
-
-/// A chain of any table that drops what no rule of its accepts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DroppingChain {
-    pub(crate) table: String,
-    pub(crate) name: String,
-}
-
-/// The base chains at `hook` for IPv4 whose policy is to drop.
-pub(crate) fn dropping_chains(socket: &mut Socket, hook: u32) -> io::Result<Vec<DroppingChain>> {
-    const ANY_FAMILY: [u8; 4] = [0; 4];
-    let answers = socket.query(Messages::one(GET_CHAIN, DUMP, &ANY_FAMILY))?;
-    Ok(answers
-        .iter()
-        .filter(|(kind, _)| *kind == NEW_CHAIN)
-        .filter_map(|(_, body)| dropping_chain(body, hook))
-        .collect())
-}
-
-fn dropping_chain(body: &[u8], wanted: u32) -> Option<DroppingChain> {
-    const NAME: u16 = 3;
-    const HOOK: u16 = 4;
-    const HOOK_NUMBER: u16 = 1;
-    const POLICY: u16 = 5;
-    const POLICY_DROP: [u8; 4] = [0; 4];
-    const FAMILY_INET: u8 = 1;
-    let (header, rest) = body.split_first_chunk::<4>()?;
-    let at_hook = fixed(find(find(rest, HOOK)?, HOOK_NUMBER)?)? == wanted.to_be_bytes();
-    let drops = fixed(find(rest, POLICY)?)? == POLICY_DROP;
-    let sees_ipv4 = matches!(header[0], FAMILY_IPV4 | FAMILY_INET);
-    (at_hook && drops && sees_ipv4)
-        .then_some(DroppingChain { table: text(find(rest, TABLE)?), name: text(find(rest, NAME)?) })
-}
 
 /// nft's numbers for the types of sets, by which it shows them. The kernel does not look at them.
 pub(crate) mod shown_as {

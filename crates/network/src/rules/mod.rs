@@ -4,14 +4,16 @@
 //! and one chain.
 
 mod encode;
+mod others;
 
-use std::io;
+pub(crate) use others::obstacles;
+
 use std::net::Ipv4Addr;
 
 use skep_types::port::Protocol;
 
 use crate::model::Bridge;
-use crate::netlink::{Messages, Socket};
+use crate::netlink::Messages;
 use crate::plan::{Backend, Front, RuleChange, Services};
 use encode::{
     Batch, DESTINATION_REWRITTEN, ESTABLISHED, FORWARD, Hook, Meta, OUTPUT, POSTROUTING, PREROUTING, RELATED,
@@ -43,22 +45,6 @@ const LOOPBACK_NETWORK: [u8; 1] = [127];
 const LOOPBACK_INDEX: u32 = 1;
 /// `RTN_LOCAL`: an address of this host.
 const KIND_LOCAL: u32 = 2;
-
-/// Sentences about what of others keeps published ports from being reached: our rules can drop what others accept, but
-/// not accept what others drop.
-pub(crate) fn obstacles(socket: &mut Socket) -> io::Result<Vec<String>> {
-    let chains = encode::dropping_chains(socket, FORWARD)?;
-    Ok(chains
-        .into_iter()
-        .map(|chain| {
-            format!(
-                "chain {} of nft table {} drops forwarded packets by policy: containers and published ports are reached \
-                 only as far as its rules accept them",
-                chain.name, chain.table
-            )
-        })
-        .collect())
-}
 
 /// The base of the table, which changes with nothing.
 pub(crate) fn base(table: &str) -> Messages {
