@@ -153,6 +153,7 @@ impl Network {
             return Err(error.into());
         }
         let stale = udp_changes(before.services(), &after);
+        self.ports.regain(&key);
         // Only now may other processes have the ports that are no longer wanted.
         drop(before);
         if !stale.is_empty() {

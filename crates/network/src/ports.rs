@@ -87,12 +87,13 @@ impl Ports {
         }
     }
 
-    /// Reserves again what [`Ports::take`] let go of. A process that was quicker keeps the port; rules win over it.
+    /// Reserves what the key's publications lack: [`Ports::take`] let go of it, or a process had it when the daemon
+    /// started. While one has it, rules come before it.
     pub(crate) fn regain(&mut self, key: &PublicationKey) {
         let Some(published) = self.published.get_mut(key) else { return };
         for front in published.services.keys() {
             if !published.reservations.contains_key(front)
-                && let Ok((reservation, _)) = Reservation::take(front)
+                && let Ok((reservation, _)) = Reservation::take_at_once(front)
             {
                 published.reservations.insert(*front, reservation);
             }

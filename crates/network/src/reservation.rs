@@ -26,27 +26,29 @@ pub(crate) struct Reservation {
 
 impl Reservation {
     /// Takes the front's port, or any free one for port 0; returns which.
+    ///
+    /// A port that was ours a moment ago may still be held by a child of this process that another thread has forked
+    /// and that has not yet called exec, which closes it. So a port is not taken at the first refusal.
     pub(crate) fn take(front: &Front) -> io::Result<(Reservation, u16)> {
+        for _ in 1..ATTEMPTS {
+            match Reservation::take_at_once(front) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(PAUSE),
+                other => return other,
+            }
+        }
+        Reservation::take_at_once(front)
+    }
+
+    /// [`Reservation::take`] with a single attempt.
+    pub(crate) fn take_at_once(front: &Front) -> io::Result<(Reservation, u16)> {
         let address = SocketAddrV4::new(front.address.unwrap_or(Ipv4Addr::UNSPECIFIED), front.port);
-        let socket = take_patiently(|| match front.protocol {
-            Protocol::Tcp => take_tcp(address),
-            Protocol::Udp => take_udp(address),
-        })?;
+        let socket = match front.protocol {
+            Protocol::Tcp => take_tcp(address)?,
+            Protocol::Udp => take_udp(address)?,
+        };
         let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
         Ok((Reservation { _socket: socket }, bound.port()))
     }
-}
-
-/// A port that was ours a moment ago may still be held by a child of this process that another thread has forked and
-/// that has not yet called exec, which closes it.
-fn take_patiently(take: impl Fn() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
-    for _ in 1..ATTEMPTS {
-        match take() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(PAUSE),
-            other => return other,
-        }
-    }
-    take()
 }
 
 /// The answer to "could a server listen here?" is had by listening. A plain `bind` would say no for a minute after a

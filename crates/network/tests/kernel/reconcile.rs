@@ -148,13 +148,26 @@ fn a_port_that_was_taken_while_no_daemon_ran_is_served_and_reported() {
     let _server = container.serve("0.0.0.0:80");
     world.publish("web", "8080", &["172.30.0.2:80"]).unwrap();
     world.crash();
-    let _thief = world.host.serve("0.0.0.0:8080");
+    let thief = world.host.serve("0.0.0.0:8080");
     let report = world.restart();
     let [(key, PublishError::Bind { port: 8080, .. })] = &report.contested[..] else { panic!("{report:?}") };
     assert_eq!(key.0, "web");
     assert_eq!(world.outside.ask("192.0.2.1:8080").unwrap(), format!("web {OUTSIDER}"));
     world.unpublish("web");
     assert_eq!(world.outside.ask("192.0.2.1:8080").unwrap(), format!("host {OUTSIDER}"));
+    drop(thief);
+}
+
+#[test]
+fn a_lost_port_is_reserved_again_at_the_next_change_after_the_process_has_gone() {
+    let mut world = World::new();
+    world.publish("web", "8080", &["172.30.0.2:80"]).unwrap();
+    world.crash();
+    let thief = world.host.serve("0.0.0.0:8080");
+    assert_eq!(world.restart().contested.len(), 1);
+    drop(thief);
+    world.publish("web", "8080", &["172.30.0.2:80", "172.30.0.3:80"]).unwrap();
+    assert!(world.host.listen("0.0.0.0:8080").is_err());
 }
 
 #[test]

@@ -224,3 +224,44 @@ fn an_instance_that_could_name_no_table_is_refused() {
     let config = skep_network::Config { netns_dir: directory.path().into(), instance: "a b".to_owned() };
     assert!(machine.run(|| skep_network::Network::open(config)).is_err());
 }
+
+#[test]
+fn two_instances_on_one_host_leave_each_other_alone() {
+    let mut world = World::new();
+    let first = world.container("web", "172.30.0.2");
+    let _server = first.serve("0.0.0.0:80");
+    world.publish("web", "8080", &["172.30.0.2:80"]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let config = skep_network::Config { netns_dir: directory.path().into(), instance: "skep-2".to_owned() };
+    let other = bridge("sk-2", "172.31.0.1");
+    let mut second = world.host.run(|| skep_network::Network::open(config)).unwrap();
+    let desired = skep_network::Desired { bridges: vec![other], ..skep_network::Desired::default() };
+    let report = world.host.run(|| second.reconcile(&desired)).unwrap();
+    assert!(report.removed.is_empty() && report.failed.is_empty(), "{report:?}");
+    assert_eq!(world.outside.ask("192.0.2.1:8080").unwrap(), format!("web {OUTSIDER}"));
+    assert!(world.restart().removed.is_empty());
+    assert!(world.host.command("ip -o link").contains("sk-2"));
+    world.host.run(|| second.reconcile(&skep_network::Desired::default())).unwrap();
+    assert!(!world.host.command("ip -o link").contains("sk-2"));
+    assert_eq!(world.outside.ask("192.0.2.1:8080").unwrap(), format!("web {OUTSIDER}"));
+}
+
+#[test]
+fn a_hundred_containers_come_and_go() {
+    let mut world = World::new();
+    let names: Vec<String> = (0..100).map(|index| format!("c{index}")).collect();
+    let started = std::time::Instant::now();
+    world.network(|network| {
+        for (last, name) in (2..).zip(&names) {
+            network.create_sandbox(name).unwrap();
+            network.attach(name, &endpoint("docker0", GATEWAY, &format!("172.30.1.{last}"))).unwrap();
+        }
+    });
+    let made = started.elapsed();
+    assert_eq!(world.host.command("ip -o link show master docker0").lines().count(), 100);
+    let started = std::time::Instant::now();
+    world.network(|network| names.iter().for_each(|name| network.remove_sandbox(name).unwrap()));
+    println!("a hundred made in {made:?}, removed in {:?}", started.elapsed());
+    until("all interfaces are gone", || world.host.command("ip -o link show type veth").lines().count() == 1);
+    assert_eq!(std::fs::read_dir(world.netns_dir()).unwrap().count(), 0);
+}
