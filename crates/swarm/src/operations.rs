@@ -7,7 +7,7 @@ use skep_engine::options::{ContainerFilter, RemoveOptions, WaitCondition};
 use skep_engine::view::Status;
 use skep_engine::{Engine, Error, ErrorKind};
 use skep_types::container::ClusterAttachment;
-use skep_types::{ContainerId, NetworkId, Task, TaskId};
+use skep_types::{ContainerId, Task, TaskId};
 use tracing::warn;
 
 use crate::container::{self, LABEL_TASK, LABEL_TASK_ID};
@@ -150,13 +150,23 @@ pub(crate) async fn recover(engine: &Engine) -> Result<Recovered, Error> {
     let containers = containers.into_iter().filter_map(|(task, id, observed)| Some((task?, id, observed)));
     Ok(Recovered {
         containers: containers.collect(),
-        networks: cluster_networks(engine),
-        endpoints: Vec::new(),
+        networks: engine.cluster_networks(),
+        endpoints: engine.endpoints(),
     })
 }
 
-/// The cluster-wide networks that the engine knows.
-pub(crate) fn cluster_networks(engine: &Engine) -> Vec<NetworkId> {
-    let networks = engine.networks().into_iter().filter(|network| network.scope == "swarm");
-    networks.filter_map(|network| network.id.parse().ok()).collect()
+/// Takes away what serves a swarm on this machine besides containers. What fails is logged: the node leaves.
+pub(crate) async fn clear_networks(engine: &Engine) {
+    for service in engine.endpoints() {
+        warn_of("serve an endpoint no longer", engine.remove_endpoint(service).await);
+    }
+    for network in engine.cluster_networks() {
+        warn_of("take a network away", engine.remove_network(network).await);
+    }
+}
+
+fn warn_of(tried: &'static str, result: Result<(), Error>) {
+    if let Err(error) = result {
+        warn!(error = error.message, "could not {tried}");
+    }
 }

@@ -206,19 +206,12 @@ impl Swarm {
             Membership::Active(_) if !force => return unavailable(LEAVE_LAST_MANAGER),
             Membership::Broken(_) if !force => return unavailable(LEAVE_BROKEN),
             Membership::Active(active) => {
-                let services: Vec<_> =
-                    active.manager.read(|objects| objects.services().map(|service| service.id).collect());
                 active.worker.end(End::Clear).await;
-                for service in services {
-                    warn_of("serve an endpoint no longer", engine.remove_endpoint(service).await);
-                }
                 active.manager.stop().await;
             }
             Membership::Broken(_) => worker::clear_machine(engine).await,
         }
-        for network in operations::cluster_networks(engine) {
-            warn_of("take a network away", engine.remove_network(network).await);
-        }
+        operations::clear_networks(engine).await;
         self.wipe().await?;
         self.set_membership(Membership::None);
         info!("this node has left its swarm");
@@ -320,12 +313,6 @@ impl Swarm {
 
 fn internal(error: &dyn std::error::Error) -> SwarmError {
     SwarmError::Internal(chain(error))
-}
-
-fn warn_of(tried: &'static str, result: skep_engine::Result<()>) {
-    if let Err(error) = result {
-        warn!(error = error.message, "could not {tried}");
-    }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -300,3 +300,63 @@ async fn every_acknowledged_service_survives_kill_nine() {
         manager.stop().await;
     }
 }
+
+/// Not a test of its own: runs in a mount namespace of its own, on a disk that fills up.
+#[tokio::test]
+async fn on_a_small_disk() {
+    let Ok(dir) = std::env::var(DIR) else { return };
+    let dir = Path::new(&dir);
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(dir).status();
+    assert!(mounted.unwrap().success());
+    let (manager, _) = found(&dir.join("log"), 10_000).await;
+    let filler = dir.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    drop(file);
+
+    let attempt =
+        |number: usize| manager.request(Request::CreateService(Box::new(service(&format!("s{number}"), 1))));
+    let mut acknowledged = 0;
+    let refusal = loop {
+        match attempt(acknowledged).await {
+            Ok(_) => acknowledged += 1,
+            Err(refusal) => break refusal,
+        }
+        assert!(acknowledged < 10_000, "the disk never fills up");
+    };
+    let told = refusal.to_string();
+    assert!(told.contains("the disk is full"), "{told}");
+
+    std::fs::remove_file(&filler).unwrap();
+    let again = async {
+        while let Err(refusal) = attempt(acknowledged).await {
+            // It may have been taken after all, and only its fate been unknown.
+            if matches!(refusal, SwarmError::Conflict(_)) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("there is room again");
+    until(&manager, |objects| running(objects) == acknowledged + 1).await;
+    manager.stop().await;
+    let (manager, _) = open(&dir.join("log")).await;
+    for number in 0..=acknowledged {
+        let name = format!("s{number}");
+        assert!(manager.read(|objects| objects.service_named(&name).is_some()), "{name}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_the_manager_goes_on_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "manager::tests::on_a_small_disk", "--nocapture"])
+        .env(DIR, dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
