@@ -212,9 +212,9 @@ fn a_sandbox_and_an_interface_take_about_a_millisecond() {
         })
         .collect();
     times.sort();
-    println!("make, remove: {:?}", times[times.len() / 2]);
-    // Twenty times the goal: a shared machine must not fail it, a program that is run for each step must.
-    assert!(times[times.len() / 2].0 < std::time::Duration::from_millis(20), "{times:?}");
+    println!("make, remove: best {:?}, median {:?}", times[0], times[times.len() / 2]);
+    // The best round, and ten times the goal: a busy machine must not fail it, a program run for each step must.
+    assert!(times[0].0 < std::time::Duration::from_millis(10), "{times:?}");
 }
 
 #[test]
