@@ -9,19 +9,18 @@
 //! its seccomp filter unless the specification says [`spec::Seccomp::Unconfined`].
 
 pub mod capability;
+mod cgroup;
+mod container;
 pub mod logs;
+mod protocol;
 mod runtime;
+mod seccomp;
+mod shim;
 pub mod spec;
+mod sys;
 
 pub use capability::{Capability, CapabilitySet};
 pub use runtime::{
     Attach, Attached, Exec, ExecState, Exit, OpenError, Runtime, RuntimeError, StartError, Started, State,
 };
-
-/// The body of `skep shim ...`: never returns. The daemon starts it; nobody types it.
-///
-/// `arguments` are those after the word `shim`.
-pub fn shim_main(arguments: &[std::ffi::OsString]) -> ! {
-    let _ = arguments;
-    todo!()
-}
+pub use shim::shim_main;

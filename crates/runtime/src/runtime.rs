@@ -1,13 +1,29 @@
 //! The daemon's side: starts shims, talks to them, and finds them again after a restart.
 
-use std::os::fd::OwnedFd;
-use std::path::Path;
+mod connection;
+mod nursery;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use skep_types::{ContainerId, Time};
 use tokio::net::UnixStream;
 
-use crate::spec::{ContainerSpec, Process};
+use crate::capability::CapabilitySet;
+use crate::cgroup::Layout;
+use crate::protocol::{
+    self, ATTACHED_LIMIT, EXIT_FILE, ExitRecord, Failure, RUN_FILE, Request, Response, RunRecord,
+    StartRequest,
+};
+use crate::seccomp;
+use crate::spec::{ContainerSpec, Process, Seccomp};
+use connection::Connection;
+use nursery::Nursery;
 
 /// Which streams a client attaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +107,14 @@ pub struct Exec {
 pub struct OpenError {
     what: String,
     #[source]
-    source: std::io::Error,
+    source: io::Error,
+}
+
+impl OpenError {
+    fn because(what: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
+        let what = what.into();
+        |source| OpenError { what, source }
+    }
 }
 
 /// A container or an exec was not started. The message is Docker's.
@@ -104,6 +127,30 @@ pub struct StartError {
     pub message: String,
 }
 
+impl StartError {
+    fn ours(what: &str, error: &io::Error) -> StartError {
+        StartError { code: 125, message: format!("{what}: {}", protocol::words(error)) }
+    }
+
+    /// Docker's words around the runtime's; they end in the error class of containerd's wire.
+    fn create(failure: &Failure) -> StartError {
+        let message = format!(
+            "failed to create task for container: failed to create shim task: OCI runtime create failed: runc \
+             create failed: unable to start container process: error during container init: {}: unknown",
+            failure.message
+        );
+        StartError { code: failure.code, message }
+    }
+
+    fn exec(failure: &Failure) -> StartError {
+        let message = format!(
+            "OCI runtime exec failed: exec failed: unable to start container process: {}: unknown",
+            failure.message
+        );
+        StartError { code: failure.code, message }
+    }
+}
+
 /// A request to a container's shim failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
@@ -113,6 +160,9 @@ pub enum RuntimeError {
     /// No exec of this name.
     #[error("No such exec instance: {0}")]
     NoSuchExec(String),
+    /// exec-root could not be read.
+    #[error("listing the containers")]
+    List(#[source] io::Error),
     /// The shim refused or could not be reached.
     #[error("{what} of container {id}")]
     Failed {
@@ -122,47 +172,217 @@ pub enum RuntimeError {
         id: ContainerId,
         /// Why it failed.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
 /// The containers below one exec-root. Clones share everything.
 #[derive(Clone, Debug)]
-pub struct Runtime {}
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    containers: PathBuf,
+    layout: Layout,
+    nursery: tokio::sync::Mutex<Nursery>,
+    /// Filters that were compiled, by what they depend on.
+    filters: Mutex<BTreeMap<u64, Arc<Vec<u64>>>>,
+}
+
+/// The most compiled filters that are kept; few sets of capabilities are ever in use.
+const FILTERS_LIMIT: usize = 32;
 
 impl Runtime {
     /// Opens `exec_root` (made when missing; on a memory file system), finds the layout of the cgroups, and
     /// takes a read-only view of `executable`, our own binary, to run shims from: a container can reach it as
-    /// /proc/1/exe, and must not be able to write to it (CVE-2019-5736).
+    /// /proc/1/exe, and must not be able to write to it (CVE-2019-5736). The view is mounted nowhere.
+    ///
+    /// Needs root and Linux 5.14.
     pub fn open(exec_root: &Path, executable: &Path) -> Result<Runtime, OpenError> {
-        let _ = (exec_root, executable);
-        todo!()
+        let containers = exec_root.join("containers");
+        std::fs::create_dir_all(&containers)
+            .map_err(OpenError::because(format!("making {}", containers.display())))?;
+        let containers = containers
+            .canonicalize()
+            .map_err(OpenError::because(format!("resolving {}", containers.display())))?;
+        let mountinfo = std::fs::read_to_string("/proc/self/mountinfo")
+            .map_err(OpenError::because("reading /proc/self/mountinfo"))?;
+        let layout = Layout::detect(&mountinfo).ok_or_else(|| {
+            OpenError::because("finding the control groups")(io::Error::other(
+                "no cgroup file system is mounted",
+            ))
+        })?;
+        let nursery = Nursery::new(executable)
+            .map_err(OpenError::because(format!("taking a read-only view of {}", executable.display())))?;
+        let nursery = tokio::sync::Mutex::new(nursery);
+        let filters = Mutex::new(BTreeMap::new());
+        Ok(Runtime { inner: Arc::new(Inner { containers, layout, nursery, filters }) })
+    }
+
+    fn folder(&self, id: ContainerId) -> PathBuf {
+        self.inner.containers.join(id.to_string())
+    }
+
+    /// The compiled filter for these capabilities, as numbers.
+    fn filter(&self, seccomp: Seccomp, capabilities: CapabilitySet) -> Arc<Vec<u64>> {
+        if seccomp == Seccomp::Unconfined {
+            return Arc::default();
+        }
+        let mut filters = self.inner.filters.lock().expect("nobody panics while it is held");
+        if filters.len() == FILTERS_LIMIT {
+            filters.clear();
+        }
+        let compiled = filters.entry(capabilities.bits()).or_insert_with(|| {
+            let programme =
+                seccomp::compile(&seccomp::docker_default(), capabilities, seccomp::Architecture::NATIVE);
+            Arc::new(programme.into_iter().map(protocol::pack).collect())
+        });
+        compiled.clone()
     }
 
     /// Starts a container. `attached` clients receive its output from the first byte on.
     ///
-    /// Returns when its program was executed. After an error nothing is left of it.
+    /// Returns when its program was executed. After an error nothing is left of it. A container of this id that has ended must be
+    /// deleted before.
     pub async fn start(&self, spec: &ContainerSpec, attached: Vec<Attached>) -> Result<Started, StartError> {
-        let _ = (spec, attached);
-        todo!()
+        if attached.len() > ATTACHED_LIMIT {
+            let message = format!("more than {ATTACHED_LIMIT} clients attached before the start");
+            return Err(StartError { code: 125, message });
+        }
+        let folder = self.folder(spec.id);
+        std::fs::create_dir(&folder)
+            .map_err(|error| StartError::ours(&format!("making {}", folder.display()), &error))?;
+        let started = self.start_in(&folder, spec, &attached).await;
+        if started.is_err() {
+            let _ = std::fs::remove_dir_all(&folder);
+        }
+        started
+    }
+
+    async fn start_in(
+        &self,
+        folder: &Path,
+        spec: &ContainerSpec,
+        attached: &[Attached],
+    ) -> Result<Started, StartError> {
+        let request = StartRequest {
+            spec: Cow::Borrowed(spec),
+            layout: Cow::Borrowed(&self.inner.layout),
+            folder: folder.to_string_lossy().into_owned(),
+            attached: attached.iter().map(|client| client.streams).collect(),
+        };
+        let filter = self.filter(spec.seccomp, spec.process.capabilities);
+        let filter: Vec<u8> = filter.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mut frames = protocol::frame_of(&request);
+        frames.extend(protocol::frame(&filter));
+        let sockets: Vec<_> = attached.iter().map(|client| client.socket.as_fd()).collect();
+        let exchange = async {
+            let mut connection = self.inner.nursery.lock().await.fork()?;
+            connection.send(&frames, &sockets).await?;
+            connection.receive().await
+        };
+        match exchange.await {
+            Ok(Response::Started(started)) => Ok(started),
+            Ok(Response::Failed(failure)) => Err(StartError::create(&failure)),
+            Ok(other) => {
+                let error = io::Error::other(format!("unexpected answer {other:?}"));
+                Err(StartError::ours("starting the shim", &error))
+            }
+            Err(error) => Err(StartError::ours("starting the shim", &error)),
+        }
+    }
+
+    /// Asks a container's shim. `None` when it has none any more.
+    async fn ask(&self, id: ContainerId, request: &Request) -> io::Result<Option<(Response, Connection)>> {
+        let gone = |error: &io::Error| {
+            use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
+            matches!(
+                error.kind(),
+                BrokenPipe | ConnectionRefused | ConnectionReset | NotFound | UnexpectedEof
+            )
+        };
+        let exchange = async {
+            let mut connection = Connection::open(&self.folder(id)).await?;
+            connection.send(&protocol::frame_of(request), &[]).await?;
+            Ok((connection.receive().await?, connection))
+        };
+        match exchange.await {
+            Err(error) if gone(&error) => Ok(None),
+            answered => answered.map(Some),
+        }
+    }
+
+    /// Asks for something that only a running container can do.
+    async fn demand(
+        &self,
+        id: ContainerId,
+        what: &'static str,
+        request: &Request,
+    ) -> Result<(Response, Connection), RuntimeError> {
+        let failed = |source| RuntimeError::Failed { what, id, source };
+        match self.ask(id, request).await.map_err(failed)? {
+            None | Some((Response::Error(libc::ESRCH), _)) => Err(RuntimeError::NotRunning(id)),
+            Some((Response::Error(number), _)) => Err(failed(io::Error::from_raw_os_error(number))),
+            Some(answered) => Ok(answered),
+        }
     }
 
     /// Waits for the end of a container; at once if it has ended, whoever saw it. When this returns, its log is complete.
     pub async fn wait(&self, id: ContainerId) -> Result<Exit, RuntimeError> {
-        let _ = id;
-        todo!()
+        let failed = |source| RuntimeError::Failed { what: "waiting for the end", id, source };
+        if let Some(record) = self.read::<ExitRecord>(id, EXIT_FILE).map_err(failed)? {
+            return Ok(record.exit);
+        }
+        match self.ask(id, &Request::Wait).await.map_err(failed)? {
+            Some((Response::Exit(exit), _)) => Ok(exit),
+            Some((other, _)) => Err(failed(io::Error::other(format!("unexpected answer {other:?}")))),
+            None => self.exit_without_shim(id).map_err(failed)?.ok_or(RuntimeError::NotRunning(id)),
+        }
+    }
+
+    /// How a container ended whose shim is gone: by the shim's record, or else by ours, after its remains were killed.
+    fn exit_without_shim(&self, id: ContainerId) -> io::Result<Option<Exit>> {
+        if let Some(record) = self.read::<ExitRecord>(id, EXIT_FILE)? {
+            return Ok(Some(record.exit));
+        }
+        let Some(run) = self.read::<RunRecord>(id, RUN_FILE)? else { return Ok(None) };
+        let group = self.inner.layout.group(&run.cgroup);
+        group.kill()?;
+        let finished_at = Time::from(std::time::SystemTime::now());
+        let exit = Exit { code: 137, oom_killed: group.oom_kills() > 0, finished_at, lost: true };
+        let record = serde_json::to_vec(&ExitRecord { exit, execs: Vec::new() })?;
+        let file = self.folder(id).join(EXIT_FILE);
+        std::fs::write(file.with_extension("new"), record)?;
+        std::fs::rename(file.with_extension("new"), file)?;
+        Ok(Some(exit))
+    }
+
+    /// Reads a record of a shim's. `None` when there is none.
+    fn read<T: serde::de::DeserializeOwned>(&self, id: ContainerId, file: &str) -> io::Result<Option<T>> {
+        match std::fs::read(self.folder(id).join(file)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            text => Ok(Some(serde_json::from_slice(&text?)?)),
+        }
     }
 
     /// What became of a container.
     pub async fn state(&self, id: ContainerId) -> Result<State, RuntimeError> {
-        let _ = id;
-        todo!()
+        let failed = |source| RuntimeError::Failed { what: "asking for the state", id, source };
+        if let Some(record) = self.read::<ExitRecord>(id, EXIT_FILE).map_err(failed)? {
+            return Ok(State::Exited(record.exit));
+        }
+        match self.ask(id, &Request::State).await.map_err(failed)? {
+            Some((Response::Started(started), _)) => Ok(State::Running(started)),
+            Some((other, _)) => Err(failed(io::Error::other(format!("unexpected answer {other:?}")))),
+            None => Ok(self.exit_without_shim(id).map_err(failed)?.map_or(State::Absent, State::Exited)),
+        }
     }
 
     /// Sends a signal, by number, to a container's first process.
     pub async fn signal(&self, id: ContainerId, signal: i32) -> Result<(), RuntimeError> {
-        let _ = (id, signal);
-        todo!()
+        self.demand(id, "signalling", &Request::Signal(signal)).await.map(drop)
     }
 
     /// Attaches to a running container.
@@ -172,8 +392,8 @@ impl Runtime {
     /// its standard input; shutting down the writing side is the input's end. A client that does not read
     /// stops the container's output: nothing is dropped, and no memory grows.
     pub async fn attach(&self, id: ContainerId, streams: Attach) -> Result<UnixStream, RuntimeError> {
-        let _ = (id, streams);
-        todo!()
+        let (_, connection) = self.demand(id, "attaching", &Request::Attach(streams)).await?;
+        Ok(connection.into_stream())
     }
 
     /// Sets the size of the terminal of a container, or of one of its execs.
@@ -184,8 +404,8 @@ impl Runtime {
         rows: u16,
         columns: u16,
     ) -> Result<(), RuntimeError> {
-        let _ = (id, exec, rows, columns);
-        todo!()
+        let request = Request::Resize { exec: exec.map(str::to_owned), rows, columns };
+        self.demand(id, "resizing the terminal", &request).await.map(drop)
     }
 
     /// Runs one more process in a running container, under a name of the caller's choice. `streams` are attached
@@ -197,37 +417,106 @@ impl Runtime {
         process: &Process,
         streams: Attach,
     ) -> Result<Exec, StartError> {
-        let _ = (id, exec, process, streams);
-        todo!()
+        // The shim knows whether its container is confined at all.
+        let filter = self.filter(Seccomp::Default, process.capabilities).to_vec();
+        let request = Request::Exec { exec: exec.to_owned(), process: process.clone(), streams, filter };
+        let ours = |error| StartError::ours("reaching the shim", &error);
+        match self.ask(id, &request).await.map_err(ours)? {
+            Some((Response::Started(started), connection)) => {
+                let attached = streams != Attach::default();
+                Ok(Exec { pid: started.pid, stream: attached.then(|| connection.into_stream()) })
+            }
+            Some((Response::Failed(failure), _)) => Err(StartError::exec(&failure)),
+            Some((other, _)) => Err(ours(io::Error::other(format!("unexpected answer {other:?}")))),
+            None => Err(StartError { code: 128, message: RuntimeError::NotRunning(id).to_string() }),
+        }
+    }
+
+    /// An exec's end in the record of a shim that is gone.
+    fn recorded_exec(&self, id: ContainerId, exec: &str) -> io::Result<Option<i32>> {
+        let record = self.read::<ExitRecord>(id, EXIT_FILE)?;
+        let mut execs = record.into_iter().flat_map(|record| record.execs);
+        Ok(execs.find(|(name, _)| name == exec).map(|(_, code)| code))
     }
 
     /// Waits for the end of an exec; its exit code, or 128 + the number of the signal that killed it.
     pub async fn exec_wait(&self, id: ContainerId, exec: &str) -> Result<i32, RuntimeError> {
-        let _ = (id, exec);
-        todo!()
+        let failed = |source| RuntimeError::Failed { what: "waiting for an exec", id, source };
+        let unknown = || RuntimeError::NoSuchExec(exec.to_owned());
+        match self.ask(id, &Request::ExecWait(exec.to_owned())).await.map_err(failed)? {
+            Some((Response::ExecExit(code), _)) => Ok(code),
+            Some((Response::Error(libc::ESRCH), _)) => Err(unknown()),
+            Some((other, _)) => Err(failed(io::Error::other(format!("unexpected answer {other:?}")))),
+            None => self.recorded_exec(id, exec).map_err(failed)?.ok_or_else(unknown),
+        }
     }
 
     /// What became of an exec.
     pub async fn exec_state(&self, id: ContainerId, exec: &str) -> Result<ExecState, RuntimeError> {
-        let _ = (id, exec);
-        todo!()
+        let failed = |source| RuntimeError::Failed { what: "asking for an exec", id, source };
+        match self.ask(id, &Request::ExecState(exec.to_owned())).await.map_err(failed)? {
+            Some((Response::Exec(state), _)) => Ok(state),
+            Some((other, _)) => Err(failed(io::Error::other(format!("unexpected answer {other:?}")))),
+            None => {
+                let code = self.recorded_exec(id, exec).map_err(failed)?;
+                Ok(code.map_or(ExecState::Absent, ExecState::Exited))
+            }
+        }
     }
 
     /// The processes of a container, as the host counts.
     pub fn pids(&self, id: ContainerId) -> Result<Vec<u32>, RuntimeError> {
-        let _ = id;
-        todo!()
+        let failed = |source| RuntimeError::Failed { what: "listing the processes", id, source };
+        let run = self.read::<RunRecord>(id, RUN_FILE).map_err(failed)?;
+        let run = run.ok_or(RuntimeError::NotRunning(id))?;
+        self.inner.layout.group(&run.cgroup).processes().map_err(failed)
     }
 
     /// Removes what is left of a container: its processes, if any still run, its cgroups and its folder below
     /// exec-root. One that is not there is no error.
     pub async fn delete(&self, id: ContainerId) -> Result<(), RuntimeError> {
-        let _ = id;
-        todo!()
+        let failed = |source| RuntimeError::Failed { what: "deleting what is left", id, source };
+        if let Some(run) = self.read::<RunRecord>(id, RUN_FILE).map_err(failed)? {
+            let group = self.inner.layout.group(&run.cgroup);
+            group.kill().map_err(failed)?;
+            // A shim tells the end when the last process is gone; only then can the cgroups go.
+            if self.read::<ExitRecord>(id, EXIT_FILE).map_err(failed)?.is_none() {
+                self.wait(id).await?;
+            }
+            remove_group(&group).await.map_err(failed)?;
+        }
+        match std::fs::remove_dir_all(self.folder(id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(failed),
+        }
     }
 
     /// The containers that exec-root knows: those started and not deleted yet, in order of their ids.
     pub fn list(&self) -> Result<Vec<ContainerId>, RuntimeError> {
-        todo!()
+        let list = || -> io::Result<Vec<ContainerId>> {
+            let mut ids: Vec<ContainerId> = Vec::new();
+            for entry in std::fs::read_dir(&self.inner.containers)? {
+                ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<ContainerId>().ok()));
+            }
+            ids.sort();
+            Ok(ids)
+        };
+        list().map_err(RuntimeError::List)
     }
+}
+
+/// How often a cgroup is found busy before that is an error: killed processes leave it within moments.
+const REMOVE_TRIES: u32 = 200;
+
+async fn remove_group(group: &crate::cgroup::Group<'_>) -> io::Result<()> {
+    for _ in 1..REMOVE_TRIES {
+        match group.remove() {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                // The kernel tells nobody on cgroup v1 when a cgroup can be removed.
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            removed => return removed,
+        }
+    }
+    group.remove()
 }

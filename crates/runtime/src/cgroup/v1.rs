@@ -1,0 +1,81 @@
+//! One v1 hierarchy: its folder and its limits.
+
+use std::io;
+use std::path::Path;
+
+use skep_types::container::ContainerResources;
+
+use super::{CPU_PERIOD_MICROSECONDS, Hierarchy, devices, quota, write};
+
+/// Makes the folder `path` in `hierarchy` and sets what its controllers limit.
+pub fn create(hierarchy: &Hierarchy, path: &str, resources: &ContainerResources) -> io::Result<()> {
+    let folder = hierarchy.mount.join(path);
+    match std::fs::create_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create_parents(hierarchy, path)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
+    if hierarchy.has("memory") {
+        limit_memory(&folder, resources)?;
+    }
+    if hierarchy.has("cpu") {
+        if resources.cpu_shares != 0 {
+            write(&folder.join("cpu.shares"), &resources.cpu_shares.to_string())?;
+        }
+        if resources.nano_cpus != 0 {
+            write(&folder.join("cpu.cfs_period_us"), &CPU_PERIOD_MICROSECONDS.to_string())?;
+            write(&folder.join("cpu.cfs_quota_us"), &quota(resources.nano_cpus).to_string())?;
+        }
+    }
+    if hierarchy.has("pids") && resources.pids > 0 {
+        write(&folder.join("pids.max"), &resources.pids.to_string())?;
+    }
+    if hierarchy.has("devices") {
+        restrict_devices(&folder)?;
+    }
+    Ok(())
+}
+
+/// Makes every folder on the way. A cpuset starts empty and takes no process, so each takes over its parent's,
+/// and those below will by themselves.
+fn create_parents(hierarchy: &Hierarchy, path: &str) -> io::Result<()> {
+    let mut folder = hierarchy.mount.clone();
+    for part in path.split('/') {
+        let parent = folder.clone();
+        folder.push(part);
+        match std::fs::create_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made?,
+        }
+        if hierarchy.has("cpuset") {
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let inherited = std::fs::read_to_string(parent.join(file))?;
+                write(&folder.join(file), inherited.trim())?;
+            }
+            write(&folder.join("cgroup.clone_children"), "1")?;
+        }
+    }
+    Ok(())
+}
+
+fn limit_memory(folder: &Path, resources: &ContainerResources) -> io::Result<()> {
+    if resources.memory <= 0 {
+        return Ok(());
+    }
+    write(&folder.join("memory.limit_in_bytes"), &resources.memory.to_string())?;
+    let both = match resources.memory_swap {
+        0 => resources.memory.saturating_mul(2),
+        both => both,
+    };
+    match write(&folder.join("memory.memsw.limit_in_bytes"), &both.to_string()) {
+        // The kernel may count no swap; Docker warns of it when the container is created.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        written => written,
+    }
+}
+
+fn restrict_devices(folder: &Path) -> io::Result<()> {
+    write(&folder.join("devices.deny"), "a")?;
+    let allow = folder.join("devices.allow");
+    devices::DOCKER_DEFAULT.iter().try_for_each(|rule| write(&allow, &rule.to_string()))
+}
