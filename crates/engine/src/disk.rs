@@ -11,8 +11,12 @@ use serde::de::DeserializeOwned;
 /// How far a write must have come before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// On the disk: it survives a loss of power.
+    /// On the disk under its name: it survives a loss of power. Two flushes.
     Disk,
+    /// On the disk, but a loss of power may find it under its temporary name still. One flush, and with it comes
+    /// everything that was done to the file system before: ext4 and XFS commit their journals in order, btrfs logs a
+    /// new file with the folders above it.
+    Content,
     /// With the kernel: it survives the daemon's death, which is enough for what the kernel or a shim can tell again
     /// and for what a loss of power makes untrue anyway.
     Kernel,
@@ -21,11 +25,11 @@ pub(crate) enum Durability {
 /// Replaces `path` with `content` in one step. The temporary file beside it is `path` with `.tmp` added; one left by
 /// a crash is overwritten by the next write.
 pub(crate) fn write(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
-    let temporary = with_suffix(path, ".tmp");
+    let temporary = temporary(path);
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
     let written = file.write_all(content).and_then(|()| match durability {
-        Durability::Disk => file.sync_all(),
+        Durability::Disk | Durability::Content => file.sync_all(),
         Durability::Kernel => Ok(()),
     });
     drop(file);
@@ -36,8 +40,15 @@ pub(crate) fn write(path: &Path, content: &[u8], mode: u32, durability: Durabili
     }
     match durability {
         Durability::Disk => sync_dir(path.parent().unwrap_or(Path::new("/"))),
-        Durability::Kernel => Ok(()),
+        Durability::Content | Durability::Kernel => Ok(()),
     }
+}
+
+/// Where [`write`] puts what will be `path`.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    let mut text = path.as_os_str().to_owned();
+    text.push(".tmp");
+    text.into()
 }
 
 /// [`write`] of a value as JSON, readable by root only: environments hold secrets.
@@ -72,13 +83,6 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// `path` with something added to its last component.
-pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut text = path.as_os_str().to_owned();
-    text.push(suffix);
-    text.into()
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -89,7 +93,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.json");
         assert_eq!(read_json::<Vec<u8>>(&path).unwrap(), None);
-        for durability in [Durability::Kernel, Durability::Disk] {
+        for durability in [Durability::Kernel, Durability::Content, Durability::Disk] {
             write_json(&path, &vec![1, 2, 3], durability).unwrap();
             assert_eq!(read_json::<Vec<u8>>(&path).unwrap(), Some(vec![1, 2, 3]));
         }

@@ -107,11 +107,12 @@ impl Volumes {
             // Another one was first, or the disk is full: what was staged is nobody's.
             disk::remove_tree(&staged)?;
         }
-        if made? {
+        let made = made?;
+        if made && user.is_none() {
+            // For a container, the flush of its record, which follows, carries the name of the volume with it.
             disk::sync_dir(&self.root)?;
-            return Ok(true);
         }
-        Ok(false)
+        Ok(made)
     }
 
     fn use_existing(&self, name: &str, user: Option<ContainerId>) -> bool {
@@ -136,7 +137,7 @@ impl Volumes {
         disk::make_dir(staged, 0o701)?;
         disk::make_dir(&staged.join(DATA), 0o755)?;
         fill(&staged.join(DATA))?;
-        disk::write_json(&staged.join(METADATA), metadata, Durability::Disk)
+        disk::write_json(&staged.join(METADATA), metadata, Durability::Content)
     }
 
     /// Makes a staged volume visible; false when one of its name appeared meanwhile, which is used instead.

@@ -175,6 +175,9 @@ impl Home {
     }
 
     /// Makes the folder with the record in it; when this returns, a loss of power does not lose the container.
+    ///
+    /// That takes one flush, the dearest thing in `docker run`: the record is flushed and then renamed, and
+    /// [`Home::read_record`] finishes a renaming that a loss of power undid.
     pub(crate) fn found(&self, record: &Record) -> io::Result<()> {
         std::fs::create_dir(&self.0)?;
         // Docker's mode: users must be able to reach files that are bind-mounted from here, nothing else.
@@ -182,19 +185,29 @@ impl Home {
         disk::make_dir(&self.upper(), 0o755)?;
         disk::make_dir(&self.work(), 0o755)?;
         // Written last: a folder without it is a creation that nobody was told of.
-        disk::write_json(&self.record(), record, Durability::Disk)?;
-        disk::sync_dir(self.0.parent().unwrap_or(Path::new("/")))
+        disk::write_json(&self.record(), record, Durability::Content)
     }
 
     /// Reads the record; `None` when the creation was never finished.
     pub(crate) fn read_record(&self) -> io::Result<Option<Record>> {
-        let record: Option<Record> = disk::read_json(&self.record())?;
+        let record: Option<Record> = match disk::read_json(&self.record())? {
+            Some(record) => Some(record),
+            None => self.finish_founding()?,
+        };
         match record {
             Some(record) if record.format > FORMAT => {
                 Err(io::Error::other(format!("it has format {}, this version reads {FORMAT}", record.format)))
             }
             record => Ok(record),
         }
+    }
+
+    /// Renames a record that is whole. One that is not is a creation that nobody was told of.
+    fn finish_founding(&self) -> io::Result<Option<Record>> {
+        let temporary = disk::temporary(&self.record());
+        let Ok(Some(record)) = disk::read_json::<Record>(&temporary) else { return Ok(None) };
+        std::fs::rename(temporary, self.record())?;
+        Ok(Some(record))
     }
 
     pub(crate) fn read_state(&self) -> io::Result<Option<State>> {
@@ -220,7 +233,13 @@ mod tests {
         let image = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
         let record = Record::new(id, "web".to_owned(), Time(1), image, config, Vec::new());
         home.found(&record).unwrap();
+        assert_eq!(home.read_record().unwrap(), Some(record.clone()));
+        // A loss of power undid the renaming, then tore the file.
+        std::fs::rename(home.record(), disk::temporary(&home.record())).unwrap();
         assert_eq!(home.read_record().unwrap(), Some(record));
+        std::fs::remove_file(home.record()).unwrap();
+        std::fs::write(disk::temporary(&home.record()), "{\"format").unwrap();
+        assert_eq!(home.read_record().unwrap(), None);
         assert_eq!(home.read_state().unwrap(), None);
         let state = State { exit_code: 3, ..State::created() };
         home.write_state(&state).unwrap();
