@@ -117,7 +117,8 @@ impl Worker {
 
     fn propose(&mut self, payload: &[u8]) -> Fate {
         let Some(log) = &mut self.log else {
-            return Fate::Refused("the log is not open".to_owned());
+            // Not tried, but only a new leader opens the log again.
+            return Fate::Unknown("the log is not open".to_owned());
         };
         let next = log.committed() + 1;
         match log.propose(payload) {

@@ -4,6 +4,7 @@
 //! time. Reports gather while the manager is busy and leave together.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use skep_agent::{Agent, AgentEvent, AgentOutput, Operation};
@@ -11,7 +12,7 @@ use skep_cluster::Event;
 use skep_engine::Engine;
 use skep_types::assignment::{Assignment, StatusReport};
 use skep_types::{NodeId, TaskId, Time};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::warn;
 
@@ -19,6 +20,8 @@ use crate::clock::Clock;
 use crate::manager::Input;
 use crate::operations;
 
+/// Containers that are created, started or removed at the same time: more would only wait for the same disk.
+const PARALLEL: usize = 16;
 /// How long an ending agent waits for operations that are under way.
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long a leaving node tries to remove its tasks' containers.
@@ -60,6 +63,7 @@ impl Worker {
             agent: Agent::new(),
             clock: Clock::default(),
             manager,
+            room: Arc::new(Semaphore::new(PARALLEL)),
             operations: JoinSet::new(),
             watches: JoinSet::new(),
             reports: BTreeMap::new(),
@@ -85,6 +89,7 @@ struct Actor {
     agent: Agent,
     clock: Clock,
     manager: mpsc::Sender<Input>,
+    room: Arc<Semaphore>,
     operations: JoinSet<AgentEvent>,
     /// Apart from the others because they end when their containers do.
     watches: JoinSet<AgentEvent>,
@@ -137,7 +142,14 @@ impl Actor {
                 &mut self.operations
             };
             let engine = self.engine.clone();
-            set.spawn(async move { operations::perform(&engine, operation).await });
+            let room = works_hard(&operation).then(|| Arc::clone(&self.room));
+            set.spawn(async move {
+                let _room = match &room {
+                    Some(room) => Some(room.acquire().await.expect("it is never closed")),
+                    None => None,
+                };
+                operations::perform(&engine, operation).await
+            });
         }
     }
 
@@ -154,6 +166,19 @@ impl Actor {
         }
         // Whoever asked may be gone itself.
         let _ = ended.send(());
+    }
+}
+
+/// Whether an operation keeps the machine busy, rather than waiting for a container.
+fn works_hard(operation: &Operation) -> bool {
+    match operation {
+        Operation::Prepare { .. } | Operation::Start { .. } | Operation::Remove { .. } => true,
+        Operation::EnsureNetwork(_)
+        | Operation::RemoveNetwork(_)
+        | Operation::ServeEndpoint(_)
+        | Operation::RemoveEndpoint(_)
+        | Operation::Watch { .. }
+        | Operation::Stop { .. } => false,
     }
 }
 
