@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use skep_images::Store;
 use skep_runtime::Runtime;
 use skep_types::Ids;
+use skep_types::events::EventKind;
 
 use crate::containers::registry::Registry;
 use crate::events::{EventStream, Events};
@@ -82,6 +83,16 @@ impl Engine {
     /// Follows events.
     pub fn events(&self, query: EventQuery) -> EventStream {
         self.shared.events.subscribe(query)
+    }
+
+    /// Tells those who follow events that the daemon read its settings again.
+    pub fn tell_reload(&self, labels: &[String], debug: bool) {
+        let attributes = events::attributes([
+            ("name", info::hostname()),
+            ("labels", format!("[{}]", labels.join(","))),
+            ("debug", debug.to_string()),
+        ]);
+        self.shared.events.emit(EventKind::Daemon, "reload", self.shared.identity.id.clone(), attributes);
     }
 
     /// 64 hexadecimal digits that were never drawn before.

@@ -1,2 +1,104 @@
-//! skep
-fn main() {}
+//! `skep`: one binary for the daemon, its command line, and the shim behind each container. Wiring only.
+
+mod config;
+mod daemon;
+mod listen;
+mod lock;
+mod logging;
+mod options;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+/// The version, as `skep version` and the API tell it.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The commit that the build was told of; empty when it was not.
+const COMMIT: &str = match option_env!("SKEP_COMMIT") {
+    Some(commit) => commit,
+    None => "",
+};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let rest: Vec<OsString> = arguments.collect();
+    // Before all else: a shim is single-threaded and lives as long as its container, in as little memory as
+    // can be. Nothing of the daemon may be set up for it.
+    if let Some((word, shim)) = rest.split_first()
+        && word == "shim"
+    {
+        skep_runtime::shim_main(shim);
+    }
+    // Called by dockerd's name the binary is dockerd.
+    if Path::new(&name).file_name().is_some_and(|name| name == "dockerd") {
+        let command = daemon_command().name("dockerd").version(VERSION);
+        return finish(daemon::main(&parse(command, &name, rest)));
+    }
+    let command = Command::new("skep")
+        .about("A container engine and Swarm-compatible orchestrator in one binary")
+        .version(VERSION)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(daemon_command())
+        .subcommand(Command::new("version").about("Tell the version"));
+    match parse(command, &name, rest).subcommand() {
+        Some(("daemon", matches)) => finish(daemon::main(matches)),
+        _ => {
+            println!("skep {VERSION} {COMMIT}, API {} (minimum {})", skep_api::NEWEST, skep_api::OLDEST);
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn parse(command: Command, name: &OsString, rest: Vec<OsString>) -> ArgMatches {
+    command.get_matches_from(std::iter::once(name.clone()).chain(rest))
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("failed to start daemon: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `skep daemon`, with every flag of dockerd's that there is.
+fn daemon_command() -> Command {
+    let flags = options::ALL.iter().map(|option| {
+        let flag = Arg::new(option.flag).long(option.flag).help(option.help).value_name("value");
+        let flag = match option.short {
+            Some(letter) => flag.short(letter),
+            None => flag,
+        };
+        match option.kind {
+            options::Kind::Flag => flag
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true")
+                .value_parser(["true", "false", "1", "0"])
+                .action(ArgAction::Set),
+            options::Kind::Text | options::Kind::Number => flag.action(ArgAction::Set),
+            options::Kind::List | options::Kind::Map => flag.action(ArgAction::Append),
+        }
+    });
+    Command::new("daemon")
+        .about("Run the daemon that Docker's clients talk to, in dockerd's place")
+        .args(flags)
+        .arg(
+            Arg::new("config-file")
+                .long("config-file")
+                .help("Daemon configuration file")
+                .default_value(config::DEFAULT_FILE),
+        )
+        .arg(
+            Arg::new("validate")
+                .long("validate")
+                .help("Validate daemon configuration and exit")
+                .action(ArgAction::SetTrue),
+        )
+}
