@@ -4,24 +4,31 @@
 mod floors;
 mod sources;
 
-use anyhow::{Context, Result, bail};
+use std::process::ExitCode;
 
-fn main() -> Result<()> {
-    let command = std::env::args().nth(1).context("usage: cargo xtask tidy")?;
-    match command.as_str() {
-        "tidy" => tidy(),
-        other => bail!("unknown command {other:?}; there is: tidy"),
+use anyhow::Result;
+
+fn main() -> ExitCode {
+    let checked = match std::env::args().nth(1).as_deref() {
+        Some("tidy") => tidy(),
+        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy")),
+    };
+    match checked {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
     }
 }
 
-fn tidy() -> Result<()> {
+/// Prints every fault; true when there is none.
+fn tidy() -> Result<bool> {
     let mut faults = floors::check(&floors::read_workspace()?);
     faults.extend(sources::check(std::path::Path::new("."))?);
     for fault in &faults {
         eprintln!("tidy: {fault}");
     }
-    if !faults.is_empty() {
-        bail!("{} found", if faults.len() == 1 { "1 fault" } else { "faults" });
-    }
-    Ok(())
+    Ok(faults.is_empty())
 }

@@ -178,7 +178,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "yesterday", "2023-13-01T00:00:00Z", "2023-01-01", "1.2.3", "-5", "2023-01-01T00:00:00"] {
+        for text in
+            ["", "yesterday", "2023-13-01T00:00:00Z", "2023-01-01", "1.2.3", "-5", "2023-01-01T00:00:00"]
+        {
             assert!(text.parse::<Time>().is_err(), "{text}");
         }
     }
