@@ -13,6 +13,7 @@ use crate::names;
 use crate::namespace;
 use crate::plan::{self, FoundSandbox, Front, Operation, RuleChange, Services};
 use crate::ports::{self, Ports};
+use crate::reservation::Reservation;
 
 /// The network of one daemon, in the network namespace of the thread that opened it.
 ///
@@ -149,11 +150,11 @@ impl Network {
         let changed = self.commit(&plan::plan_services(before.services(), &after));
         if let Err(error) = changed {
             self.ports.replace(&key, before);
-            self.ports.regain(&key);
+            self.ports.regain(&key, Reservation::take);
             return Err(error.into());
         }
         let stale = udp_changes(before.services(), &after);
-        self.ports.regain(&key);
+        self.ports.regain(&key, Reservation::take_at_once);
         // Only now may other processes have the ports that are no longer wanted.
         drop(before);
         if !stale.is_empty() {

@@ -57,7 +57,7 @@ impl Ports {
             }
         }
         self.release_overlapped(key, wanted);
-        self.reserve(key, wanted).inspect_err(|_| self.regain(key))
+        self.reserve(key, wanted).inspect_err(|_| self.regain(key, Reservation::take))
     }
 
     fn reserve(&self, key: &PublicationKey, wanted: &[Wanted]) -> Result<Published, PublishError> {
@@ -89,11 +89,15 @@ impl Ports {
 
     /// Reserves what the key's publications lack: [`Ports::take`] let go of it, or a process had it when the daemon
     /// started. While one has it, rules come before it.
-    pub(crate) fn regain(&mut self, key: &PublicationKey) {
+    pub(crate) fn regain(
+        &mut self,
+        key: &PublicationKey,
+        take: fn(&Front) -> io::Result<(Reservation, u16)>,
+    ) {
         let Some(published) = self.published.get_mut(key) else { return };
         for front in published.services.keys() {
             if !published.reservations.contains_key(front)
-                && let Ok((reservation, _)) = Reservation::take_at_once(front)
+                && let Ok((reservation, _)) = take(front)
             {
                 published.reservations.insert(*front, reservation);
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use crate::support::{
-    GATEWAY, HOST, HOST_SECOND, Machine, OUTSIDER, Server, World, exchange, publication, tally,
+    GATEWAY, HOST, HOST_SECOND, Machine, OUTSIDER, Server, World, exchange, publication, tally, until,
 };
 use skep_network::{PublicationKey, PublishError};
 use skep_types::port::Protocol;
@@ -155,8 +155,8 @@ fn a_process_cannot_take_a_published_port_until_it_is_withdrawn() {
     assert_eq!(bind_udp(&world).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     world.unpublish("web");
     world.unpublish("dns");
-    world.host.listen("0.0.0.0:8080").unwrap();
-    bind_udp(&world).unwrap();
+    world.host.listen_soon("0.0.0.0:8080");
+    until("the UDP port is free", || bind_udp(&world).is_ok());
 }
 
 #[test]

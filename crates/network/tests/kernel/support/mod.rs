@@ -130,9 +130,20 @@ impl Machine {
         self.run(|| TcpListener::bind(address))
     }
 
+    /// Listens on an address that somebody has just let go of. Programs that other tests start hold copies of all
+    /// sockets between fork and exec.
+    pub fn listen_soon(&self, address: &str) -> TcpListener {
+        let mut listener = None;
+        until("the address is free", || {
+            listener = self.listen(address).ok();
+            listener.is_some()
+        });
+        listener.unwrap()
+    }
+
     /// A server that tells each TCP client its own name and the client's address, then echoes.
     pub fn serve(&self, address: &str) -> Server {
-        let listener = self.listen(address).unwrap();
+        let listener = self.listen_soon(address);
         let stop = listener.try_clone().unwrap();
         let name = self.name.clone();
         let thread = std::thread::spawn(move || {
