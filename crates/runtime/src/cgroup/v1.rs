@@ -15,6 +15,9 @@ pub fn create(hierarchy: &Hierarchy, path: &str, resources: &ContainerResources)
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => made?,
     }
+    if hierarchy.has("cpuset") {
+        fill_cpuset(&folder)?;
+    }
     if hierarchy.has("memory") {
         limit_memory(&folder, resources)?;
     }
@@ -36,24 +39,35 @@ pub fn create(hierarchy: &Hierarchy, path: &str, resources: &ContainerResources)
     Ok(())
 }
 
-/// Makes every folder on the way. A cpuset starts empty and takes no process, so each takes over its parent's,
-/// and those below will by themselves.
+/// Makes every folder on the way.
 fn create_parents(hierarchy: &Hierarchy, path: &str) -> io::Result<()> {
     let mut folder = hierarchy.mount.clone();
     for part in path.split('/') {
-        let parent = folder.clone();
         folder.push(part);
         match std::fs::create_dir(&folder) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             made => made?,
         }
         if hierarchy.has("cpuset") {
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                let inherited = std::fs::read_to_string(parent.join(file))?;
-                write(&folder.join(file), inherited.trim())?;
-            }
+            fill_cpuset(&folder)?;
+            // Those made below take over by themselves then, which saves two writes a container.
             write(&folder.join("cgroup.clone_children"), "1")?;
         }
+    }
+    Ok(())
+}
+
+/// A cpuset starts empty and takes no process then. Unless it was filled by its maker, or as its parent's clone, it
+/// takes over its parent's; which another program may have left empty too, as runc leaves `docker` without clones.
+fn fill_cpuset(folder: &Path) -> io::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if !std::fs::read_to_string(folder.join(file))?.trim().is_empty() {
+            continue;
+        }
+        let Some(parent) = folder.parent() else { continue };
+        fill_cpuset(parent)?;
+        let inherited = std::fs::read_to_string(parent.join(file))?;
+        write(&folder.join(file), inherited.trim())?;
     }
     Ok(())
 }
