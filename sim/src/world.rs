@@ -288,7 +288,7 @@ impl World {
                 self.tell(|| format!("propose {}", checks::brief(change)));
             }
             self.manager.in_flight = Some(propose);
-            let refused = self.unsafe_phase && self.chance.happens(3);
+            let refused = self.unsafe_phase && self.now > BEGIN && self.chance.happens(3);
             let life = self.manager.life;
             self.after(0, 8, Happening::LogDone { life, refused });
         }

@@ -6,10 +6,11 @@ fn simulate(seed: u64, flaw: Flaw) -> Result<Outcome, String> {
     run(Options { seed, minutes: 1, nodes: 3, flaw }).map_err(|failure| failure.what)
 }
 
-/// What the simulator says of the first of some seeds in which a flaw shows.
-fn noticed(flaw: Flaw) -> String {
-    let first = (1..=20).find_map(|seed| simulate(seed, flaw).err());
-    first.expect("a flaw of the world shows within twenty seeds")
+/// Whether the simulator says one of these of one of twenty seeds in a flawed world. A flaw may also show
+/// in other ways first.
+fn is_noticed(flaw: Flaw, words: &[&str]) -> bool {
+    let says = |what: String| words.iter().any(|word| what.contains(word));
+    (1..=20).filter_map(|seed| simulate(seed, flaw).err()).any(says)
 }
 
 #[test]
@@ -47,30 +48,23 @@ fn nothing_goes_wrong_on_a_single_node() {
 
 #[test]
 fn a_log_that_forgets_is_noticed() {
-    let what = noticed(Flaw::LogForgets);
-    assert!(
-        ["lost", "newest", "removed", "nobody asked", "forgotten"].iter().any(|word| what.contains(word)),
-        "{what}"
-    );
+    assert!(is_noticed(
+        Flaw::LogForgets,
+        &["was acknowledged and is lost", "not its newest", "was removed and"]
+    ));
 }
 
 #[test]
 fn a_lost_report_is_noticed() {
-    let what = noticed(Flaw::ReportsVanish);
-    assert!(
-        ["wanted", "does not end", "said to run", "removed"].iter().any(|word| what.contains(word)),
-        "{what}"
-    );
+    assert!(is_noticed(Flaw::ReportsVanish, &["but the task is", "does not end", "is said to run"]));
 }
 
 #[test]
 fn a_container_that_was_not_stopped_is_noticed() {
-    let what = noticed(Flaw::StopsLie);
-    assert!(["twice", "is given to", "Running"].iter().any(|word| what.contains(word)), "{what}");
+    assert!(is_noticed(Flaw::StopsLie, &["runs twice", "is given to"]));
 }
 
 #[test]
 fn a_forgotten_restart_delay_is_noticed() {
-    let what = noticed(Flaw::TimersEarly);
-    assert!(what.contains("before its restart delay is over"), "{what}");
+    assert!(is_noticed(Flaw::TimersEarly, &["before its restart delay is over"]));
 }

@@ -188,13 +188,15 @@ impl Leader {
         if plan.objects.cluster().is_none() {
             return Ok(());
         }
-        let orchestrated = self.orchestrate(plan);
-        // Also when the batch is full: what is drafted belongs to what is in it already.
         let mut placed = Placed::default();
+        let planned = self.orchestrate(plan).and_then(|()| {
+            self.services.clear();
+            // Tasks that wait come before new ones.
+            self.plan_capacity(plan, &mut placed)
+        });
+        // Also when the batch is full: what is drafted belongs to what is in it already.
         tasks::create(plan, &mut self.cursors, &mut placed);
-        orchestrated?;
-        self.services.clear();
-        self.plan_capacity(plan, &mut placed)
+        planned
     }
 
     /// Numbers of slots first, then what happens in each, then what updates may do beyond that.

@@ -26,6 +26,9 @@ mod step;
 mod tasks;
 mod timers;
 
+#[cfg(test)]
+mod tests;
+
 pub use check::{Violation, check};
 pub use objects::{
     Cause, Change, NewTask, Objects, RestartHistory, RestoreError, Rollout, Snapshot, UpdateStep, Watch,

@@ -1,6 +1,7 @@
 //! Applying the log's decisions. Small and deterministic: it decides nothing, and two managers that
 //! applied the same entries hold equal objects.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skep_types::service::{Service, UpdateState, UpdateStatus};
@@ -97,7 +98,11 @@ impl Objects {
         let mut service = service.clone();
         service.meta.version = self.version();
         let id = service.id;
-        if let Some(old) = self.services.get(&id) {
+        let old = self.services.get(&id);
+        if old.map_or([].as_slice(), |old| &old.ports) != service.ports {
+            touched.endpoints.insert(id);
+        }
+        if let Some(old) = old {
             self.index.remove_service(old);
         }
         self.index.add_service(&service);
@@ -108,7 +113,6 @@ impl Objects {
             self.index_slot(id, slot);
         }
         touched.services.insert(id);
-        touched.endpoints.insert(id);
     }
 
     fn remove_service(&mut self, id: ServiceId, touched: &mut Touched) {
@@ -121,7 +125,9 @@ impl Objects {
             self.index_slot(id, slot);
         }
         touched.services.insert(id);
-        touched.endpoints.insert(id);
+        if !service.ports.is_empty() {
+            touched.endpoints.insert(id);
+        }
         touched.capacity = true;
     }
 
@@ -236,7 +242,7 @@ impl Objects {
         if before != (task.node, task.desired) {
             touched.duties.insert(id);
         }
-        if was_serving != serves(task) {
+        if was_serving != serves(task) && publishes(&self.services, service) {
             touched.endpoints.insert(service);
         }
         touched.capacity |=
@@ -262,7 +268,7 @@ impl Objects {
         if let Some(node) = task.node {
             touched.forgotten.push((node, id));
         }
-        if serves(&task) {
+        if serves(&task) && publishes(&self.services, task.service) {
             touched.endpoints.insert(task.service);
         }
         touched.duties.remove(&id);
@@ -316,4 +322,8 @@ impl Objects {
 
 fn serves(task: &Task) -> bool {
     task.status.state == TaskState::Running && task.desired == TaskState::Running
+}
+
+fn publishes(services: &BTreeMap<ServiceId, Service>, id: ServiceId) -> bool {
+    services.get(&id).is_some_and(|service| !service.ports.is_empty())
 }

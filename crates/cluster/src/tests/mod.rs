@@ -1,0 +1,10 @@
+//! Decisions, checked word for word against what they should be.
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+mod decisions;
+mod nodes;
+mod properties;
+mod refusals;
+mod scale;
+mod scene;
+mod updates;

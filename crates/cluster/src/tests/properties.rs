@@ -1,0 +1,198 @@
+//! Whatever happens, in whatever order, nothing is ever wrong with the objects.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use skep_types::node::Availability;
+use skep_types::service::ServiceMode;
+use skep_types::{NodeId, ServiceId, Task, TaskId, TaskState};
+
+use super::scene::{Scene, node, port, spec, task_spec};
+use crate::{Event, Force, Objects, Request, check};
+
+/// Something that may happen. Numbers choose among what there is.
+#[derive(Clone, Debug)]
+enum Act {
+    Create { name: u8, replicas: u8, ports: u8, cpus: u8, attempts: u8 },
+    Scale { service: u8, replicas: u8 },
+    Force { service: u8 },
+    Publish { service: u8, port: u8 },
+    Remove { service: u8 },
+    Report { task: u8, state: u8 },
+    Work,
+    Pass { seconds: u8 },
+    Lose { node: u8 },
+    Ready { node: u8 },
+    Available { node: u8, availability: u8 },
+    RemoveNode { node: u8 },
+    History { limit: u8 },
+    Restart,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        3 => (0u8..4, 0u8..6, 0u8..3, 0u8..3, 0u8..3).prop_map(|(name, replicas, ports, cpus, attempts)| {
+            Act::Create { name, replicas, ports, cpus, attempts }
+        }),
+        3 => (any::<u8>(), 0u8..8).prop_map(|(service, replicas)| Act::Scale { service, replicas }),
+        2 => any::<u8>().prop_map(|service| Act::Force { service }),
+        1 => (any::<u8>(), 0u8..3).prop_map(|(service, port)| Act::Publish { service, port }),
+        1 => any::<u8>().prop_map(|service| Act::Remove { service }),
+        8 => (any::<u8>(), any::<u8>()).prop_map(|(task, state)| Act::Report { task, state }),
+        3 => Just(Act::Work),
+        3 => (0u8..20).prop_map(|seconds| Act::Pass { seconds }),
+        1 => (1u8..4).prop_map(|node| Act::Lose { node }),
+        1 => (1u8..4).prop_map(|node| Act::Ready { node }),
+        1 => (1u8..4, 0u8..3).prop_map(|(node, availability)| Act::Available { node, availability }),
+        1 => (2u8..4).prop_map(|node| Act::RemoveNode { node }),
+        1 => (0u8..6).prop_map(|limit| Act::History { limit }),
+        1 => Just(Act::Restart),
+    ]
+}
+
+fn some_service(scene: &Scene, number: u8) -> Option<ServiceId> {
+    let services: Vec<ServiceId> = scene.objects().services().map(|service| service.id).collect();
+    services.get(usize::from(number) % services.len().max(1)).copied()
+}
+
+fn some_task(scene: &Scene, number: u8) -> Option<TaskId> {
+    let tasks: Vec<&Task> = scene.objects().tasks().filter(|task| task.node.is_some()).collect();
+    tasks.get(usize::from(number) % tasks.len().max(1)).map(|task| task.id)
+}
+
+fn play(scene: &mut Scene, act: Act) {
+    match act {
+        Act::Create { name, replicas, ports, cpus, attempts } => {
+            let mut spec = spec(&format!("service{name}"), u64::from(replicas));
+            spec.ports =
+                (0..ports).map(|number| port(80 + u16::from(number), u16::from(number) * 8080)).collect();
+            task_spec(&mut spec, |task| {
+                task.reservations.nano_cpus = i64::from(cpus) * 1_000_000_000;
+                task.restart.max_attempts = u64::from(attempts);
+                task.restart.delay = Duration::from_secs(u64::from(attempts));
+            });
+            // The name or a port may be taken.
+            let _ = scene.ask(Request::CreateService(Box::new(spec)));
+        }
+        Act::Scale { service, replicas } => {
+            if let Some(id) = some_service(scene, service) {
+                let replicas = u64::from(replicas);
+                scene.update(id, |spec| spec.mode = ServiceMode::Replicated { replicas });
+            }
+        }
+        Act::Force { service } => {
+            if let Some(id) = some_service(scene, service) {
+                scene.update(id, |spec| task_spec(spec, |task| task.force_update += 1));
+            }
+        }
+        Act::Publish { service, port: number } => {
+            if let Some(id) = some_service(scene, service) {
+                scene.update(id, |spec| {
+                    spec.ports = (0..number).map(|n| port(90 + u16::from(n), 0)).collect()
+                });
+            }
+        }
+        Act::Remove { service } => {
+            if let Some(id) = some_service(scene, service) {
+                scene.ask(Request::RemoveService(id)).unwrap();
+            }
+        }
+        Act::Report { task, state } => {
+            let states = [
+                TaskState::Accepted,
+                TaskState::Preparing,
+                TaskState::Ready,
+                TaskState::Starting,
+                TaskState::Running,
+                TaskState::Running,
+                TaskState::Complete,
+                TaskState::Failed,
+                TaskState::Rejected,
+                TaskState::Shutdown,
+            ];
+            if let Some(task) = some_task(scene, task) {
+                scene.report(&[task], states[usize::from(state) % states.len()], "");
+            }
+        }
+        Act::Work => scene.work(),
+        Act::Pass { seconds } => scene.pass(Duration::from_secs(u64::from(seconds))),
+        act => play_node(scene, act),
+    }
+}
+
+fn play_node(scene: &mut Scene, act: Act) {
+    let id = |number: u8| NodeId(u128::from(number));
+    match act {
+        Act::Lose { node } => {
+            scene.tell(Event::NodeLost { node: id(node), reason: "heartbeat failure".to_owned() });
+        }
+        Act::Ready { node: number } => {
+            scene.ask(Request::AddNode(Box::new(node(u64::from(number))))).unwrap();
+            scene.ready(u64::from(number));
+        }
+        Act::Available { node, availability } => {
+            let all = [Availability::Active, Availability::Pause, Availability::Drain];
+            if scene.objects().node(id(node)).is_some() {
+                let availability = all[usize::from(availability) % all.len()];
+                scene.change_node(u64::from(node), |spec| spec.availability = availability).unwrap();
+            }
+        }
+        Act::RemoveNode { node } => {
+            let _ = scene.ask(Request::RemoveNode { id: id(node), force: Force::Yes });
+        }
+        Act::History { limit } => {
+            let cluster = scene.objects().cluster().unwrap();
+            let (version, mut spec) = (cluster.meta.version, Box::new(cluster.spec.clone()));
+            spec.task_history_limit = u64::from(limit);
+            let (worker_token, manager_token) = (None, None);
+            scene.ask(Request::UpdateCluster { version, spec, worker_token, manager_token }).unwrap();
+        }
+        _ => {
+            let restored = Objects::restore(scene.objects().snapshot()).unwrap();
+            assert_eq!(&restored, scene.objects());
+            scene.cluster = crate::Cluster::new(restored);
+            scene.tell(Event::Started);
+        }
+    }
+}
+
+/// Once all nodes serve and time passes, every service has what it asks for.
+fn settle(scene: &mut Scene) {
+    for number in 1..=3 {
+        play_node(scene, Act::Ready { node: number });
+        play_node(scene, Act::Available { node: number, availability: 0 });
+    }
+    for _ in 0..20 {
+        scene.work();
+        scene.pass(Duration::from_secs(5));
+    }
+    scene.work();
+    let objects = scene.objects();
+    for service in objects.services() {
+        let ServiceMode::Replicated { replicas } = service.spec.mode;
+        let slots = objects.index().slots.get(&service.id).map_or(0, |slots| slots.occupied.len());
+        assert_eq!(slots as u64, replicas, "{}", service.spec.name);
+        // An update waits with its task where the nodes are too small for all that is asked.
+        let waits = objects.tasks_of(service.id).any(|task| task.status.state == TaskState::Pending);
+        assert!(objects.rollout(service.id).is_none() || waits, "{}", service.spec.name);
+    }
+    for task in objects.tasks().filter(|task| task.desired <= TaskState::Running) {
+        let waits = task.status.state == TaskState::Pending && !task.status.error.is_empty();
+        assert!(task.status.state == TaskState::Running || waits, "{task:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_ever_wrong(acts in prop::collection::vec(act(), 1..60)) {
+        let mut scene = Scene::of(3);
+        for act in acts {
+            // Every commit is checked by the scene.
+            play(&mut scene, act);
+        }
+        settle(&mut scene);
+        prop_assert_eq!(check(scene.objects()), []);
+    }
+}

@@ -1,0 +1,404 @@
+//! A cluster on a stage: each thing that is told to it and all that it decides in return, as lines.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_types::assignment::{Assignment, Duty, DutyId, StatusReport};
+use skep_types::node::{Availability, Node, NodeDescription, NodeRole, NodeSpec, NodeState};
+use skep_types::port::Protocol;
+use skep_types::resources::Resources;
+use skep_types::service::{
+    EndpointMode, PortSpec, PublishMode, RestartPolicy, Service, ServiceContainer, ServiceMode, ServiceSpec,
+    TaskSpec, UpdateConfig,
+};
+use skep_types::swarm::{ClusterObject, ClusterSpec};
+use skep_types::{ClusterId, Ids, Meta, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time};
+
+use crate::{
+    Answer, Change, Cluster, Event, Objects, Output, Refusal, Request, RequestId, UpdateStep, check,
+};
+
+pub(super) const SECOND: u64 = 1_000_000_000;
+
+/// A cluster whose log commits at once.
+pub(super) struct Scene {
+    pub cluster: Cluster,
+    pub ids: Ids,
+    pub now: Time,
+    index: u64,
+    requests: u64,
+    pub lines: Vec<String>,
+    names: BTreeMap<TaskId, String>,
+    services: BTreeMap<ServiceId, String>,
+    pub wake_at: Option<Time>,
+}
+
+pub(super) fn port(target: u16, published: u16) -> PortSpec {
+    PortSpec {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        target_port: target,
+        published_port: published,
+        mode: PublishMode::Ingress,
+    }
+}
+
+pub(super) fn spec(name: &str, replicas: u64) -> ServiceSpec {
+    ServiceSpec {
+        name: name.to_owned(),
+        labels: BTreeMap::new(),
+        task: Arc::new(TaskSpec {
+            container: ServiceContainer { image: "image:1".to_owned(), ..ServiceContainer::default() },
+            limits: Resources::default(),
+            reservations: Resources::default(),
+            restart: RestartPolicy::default(),
+            force_update: 0,
+        }),
+        mode: ServiceMode::Replicated { replicas },
+        update: UpdateConfig::default(),
+        ports: Vec::new(),
+        endpoint_mode: EndpointMode::Vip,
+    }
+}
+
+/// Changes the part of a specification that tasks are made from.
+pub(super) fn task_spec(spec: &mut ServiceSpec, change: impl FnOnce(&mut TaskSpec)) {
+    change(Arc::make_mut(&mut spec.task));
+}
+
+pub(super) fn node(number: u64) -> Node {
+    Node {
+        id: NodeId(u128::from(number)),
+        meta: Meta::default(),
+        spec: NodeSpec {
+            name: String::new(),
+            labels: BTreeMap::new(),
+            role: if number == 1 { NodeRole::Manager } else { NodeRole::Worker },
+            availability: Availability::Active,
+        },
+        description: NodeDescription {
+            hostname: format!("n{number}"),
+            nano_cpus: 4_000_000_000,
+            memory_bytes: 8 << 30,
+            ..NodeDescription::default()
+        },
+        state: NodeState::Ready,
+        message: String::new(),
+        address: Ipv4Addr::LOCALHOST.into(),
+        manager_address: None,
+    }
+}
+
+pub(super) fn cluster_object(prefix: u8) -> ClusterObject {
+    ClusterObject {
+        id: ClusterId(1),
+        meta: Meta::default(),
+        spec: ClusterSpec::default(),
+        address_pools: vec!["10.0.0.0/8".parse().unwrap()],
+        subnet_prefix: prefix,
+        data_path_port: 4789,
+        root_ca: String::new(),
+        worker_token: "worker".to_owned(),
+        manager_token: "manager".to_owned(),
+    }
+}
+
+impl Scene {
+    /// A cluster of so many nodes, all ready. The story begins after that.
+    pub fn of(nodes: u64) -> Scene {
+        Scene::with_subnet(nodes, 24)
+    }
+
+    /// The same with an ingress network of another size.
+    pub fn with_subnet(nodes: u64, prefix: u8) -> Scene {
+        let mut scene = Scene {
+            cluster: Cluster::new(Objects::default()),
+            ids: Ids::new(7),
+            now: Time(1000 * SECOND),
+            index: 0,
+            requests: 0,
+            lines: Vec::new(),
+            names: BTreeMap::new(),
+            services: BTreeMap::new(),
+            wake_at: None,
+        };
+        scene.tell(Event::Started);
+        let (cluster, first) = (Box::new(cluster_object(prefix)), Box::new(node(1)));
+        scene.ask(Request::CreateCluster { cluster, node: first }).unwrap();
+        for number in 2..=nodes {
+            scene.ask(Request::AddNode(Box::new(node(number)))).unwrap();
+        }
+        for number in 1..=nodes {
+            scene.ready(number);
+        }
+        scene.lines.clear();
+        scene
+    }
+
+    pub fn objects(&self) -> &Objects {
+        self.cluster.objects()
+    }
+
+    /// Tells the cluster something and commits what it proposes until it has nothing left to decide.
+    pub fn tell(&mut self, event: Event) -> Vec<(RequestId, Result<Answer, Refusal>)> {
+        let mut replies = Vec::new();
+        let mut output = self.cluster.step(event, self.now, &mut self.ids);
+        loop {
+            replies.extend(output.replies.iter().map(|reply| (reply.to, reply.result.clone())));
+            let proposes = self.note(&output);
+            if !proposes {
+                break;
+            }
+            self.index += 1;
+            output = self.cluster.step(Event::Committed { index: self.index }, self.now, &mut self.ids);
+            assert_eq!(check(self.cluster.objects()), []);
+        }
+        replies
+    }
+
+    pub fn ask(&mut self, request: Request) -> Result<Answer, Refusal> {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        let mut replies = self.tell(Event::Request(id, request));
+        assert_eq!(replies.len(), 1);
+        let (to, result) = replies.pop().unwrap();
+        assert_eq!(to, id);
+        result
+    }
+
+    pub fn create(&mut self, spec: ServiceSpec) -> ServiceId {
+        match self.ask(Request::CreateService(Box::new(spec))) {
+            Ok(Answer::Service(id)) => id,
+            other => panic!("the service was not created: {other:?}"),
+        }
+    }
+
+    pub fn update(&mut self, id: ServiceId, change: impl FnOnce(&mut ServiceSpec)) {
+        let service = self.objects().service(id).unwrap();
+        let (version, mut spec) = (service.meta.version, service.spec.clone());
+        change(&mut spec);
+        let request = Request::UpdateService { id, version, spec: Box::new(spec) };
+        self.ask(request).unwrap();
+    }
+
+    pub fn change_node(
+        &mut self,
+        number: u64,
+        change: impl FnOnce(&mut NodeSpec),
+    ) -> Result<Answer, Refusal> {
+        let id = NodeId(u128::from(number));
+        let node = self.objects().node(id).unwrap();
+        let (version, mut spec) = (node.meta.version, node.spec.clone());
+        change(&mut spec);
+        self.ask(Request::UpdateNode { id, version, spec: Box::new(spec) })
+    }
+
+    pub fn ready(&mut self, number: u64) {
+        let node = node(number);
+        let description = Box::new(node.description);
+        self.tell(Event::NodeReady { node: node.id, description, address: node.address });
+    }
+
+    /// The task of a slot that is wanted, or its last.
+    pub fn task(&self, service: ServiceId, slot: u64) -> &Task {
+        crate::objects::representative(self.objects().tasks_of_slot(service, slot)).unwrap()
+    }
+
+    /// Every agent reports that its tasks have come to this state, in slots' order.
+    pub fn report(&mut self, tasks: &[TaskId], state: TaskState, error: &str) {
+        for id in tasks {
+            let Some(node) = self.objects().task(*id).and_then(|task| task.node) else { continue };
+            let message = state.name().to_owned();
+            let status =
+                TaskStatus { state, since: self.now, message, error: error.to_owned(), container: None };
+            self.tell(Event::Reports(node, vec![StatusReport { task: *id, status }]));
+        }
+    }
+
+    /// Agents do as they are told until nothing is left to do.
+    pub fn work(&mut self) {
+        loop {
+            let due: Vec<(TaskId, TaskState)> = self
+                .objects()
+                .tasks()
+                .filter(|task| task.node.is_some() && !task.status.state.is_terminal())
+                .filter_map(|task| {
+                    let next = match task.desired {
+                        TaskState::Running if task.status.state < TaskState::Running => TaskState::Running,
+                        TaskState::Ready if task.status.state < TaskState::Ready => TaskState::Ready,
+                        desired if desired > TaskState::Running => TaskState::Shutdown,
+                        _ => return None,
+                    };
+                    Some((task.id, next))
+                })
+                .collect();
+            if due.is_empty() {
+                return;
+            }
+            for (task, state) in due {
+                self.report(&[task], state, "");
+            }
+        }
+    }
+
+    /// Lets time pass; timers ring on the way.
+    pub fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some(at) = self.wake_at.filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.tell(Event::Tick);
+        }
+        self.now = end;
+    }
+
+    /// What was decided since the last look.
+    pub fn story(&mut self) -> String {
+        let mut story = std::mem::take(&mut self.lines).join("\n");
+        story.push('\n');
+        story
+    }
+
+    /// Notes an output. Says whether there is something to commit.
+    fn note(&mut self, output: &Output) -> bool {
+        for reply in &output.replies {
+            self.lines.push(match &reply.result {
+                Ok(_) => "reply: done".to_owned(),
+                Err(refusal) => format!("reply: {refusal}"),
+            });
+        }
+        for (node, assignment) in &output.sends {
+            let line = format!("send n{}: {}", node.0, self.assignment(assignment));
+            self.lines.push(line);
+        }
+        self.wake_at = output.wake_at;
+        for change in &output.propose {
+            let line = format!("  {}", self.change(change));
+            self.lines.push(line);
+        }
+        if !output.propose.is_empty() {
+            self.lines.push("commit".to_owned());
+        }
+        !output.propose.is_empty()
+    }
+
+    fn name(&self, task: TaskId) -> String {
+        self.names.get(&task).cloned().unwrap_or_else(|| "?".to_owned())
+    }
+
+    fn service_name(&self, id: ServiceId) -> &str {
+        self.services.get(&id).map_or("?", String::as_str)
+    }
+
+    fn seconds(&self, time: Option<Time>) -> String {
+        time.map(|time| format!(", after {:?}", time.since(self.now))).unwrap_or_default()
+    }
+
+    fn change(&mut self, change: &Change) -> String {
+        match change {
+            Change::PutService(service) => {
+                self.services.insert(service.id, service.spec.name.clone());
+                put_service(service)
+            }
+            Change::RemoveService(id) => format!("remove service {}", self.service_name(*id)),
+            Change::Update { service, step, .. } => {
+                let step = match step {
+                    UpdateStep::End(status) => format!("{:?}: {}", status.state, self.named(&status.message)),
+                    UpdateStep::Start { slots } => format!("start over {slots}"),
+                    UpdateStep::Ran { task } => format!("{} ran", self.name(*task)),
+                    UpdateStep::Failed { task } => format!("{} failed", self.name(*task)),
+                    UpdateStep::Release { task } => format!("{} released", self.name(*task)),
+                    UpdateStep::Forget { task } => format!("{} proven or gone", self.name(*task)),
+                };
+                format!("update {}: {step}", self.service_name(*service))
+            }
+            Change::CreateTask(task) => {
+                let made = self.names.values().filter(|name| {
+                    name.starts_with(&format!("{}.{}#", self.service_name(task.service), task.slot))
+                });
+                let name = format!("{}.{}#{}", self.service_name(task.service), task.slot, made.count() + 1);
+                self.names.insert(task.id, name.clone());
+                let node = task.node.map_or("no node".to_owned(), |node| format!("n{}", node.0));
+                let addresses: Vec<String> =
+                    task.attachments.iter().map(|attachment| format!(" {}", attachment.address)).collect();
+                let (cause, after) = (task.cause, self.seconds(task.not_before));
+                let status = status(&task.status);
+                format!(
+                    "task {name} ({cause:?}) on {node}{}, wanted {}{after}: {status}",
+                    addresses.concat(),
+                    task.desired
+                )
+            }
+            Change::Allocate { task, attachments, .. } => {
+                format!("task {} gets {}", self.name(*task), attachments[0].address)
+            }
+            Change::Assign { task, node, status: given } => {
+                format!("task {} to n{}: {}", self.name(*task), node.0, status(given))
+            }
+            Change::SetDesired { task, desired, .. } => format!("task {} wanted {desired}", self.name(*task)),
+            Change::SetStatus { task, status: given, .. } => {
+                format!("task {} is {}", self.name(*task), status(given))
+            }
+            Change::RemoveTask(task) => format!("forget task {}", self.name(*task)),
+            Change::PutNode(node) => {
+                format!("node n{} {:?} {:?} {}", node.id.0, node.state, node.spec.availability, node.message)
+            }
+            Change::RemoveNode(id) => format!("remove node n{}", id.0),
+            Change::PutCluster(_) => "cluster".to_owned(),
+            Change::PutNetwork(network) => format!("network {} {}", network.name, network.subnet),
+            Change::RemoveNetwork(_) => "remove network".to_owned(),
+        }
+    }
+
+    /// Task ids in a message, by name.
+    fn named(&self, message: &str) -> String {
+        self.names
+            .iter()
+            .fold(message.to_owned(), |message, (id, name)| message.replace(&id.to_string(), name))
+    }
+
+    fn assignment(&self, assignment: &Assignment) -> String {
+        let (kind, update, remove) = match assignment {
+            Assignment::Complete(duties) => ("all", duties, &Vec::new()),
+            Assignment::Incremental { update, remove } => ("", update, remove),
+        };
+        let mut words: Vec<String> = update.iter().map(|duty| self.duty(duty)).collect();
+        words.extend(remove.iter().map(|id| match id {
+            DutyId::Task(id) => format!("-{}", self.name(*id)),
+            DutyId::Network(_) => "-network".to_owned(),
+            DutyId::Endpoint(id) => format!("-endpoint {}", self.service_name(*id)),
+        }));
+        format!("{kind}[{}]", words.join(", "))
+    }
+
+    fn duty(&self, duty: &Duty) -> String {
+        match duty {
+            Duty::Task(task) => format!("{} {}", self.name(task.id), task.desired),
+            Duty::Network(network) => network.name.clone(),
+            Duty::Endpoint(endpoint) => {
+                let ports: Vec<String> = endpoint
+                    .ports
+                    .iter()
+                    .map(|port| format!("{}:{}", port.published_port, port.target_port))
+                    .collect();
+                format!("endpoint {} {} -> {:?}", endpoint.name, ports.join(" "), endpoint.backends)
+            }
+        }
+    }
+}
+
+fn put_service(service: &Service) -> String {
+    let ServiceMode::Replicated { replicas } = service.spec.mode;
+    let (name, image) = (&service.spec.name, &service.spec.task.container.image);
+    let ports: Vec<String> =
+        service.ports.iter().map(|port| format!(" {}:{}", port.published_port, port.target_port)).collect();
+    let addresses: Vec<String> = service.virtual_ips.iter().map(|ip| format!(" {}", ip.address)).collect();
+    format!("service {name} x{replicas} {image}{}{}", ports.concat(), addresses.concat())
+}
+
+fn status(status: &TaskStatus) -> String {
+    let TaskStatus { state, message, error, .. } = status;
+    let error = if error.is_empty() { String::new() } else { format!(" ({error})") };
+    format!("{state}, {message}{error}")
+}
