@@ -197,6 +197,7 @@ impl Store {
         let trash = self.sweep(&shared);
         drop(shared);
         commit::empty_trash(&trash?)?;
+        self.restore_ballast();
         Ok(removed)
     }
 
@@ -265,11 +266,7 @@ fn resolve(state: &State, name: &str) -> Result<ImageId, FindError> {
             Err(FindError::NotFound(id.to_string()))
         };
     }
-    let reference: Reference = match name.parse() {
-        Ok(reference) => reference,
-        // `sha256:abc` reads as a tag, but `sha256:` with more than a tag's characters as nothing.
-        Err(error) => return Err(error.into()),
-    };
+    let reference: Reference = name.parse()?;
     if let Some(id) = state.references.get(&reference) {
         return Ok(*id);
     }

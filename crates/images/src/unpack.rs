@@ -51,8 +51,8 @@ pub(crate) struct Summary {
     /// Folders that entries lie in but that have no entry of their own, so that their attributes must come
     /// from the layers below. Parents before children.
     pub(crate) implicit: Vec<PathBuf>,
-    /// Whether they have them; see [`inherit`].
-    pub(crate) inherited: bool,
+    /// The name of the layer's folder in the store, once they have them; see [`inherit`].
+    pub(crate) folder: Option<String>,
 }
 
 /// Unpacks `archive`, to the end of its input, into `folder`, which exists and is empty.
@@ -76,7 +76,7 @@ pub(crate) fn unpack_layer<R: BufRead>(folder: &Path, mut archive: Archive<R>) -
     archive.drain()?;
     // In order of their bytes, a folder comes before what is in it.
     let implicit = unpacker.implicit.iter().map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
-    Ok(Summary { size: unpacker.size, implicit, inherited: false })
+    Ok(Summary { size: unpacker.size, implicit, folder: None })
 }
 
 struct Unpacker<'a> {

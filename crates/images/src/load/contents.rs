@@ -16,8 +16,8 @@ use crate::{DiffId, Digest, Progress, Store};
 const BUFFER: usize = 256 * 1024;
 /// Largest document (manifest, configuration, ...) that is read.
 const DOCUMENT_LIMIT: u64 = 8 << 20;
-/// Most bytes that all documents together may have, since they are held in memory.
-const DOCUMENTS_LIMIT: u64 = 32 << 20;
+/// Most bytes that documents and names together may have, since they are held in memory.
+const HELD_LIMIT: u64 = 32 << 20;
 /// Most files that an archive may hold.
 const FILE_LIMIT: u64 = 100_000;
 /// How many links may lead to a file.
@@ -39,6 +39,22 @@ enum File {
     Link(String),
     /// What could be neither unpacked nor kept, and why. It matters only if it is asked for.
     Unusable(ArchiveError),
+}
+
+impl File {
+    /// Bytes of memory that it takes, but for small change.
+    fn held(&self) -> u64 {
+        let implicit = |path: &PathBuf| path.as_os_str().len();
+        let bytes = match self {
+            File::Document { bytes, .. } => bytes.len(),
+            File::Link(target) => target.len(),
+            File::Layer(LayerFile { origin: Origin::Staged { summary, .. }, .. }) => {
+                summary.implicit.iter().map(implicit).sum()
+            }
+            File::Layer(_) | File::Unusable(_) => 0,
+        };
+        bytes as u64
+    }
 }
 
 /// A layer of an archive.
@@ -78,7 +94,7 @@ impl Contents {
         let decoded = Compression::sniff(head).decode(head.chain(input))?;
         let mut archive = Archive::new(BufReader::with_capacity(BUFFER, decoded));
         let mut contents = Contents { files: BTreeMap::new() };
-        let (mut files, mut documents) = (0, 0);
+        let (mut files, mut held) = (0, 0);
         while let Some(entry) = archive.next_entry()? {
             files += 1;
             if files > FILE_LIMIT {
@@ -92,13 +108,10 @@ impl Contents {
                 Kind::HardLink => File::Link(String::from_utf8_lossy(&clean(&entry.link)?).into_owned()),
                 _ => continue,
             };
-            if let File::Document { bytes, .. } = &file {
-                documents += bytes.len() as u64;
-                if documents > DOCUMENTS_LIMIT {
-                    return Err(
-                        ArchiveError::Limit { what: "bytes of documents", limit: DOCUMENTS_LIMIT }.into()
-                    );
-                }
+            held += path.len() as u64 + file.held();
+            if held > HELD_LIMIT {
+                let what = "bytes of documents and names";
+                return Err(ArchiveError::Limit { what, limit: HELD_LIMIT }.into());
             }
             // As tar, the last entry of a name wins.
             contents.files.insert(path, file);

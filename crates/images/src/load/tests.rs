@@ -7,6 +7,9 @@ use crate::testing::{
 };
 use crate::{Digest, LoadError};
 
+/// How a blob is stored.
+type Encode<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+
 fn refusal(store: &TestStore, archive: &[u8]) -> ArchiveError {
     let refused = match store.load(archive) {
         Err(LoadError::Archive(error)) => error,
@@ -54,8 +57,7 @@ fn oci_archives_load_whatever_the_compression_of_their_layers() {
         let (first, second) = bytes.split_at(700);
         [gzip(first), gzip(second)].concat()
     };
-    let encodings: [&dyn Fn(&[u8]) -> Vec<u8>; 5] =
-        [&<[u8]>::to_vec, &gzip, &zstd, &two_frames, &two_members];
+    let encodings: [Encode<'_>; 5] = [&<[u8]>::to_vec, &gzip, &zstd, &two_frames, &two_members];
     for encode in encodings {
         let store = TestStore::new();
         let mut oci = Oci::default();
@@ -190,7 +192,7 @@ fn wrong_digests_are_refused() {
     // Each blob of an OCI layout in turn, changed behind its name.
     for index in 0..3 {
         let mut oci = Oci::default();
-        let manifest = oci.image(&[layer.clone()], gzip);
+        let manifest = oci.image(std::slice::from_ref(&layer), gzip);
         let blob = &mut oci.files[index].1;
         *blob = if blob[0] == 0x1f { gzip(&simple_layer("c")) } else { [blob.as_slice(), b" "].concat() };
         let refused = refusal(&store, &oci.finish(&[manifest]));
@@ -270,6 +272,15 @@ fn configurations_that_do_not_fit_are_refused() {
         let refused = refusal(&store, &archive(&files)).to_string();
         assert!(refused.contains(message), "{refused:?} should contain {message:?}");
     }
+}
+
+#[test]
+fn what_is_held_in_memory_is_bounded() {
+    let store = TestStore::new();
+    let document = vec![b' '; 7 << 20];
+    let files: Vec<_> = (0..5).map(|number| (format!("{number}.json"), document.clone())).collect();
+    let refused = refusal(&store, &archive(&files)).to_string();
+    assert!(refused.contains("bytes of documents and names"), "{refused}");
 }
 
 #[test]

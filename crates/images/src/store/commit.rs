@@ -167,13 +167,16 @@ impl Store {
             let (from, folder, size) = match &mut contents.layer_mut(path)?.origin {
                 Origin::Known { size } => (None, folder_name(diff_id.0), *size),
                 Origin::Staged { folder, summary } => {
-                    let depends = !summary.implicit.is_empty();
                     // Should two images of one archive put such a layer on different ones, the first counts.
-                    if !summary.inherited {
-                        inherit(folder, &summary.implicit, &below)?;
-                        summary.inherited = true;
-                    }
-                    let name = if depends { chain_folder_name(chain[index]) } else { folder_name(diff_id.0) };
+                    let name = match &summary.folder {
+                        Some(name) => name.clone(),
+                        None => {
+                            inherit(folder, &summary.implicit, &below)?;
+                            let depends = !summary.implicit.is_empty();
+                            if depends { chain_folder_name(chain[index]) } else { folder_name(diff_id.0) }
+                        }
+                    };
+                    summary.folder = Some(name.clone());
                     (Some(folder.clone()), name, summary.size)
                 }
             };

@@ -5,7 +5,7 @@ mod stacked;
 
 use std::process::Command;
 
-use crate::testing::{Layer, TestStore, docker_archive, gzip, simple_layer};
+use crate::testing::{Layer, Oci, TestStore, docker_archive, gzip, simple_layer};
 use crate::{
     FindError, ImageConfig, ImageId, Import, ImportError, InUse, OpenError, Reference, Removed, Store,
     TagError,
@@ -222,6 +222,20 @@ fn layers_that_take_attributes_from_below_are_not_shared_between_stacks() {
         let top = store.store.layer_paths(&id).unwrap()[0].join("tmp");
         assert_eq!(std::fs::metadata(top).unwrap().permissions().mode() & 0o7777, mode, "{name}");
     }
+    store.check();
+}
+
+#[test]
+fn such_a_layer_in_two_images_of_one_archive_is_there_for_both() {
+    let upper = Layer::new().file("tmp/x", b"").bytes();
+    let mut oci = Oci::default();
+    let manifests = ["a", "b"].map(|base| oci.image(&[simple_layer(base), upper.clone()], <[u8]>::to_vec));
+    let store = TestStore::new();
+    let loaded = store.load(&oci.finish(&manifests)).unwrap();
+    assert_eq!(loaded.len(), 2);
+    store.check();
+    let store = store.reopen();
+    assert!(store.store.repairs().is_empty(), "{:?}", store.store.repairs());
     store.check();
 }
 

@@ -59,7 +59,7 @@ fn copy(source: &OwnedFd, stat: &Stat, target: &OwnedFd) -> Result<()> {
     rustix::fs::fchown(target, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     copy_xattrs(source, target)?;
     rustix::fs::fchmod(target, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    let time = Timespec { tv_sec: stat.st_mtime as i64, tv_nsec: stat.st_mtime_nsec as _ };
+    let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ };
     rustix::fs::futimens(target, &Timestamps { last_access: time, last_modification: time })
 }
 

@@ -70,8 +70,7 @@ impl Parents {
         match self.resolve(path) {
             Ok(folder) => self.replace(path, folder),
             Err(Errno::NOENT | Errno::NOTDIR) => self.make(path, layer, made),
-            Err(Errno::LOOP) => Err(refuse(path, "its links go round in circles")),
-            Err(error) => Err(failed("opening", layer, path, error)),
+            Err(error) => Err(cannot_open(layer, path, error)),
         }
     }
 
@@ -83,14 +82,14 @@ impl Parents {
             match self.resolve(folder) {
                 Ok(_) => continue,
                 Err(Errno::NOENT | Errno::NOTDIR) => {}
-                Err(error) => return Err(failed("opening", layer, folder, error)),
+                Err(error) => return Err(cannot_open(layer, folder, error)),
             }
             let start = if index == 0 { 0 } else { ends[index - 1] + 1 };
             self.enter(&path[..start.saturating_sub(1)], layer, made)?;
             self.make_child(folder, &folder[start..], layer)?;
             made(folder);
         }
-        let folder = self.resolve(path).map_err(|error| failed("opening", layer, path, error))?;
+        let folder = self.resolve(path).map_err(|error| cannot_open(layer, path, error))?;
         self.replace(path, folder)
     }
 
@@ -157,6 +156,14 @@ fn times_failed(error: Errno) -> Failure {
 
 fn failed(action: &'static str, layer: &Path, path: &[u8], error: Errno) -> Failure {
     StoreError::at(action, &layer.join(OsStr::from_bytes(path)))(error.into()).into()
+}
+
+/// The archive is at fault where its links go round in circles, or are too many for the kernel.
+fn cannot_open(layer: &Path, path: &[u8], error: Errno) -> Failure {
+    match error {
+        Errno::LOOP => refuse(path, "it leads through too many links"),
+        error => failed("opening", layer, path, error),
+    }
 }
 
 fn refuse(path: &[u8], problem: &'static str) -> Failure {

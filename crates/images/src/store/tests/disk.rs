@@ -81,6 +81,7 @@ fn fill_a_disk() {
     assert!(store.repairs().is_empty());
     store.remove("small", false, &unused).unwrap();
     check_store(&store, &root);
+    std::fs::remove_file(root.join("../filler")).unwrap();
     load(&store, &small).unwrap();
     check_store(&store, &root);
 }
