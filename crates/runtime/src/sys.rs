@@ -149,9 +149,14 @@ pub fn install_filter(programme: &[Instruction]) -> io::Result<()> {
 
 /// Sets every signal's action to the default and blocks none, so that a program starts as from a shell.
 pub fn reset_signals() {
+    // The kernel's own structure, all zero: default action, no flags, no mask. The C library's call would refuse the
+    // two signals that it keeps for itself, which a daemon's parent may have left ignored.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: restoring a default action installs no code. The C library refuses its own two signals.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: restoring a default action installs no code; the kernel reads 32 bytes at most.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8);
+        }
     }
     set_signal_mask(libc::SIG_SETMASK, &[]);
 }
@@ -162,10 +167,15 @@ pub fn ignore_signal(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
-/// Lets this process wait for its children again.
-pub fn reset_child_signal() {
+/// Restores a signal's default action.
+pub fn reset_signal(signal: i32) {
     // SAFETY: restoring a default action installs no code.
-    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// Blocks no signal.
+pub fn unblock_all_signals() {
+    set_signal_mask(libc::SIG_SETMASK, &[]);
 }
 
 fn set_signal_mask(how: i32, signals: &[i32]) {

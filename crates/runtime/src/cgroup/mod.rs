@@ -267,14 +267,20 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a control file, naming it in the error.
+/// Writes a control file, naming it in the error. In one call: the kernel takes a part for a whole value.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write;
     std::fs::OpenOptions::new()
         .write(true)
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        .map_err(|error| named("write", path, error))
+}
+
+/// An error of an operation on a path, in Go's words.
+fn named(operation: &str, path: &Path, error: io::Error) -> io::Error {
+    let words = crate::protocol::words(&error);
+    io::Error::new(error.kind(), format!("{operation} {}: {words}", path.display()))
 }
 
 /// CPU quota in microseconds a period of [`CPU_PERIOD_MICROSECONDS`], as Docker counts `--cpus`.

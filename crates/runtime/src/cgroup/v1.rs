@@ -88,8 +88,13 @@ fn limit_memory(folder: &Path, resources: &ContainerResources) -> io::Result<()>
     }
 }
 
+/// One rule a write, all through one opening.
 fn restrict_devices(folder: &Path) -> io::Result<()> {
     write(&folder.join("devices.deny"), "a")?;
-    let allow = folder.join("devices.allow");
-    devices::DOCKER_DEFAULT.iter().try_for_each(|rule| write(&allow, &rule.to_string()))
+    let path = folder.join("devices.allow");
+    let named = |error| super::named("write", &path, error);
+    let allow = std::fs::OpenOptions::new().write(true).open(&path).map_err(named)?;
+    devices::DOCKER_DEFAULT.iter().try_for_each(|rule| {
+        rustix::io::write(&allow, rule.to_string().as_bytes()).map(drop).map_err(|error| named(error.into()))
+    })
 }

@@ -126,7 +126,7 @@ pub fn start(spec: &ContainerSpec, layout: &Layout, launch: Launch<'_>) -> ! {
 
 /// Builds the container around the calling process. Returns the program's environment.
 fn build(spec: &ContainerSpec, layout: &Layout, launch: &Launch<'_>) -> Result<Vec<String>, Failure> {
-    sys::reset_signals();
+    crate::shim::IGNORED_SIGNALS.into_iter().for_each(sys::reset_signal);
     // Exact modes of the nodes and folders that are made.
     rustix::process::umask(rustix::fs::Mode::empty());
     launch.leave_host()?;
@@ -165,7 +165,7 @@ fn enter_network(network: &NetworkNamespace) -> Result<(), Failure> {
 /// One more process of a container. It has the container's pid namespace; `init` is a pidfd of PID 1 there.
 pub fn enter(init: BorrowedFd<'_>, own_cgroup_namespace: bool, process: &Process, launch: Launch<'_>) -> ! {
     let entered = (|| {
-        sys::reset_signals();
+        crate::shim::IGNORED_SIGNALS.into_iter().for_each(sys::reset_signal);
         launch.leave_host()?;
         let mut spaces = ThreadNameSpaceType::MOUNT
             | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION

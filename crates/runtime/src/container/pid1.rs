@@ -19,7 +19,7 @@ pub fn run(process: &Process, environment: &[String]) -> Failure {
             if process.tty {
                 let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), rustix::process::getpid());
             }
-            sys::reset_signals();
+            sys::unblock_all_signals();
             process::execute(process, environment)
         }
         Ok(Some(program)) => serve(program),

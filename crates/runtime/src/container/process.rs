@@ -136,7 +136,8 @@ fn become_user(identity: &user::Identity, process: &Process) -> Result<(), Failu
         rustix::thread::set_thread_res_gid(gid, gid, gid)?;
         rustix::thread::set_thread_res_uid(uid, uid, uid)?;
         rustix::thread::set_keep_capabilities(false)?;
-        let held = kernel_set(process.capabilities.bits());
+        // What the daemon itself was not given (in a container, say) it cannot give; as Docker, that is no error.
+        let held = kernel_set(process.capabilities.bits()) & rustix::thread::capabilities(None)?.permitted;
         let sets = CapabilitySets { effective: held, permitted: held, inheritable: KernelSet::empty() };
         Ok(rustix::thread::set_capabilities(None, sets)?)
     };

@@ -8,7 +8,7 @@ fn run(programme: &[Instruction], architecture: Architecture, number: u32, argum
         4 => architecture.audit(),
         _ => {
             let argument = arguments[(offset as usize - 16) / 8];
-            if offset % 8 == 0 { argument as u32 } else { (argument >> 32) as u32 }
+            if offset.is_multiple_of(8) { argument as u32 } else { (argument >> 32) as u32 }
         }
     };
     let (mut accumulator, mut at) = (0, 0);

@@ -106,7 +106,7 @@ fn encode(out: &mut Vec<u8>, parts: &[&[u8]], stream: Stream, time: Time) {
     let joined;
     let bytes = match parts {
         [only] => only,
-        [first, second] if first.is_empty() => second,
+        [[], second] => second,
         _ => {
             joined = parts.concat();
             &joined[..]

@@ -25,6 +25,9 @@ pub const NURSERY: &str = "--nursery";
 /// How little a shim likes to be killed for want of memory, as containerd's.
 const OOM_SCORE_ADJ: &str = "-999";
 
+/// Signals that nursery and shims ignore; a container's processes must not.
+pub const IGNORED_SIGNALS: [i32; 4] = [libc::SIGHUP, libc::SIGPIPE, libc::SIGINT, libc::SIGTERM];
+
 /// The body of `skep shim --nursery`: never returns. The daemon starts it; nobody types it. Its standard input is a
 /// socket, each message on which brings the connection that a new shim serves.
 ///
@@ -44,10 +47,9 @@ pub fn shim_main(arguments: &[OsString]) -> ! {
             sys::exit(0);
         }
         let Some(connection) = descriptors.pop() else { continue };
-        match sys::fork() {
-            Ok(None) => become_shim(connection),
-            // The daemon sees its connection end.
-            Ok(Some(_)) | Err(_) => {}
+        // After an error the daemon sees its connection end.
+        if let Ok(None) = sys::fork() {
+            become_shim(connection);
         }
     }
 }
@@ -55,7 +57,8 @@ pub fn shim_main(arguments: &[OsString]) -> ! {
 /// What nursery and shims have in common.
 fn settle() {
     let _ = rustix::process::setsid();
-    for signal in [libc::SIGHUP, libc::SIGPIPE, libc::SIGINT, libc::SIGTERM] {
+    sys::reset_signals();
+    for signal in IGNORED_SIGNALS {
         sys::ignore_signal(signal);
     }
     // Ended shims vanish by themselves; a shim itself waits for its children.
@@ -71,7 +74,7 @@ fn settle() {
 }
 
 fn become_shim(connection: OwnedFd) -> ! {
-    sys::reset_child_signal();
+    sys::reset_signal(libc::SIGCHLD);
     let _ = rustix::process::setsid();
     if let Ok(null) = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()) {
         // The nursery's socket: the daemon's end must not wait for shims.

@@ -251,13 +251,16 @@ impl Shim {
             add(connection.socket.as_fd(), PollFlags::IN, Token::Connection(index));
         }
         for (index, task) in self.tasks.iter().enumerate() {
+            if let Some(sync) = task.sync() {
+                // Its output waits in its pipes for the client that is about to be attached.
+                add(sync, PollFlags::IN, Token::Sync(index));
+                continue;
+            }
             // Streams before the end: what a process wrote last is read before its end is told.
             task.streams.interests(&mut |descriptor, flags, ready| {
                 add(descriptor, flags, Token::Streams(index, ready));
             });
-            if let Some(sync) = task.sync() {
-                add(sync, PollFlags::IN, Token::Sync(index));
-            } else if !task.has_ended() {
+            if !task.has_ended() {
                 add(task.pidfd.as_fd(), PollFlags::IN, Token::Ended(index));
             }
         }
@@ -459,7 +462,7 @@ impl Shim {
             Err(failure) => {
                 let _ = sys::signal_pidfd(task.pidfd.as_fd(), libc::SIGKILL);
                 let code = sys::reap(started.pid);
-                task.stage = Stage::Ended(code);
+                task.stage = Stage::Ended;
                 task.streams.end(&mut self.buffer, now());
                 if first {
                     let _ = self.layout.group(&self.cgroup).remove();
@@ -474,7 +477,7 @@ impl Shim {
     fn end(&mut self, index: usize) {
         let task = &mut self.tasks[index];
         let code = sys::reap(task.started.pid);
-        task.stage = Stage::Ended(code);
+        task.stage = Stage::Ended;
         task.streams.end(&mut self.buffer, now());
         let waiters = std::mem::take(&mut task.waiters);
         let Some(exec) = task.exec.clone() else {

@@ -19,8 +19,8 @@ pub enum Stage {
     Starting { sync: OwnedFd, reply: OwnedFd, streams: Attach },
     /// Its program runs.
     Running,
-    /// It has ended with this code.
-    Ended(i32),
+    /// It has ended.
+    Ended,
 }
 
 /// A process.
@@ -85,13 +85,13 @@ impl Task {
     pub fn sync(&self) -> Option<BorrowedFd<'_>> {
         match &self.stage {
             Stage::Starting { sync, .. } => Some(sync.as_fd()),
-            Stage::Running | Stage::Ended(_) => None,
+            Stage::Running | Stage::Ended => None,
         }
     }
 
     /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
-        matches!(self.stage, Stage::Ended(_))
+        matches!(self.stage, Stage::Ended)
     }
 }
 

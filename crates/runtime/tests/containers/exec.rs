@@ -131,7 +131,7 @@ async fn users_and_environment_are_its_own() {
     let exec = world.runtime.exec(spec.id, "id", &id, ALL).await.unwrap();
     let (out, err) = split(&read_all(&mut exec.stream.unwrap()).await);
     assert_eq!(
-        out, "uid=1000(web) gid=1001(web) groups=1001(web),10(wheel)\n/home/web y\n/tmp\nkept\n",
+        out, "uid=1000(web) gid=1001(web) groups=10(wheel),1001(web)\n/home/web y\n/tmp\nkept\n",
         "{err}"
     );
 }

@@ -20,8 +20,7 @@ async fn only_three_descriptors_and_no_signal_blocked() {
         );
         spec.init = init;
         let out = world.output(&spec).await;
-        // ls itself opens the folder.
-        assert_eq!(out.matches(" -> ").count(), 4, "{out}");
+        assert_eq!(out.matches(" -> ").count(), 3, "{out}");
         assert!(
             out.contains("SigBlk:\t0000000000000000") && out.contains("SigIgn:\t0000000000000000"),
             "{out}"
@@ -57,7 +56,9 @@ async fn capabilities_and_filter_are_docker_s() {
     let mut spec = world.script(status);
     spec.process.capabilities = CapabilitySet::ALL;
     let out = world.output(&spec).await;
-    assert!(out.contains("CapEff:\t000001ffffffffff") && out.contains("Seccomp:\t2"), "{out}");
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find(|line| line.starts_with("CapEff:")).unwrap();
+    assert!(out.contains(own) && out.contains("Seccomp:\t2"), "{out}");
 }
 
 #[tokio::test]
@@ -89,9 +90,12 @@ async fn forbidden_calls_fail() {
 async fn masked_and_read_only_paths_are_docker_s() {
     let world = World::new();
     let script = "cat /proc/kcore /proc/keys /proc/timer_list /proc/interrupts 2>/dev/null | wc -c; ls /sys/firmware /proc/acpi /proc/scsi 2>/dev/null | grep -v : | wc -w; \
-                  for p in /proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger /sys; do grep -q \" $p ro,\" /proc/mounts && echo $p; done";
+                  for p in /proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger /sys; do grep -q \" $p [a-z]* ro,\" /proc/mounts && echo $p; done";
     let out = world.output(&world.script(script)).await;
-    assert_eq!(out, "0\n0\n/proc/bus\n/proc/fs\n/proc/irq\n/proc/sys\n/proc/sysrq-trigger\n/sys\n");
+    // A kernel may be built without some.
+    let paths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", "/sys"];
+    let present: Vec<_> = paths.into_iter().filter(|path| std::path::Path::new(path).exists()).collect();
+    assert_eq!(out, format!("0\n0\n{}\n", present.join("\n")));
     let mut spec = world.script("cat /proc/interrupts | wc -l");
     spec.protected_paths = ProtectedPaths::None;
     assert_ne!(world.output(&spec).await, "0\n");
@@ -234,7 +238,7 @@ async fn users_are_resolved_inside() {
     let world = World::new();
     for (user, expected) in [
         ("", "uid=0(root) gid=0(root) groups=0(root),10(wheel)\n/root\n"),
-        ("web", "uid=1000(web) gid=1001(web) groups=1001(web),10(wheel)\n/home/web\n"),
+        ("web", "uid=1000(web) gid=1001(web) groups=10(wheel),1001(web)\n/home/web\n"),
         ("1000:10", "uid=1000(web) gid=10(wheel) groups=10(wheel)\n/home/web\n"),
         ("4242", "uid=4242 gid=0(root) groups=0(root)\n/\n"),
     ] {
@@ -294,7 +298,7 @@ async fn the_executable_cannot_be_written_through_proc() {
 #[tokio::test]
 async fn devices_and_links_are_there() {
     let world = World::new();
-    let script = "cd /dev; ls | busybox xargs echo; stat -c '%a %F %t:%T' null zero full random urandom tty; readlink fd stdin ptmx; grep -c shm /proc/mounts";
+    let script = "cd /dev; ls | busybox xargs echo; stat -c '%a %F %t:%T' null zero full random urandom tty; readlink fd; readlink stdin; readlink ptmx; grep -c shm /proc/mounts";
     let out = world.output(&world.script(script)).await;
     assert!(
         out.starts_with(

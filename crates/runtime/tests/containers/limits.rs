@@ -38,7 +38,7 @@ async fn limits_are_set() {
 #[tokio::test]
 async fn too_many_processes_are_refused_but_an_exec_gets_in() {
     let world = World::new();
-    let mut spec = world.script("for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; wait");
+    let mut spec = world.script("(for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done); exec sleep 1000");
     spec.resources.pids = 4;
     let mut client = world.start_attached(&spec, crate::world::ALL).await;
     crate::world::read_until(&mut client, "Resource temporarily unavailable").await;
