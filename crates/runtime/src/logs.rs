@@ -142,7 +142,7 @@ impl LogReader {
                 std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
                 let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
                 inotify::add_watch(&changes, path, inotify::WatchFlags::MODIFY)?;
-                let changes = AsyncFd::register_with_interest(changes, tokio::io::Interest::READABLE)?;
+                let changes = crate::sys::watch(changes)?;
                 Some(Follow { changes, ended: Some(ended) })
             }
         };

@@ -290,3 +290,10 @@ pub fn own(descriptor: i32) -> OwnedFd {
     // SAFETY: the callers pass what a system call returned to them, once.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
+
+/// Lets tokio say when a descriptor can be read.
+pub fn watch(descriptor: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is the same descriptor, and open, for as long as it lives.
+    unsafe { tokio::io::unix::AsyncFd::register_with_interest(descriptor, tokio::io::Interest::READABLE) }
+        .map_err(io::Error::other)
+}
