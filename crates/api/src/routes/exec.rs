@@ -37,7 +37,8 @@ pub async fn create(context: &Context, container: &str, call: Call) -> Answer {
         hijack::detach_keys(keys, true)?;
     }
     let id = context.engine.exec_create(container, translate::container::exec(body)).await?;
-    created(&models::IdResponse { id })
+    // The models write this field in small letters, which only Go's clients forgive.
+    created(&serde_json::json!({ "Id": id }))
 }
 
 /// The body of `POST /exec/{id}/start`; the models have it only as a query of their client.
