@@ -135,8 +135,9 @@ pub async fn a_missing_image_is_told() {
     task.container.image = "nothing".to_owned();
     task.restart.condition = skep_types::service::RestartCondition::None;
     house.swarm.create_service(spec).await.unwrap();
-    house.until("the task is rejected", || house.tasks()[0].status.state == TaskState::Rejected).await;
-    assert_eq!(house.tasks()[0].status.error, "No such image: nothing:latest");
+    let rejected = || house.tasks().into_iter().find(|task| task.status.state == TaskState::Rejected);
+    house.until("the task is rejected", || rejected().is_some()).await;
+    assert_eq!(rejected().unwrap().status.error, "No such image: nothing:latest");
     house.close().await;
 }
 
