@@ -56,7 +56,11 @@ impl Dispatcher {
             of_node.entry(*node).or_default().1.push(DutyId::Task(*task));
         }
         let mut sends = Vec::new();
-        for node in &self.sessions {
+        // Most entries concern a few nodes only.
+        let concerned =
+            |node: &&NodeId| !everyone.is_empty() || !gone.is_empty() || of_node.contains_key(node);
+        let nodes: Vec<NodeId> = self.sessions.iter().filter(concerned).copied().collect();
+        for node in &nodes {
             if !gone.is_empty() {
                 // On its own and first: an assignment's removals come after its updates.
                 sends.push((*node, Assignment::Incremental { update: Vec::new(), remove: gone.clone() }));

@@ -22,12 +22,23 @@ use crate::{Change, Objects, Reply, Request, RequestId, tasks};
 
 /// Heartbeats for which a new leader waits for a node that it has not heard of.
 const UNKNOWN_BEATS: u32 = 10;
+/// What is said of such a node; SwarmKit's words.
+const UNKNOWN: &str = "Node moved to \"unknown\" state due to leadership change in cluster";
+/// Why such a node is down after that; SwarmKit's words.
+const UNHEARD: &str = "heartbeat failure for node in \"unknown\" state";
 
 /// The last that was heard of a node.
 #[derive(Clone, Debug)]
 pub(crate) enum News {
-    Ready { description: Box<NodeDescription>, address: IpAddr },
-    Lost { reason: String },
+    Ready {
+        description: Box<NodeDescription>,
+        address: IpAddr,
+    },
+    Lost {
+        reason: String,
+    },
+    /// It has not been heard of since this manager leads.
+    Unheard,
 }
 
 /// A leader's memory.
@@ -48,18 +59,18 @@ pub(crate) struct Leader {
     cursors: Cursors,
     /// Nodes not heard of since this manager leads.
     pub unheard: BTreeSet<NodeId>,
-    /// Whether those are still to be shown as unknown.
-    announce_unheard: bool,
 }
 
 impl Leader {
     /// A manager that begins to lead: it looks at everything once, and waits for every node's agent.
     pub fn new(objects: &Objects, now: Time) -> Leader {
-        let mut leader = Leader { announce_unheard: true, ..Leader::default() };
+        let mut leader = Leader::default();
+        // What the last leader knew of the nodes is history.
         let silent = objects.nodes().filter(|node| node.state != NodeState::Down);
         leader.unheard.extend(silent.map(|node| node.id));
         let beat = objects.cluster().map_or(Duration::ZERO, |cluster| cluster.spec.heartbeat);
         for node in &leader.unheard {
+            leader.news.insert(*node, News::Unheard);
             leader.timers.set(Timer::Node(*node), Some(now + beat * UNKNOWN_BEATS));
         }
         leader.look_at_everything(objects);
@@ -147,7 +158,7 @@ impl Leader {
                         News::Ready { description: Box::new(node.description), address: node.address }
                     }
                     NodeState::Down => News::Lost { reason: node.message },
-                    NodeState::Unknown => return,
+                    NodeState::Unknown => News::Unheard,
                 };
                 if known.state != node.state {
                     self.news.entry(node.id).or_insert(news);
@@ -167,7 +178,7 @@ impl Leader {
                 }
                 Timer::Node(node) => {
                     if self.unheard.contains(&node) {
-                        self.news.insert(node, News::Lost { reason: "heartbeat failure".to_owned() });
+                        self.news.insert(node, News::Lost { reason: UNHEARD.to_owned() });
                     }
                 }
                 Timer::Retry => {}
@@ -182,8 +193,9 @@ impl Leader {
     }
 
     fn plan_all(&mut self, plan: &mut Plan) -> Result<(), Full> {
-        self.plan_requests(plan)?;
-        self.plan_news(plan);
+        let requests = self.plan_requests(plan);
+        self.plan_news(plan)?;
+        requests?;
         self.plan_reports(plan)?;
         if plan.objects.cluster().is_none() {
             return Ok(());
@@ -217,47 +229,48 @@ impl Leader {
     }
 
     /// Nodes that came or went.
-    fn plan_news(&mut self, plan: &mut Plan) {
-        if std::mem::take(&mut self.announce_unheard) {
-            self.plan_unknown(plan);
-        }
-        for (id, news) in std::mem::take(&mut self.news) {
-            let Some(known) = plan.nodes.get(&id).or_else(|| plan.objects.node(id)) else { continue };
-            let mut node = known.clone();
-            match news {
-                News::Ready { description, address } => {
-                    node.state = NodeState::Ready;
-                    node.message = String::new();
-                    node.description = *description;
-                    node.address = address;
-                }
-                News::Lost { reason } => {
-                    node.state = NodeState::Down;
-                    node.message = reason;
-                }
-            }
-            if node != *known {
-                node.meta.updated_at = plan.now;
-                plan.nodes.insert(id, node);
+    fn plan_news(&mut self, plan: &mut Plan) -> Result<(), Full> {
+        let mut result = Ok(());
+        while result.is_ok()
+            && let Some((id, news)) = self.news.pop_first()
+        {
+            result = plan.reserve(1);
+            if result.is_err() {
+                self.news.insert(id, news);
+            } else {
+                self.plan_node(plan, id, news);
             }
         }
+        // Also when the batch is full: what requests change of nodes is in it already.
         let nodes = std::mem::take(&mut plan.nodes);
         let removed = &plan.removed_nodes;
         let staying = nodes.into_values().filter(|node| !removed.contains(&node.id));
         plan.changes.extend(staying.map(|node| Change::PutNode(Box::new(node))));
+        result
     }
 
-    /// What the last leader knew of the nodes' readiness is history.
-    fn plan_unknown(&mut self, plan: &mut Plan) {
-        for id in &self.unheard {
-            let Some(node) = plan.objects.node(*id).filter(|node| node.state == NodeState::Ready) else {
-                continue;
-            };
-            let mut node = plan.nodes.get(id).unwrap_or(node).clone();
-            node.state = NodeState::Unknown;
-            node.message = "Node moved to \"unknown\" state due to leadership change in cluster".to_owned();
+    fn plan_node(&self, plan: &mut Plan, id: NodeId, news: News) {
+        let Some(known) = plan.nodes.get(&id).or_else(|| plan.objects.node(id)) else { return };
+        let mut node = known.clone();
+        match news {
+            News::Ready { description, address } => {
+                node.state = NodeState::Ready;
+                node.message = String::new();
+                node.description = *description;
+                node.address = address;
+            }
+            News::Lost { reason } => {
+                node.state = NodeState::Down;
+                node.message = reason;
+            }
+            News::Unheard => {
+                node.state = NodeState::Unknown;
+                node.message = UNKNOWN.to_owned();
+            }
+        }
+        if node != *known {
             node.meta.updated_at = plan.now;
-            plan.nodes.insert(*id, node);
+            plan.nodes.insert(id, node);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::service::TaskSpec;
+use crate::service::{Service, TaskSpec};
 use crate::{ContainerId, Meta, NetworkId, NodeId, ServiceId, TaskId, Time, Version};
 
 /// Where a task stands. The names and numbers are SwarmKit's (api/types.proto); a task only ever moves up.
@@ -141,6 +141,15 @@ pub struct Task {
 }
 
 impl Task {
+    /// Whether the task is of the service's present specification, by value: an update back to what a
+    /// task has already leaves it alone, as in SwarmKit's `IsTaskDirty`.
+    pub fn is_current(&self, service: &Service) -> bool {
+        let same_spec = self.spec_version == service.spec_version || self.spec == service.spec.task;
+        // A service that publishes its first port needs tasks with an address on the ingress network.
+        let reachable = service.ports.is_empty() || !self.attachments.is_empty();
+        same_spec && (reachable || self.status.state == TaskState::New)
+    }
+
     /// `service.slot.id`, the name of the task's container.
     pub fn container_name(&self) -> String {
         format!("{}.{}.{}", self.service_name, self.slot, self.id)

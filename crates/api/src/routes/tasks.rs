@@ -67,7 +67,7 @@ impl Wanted {
     fn lets_through(&self, task: &Task) -> bool {
         let is_current = |task: &Task| {
             let service = self.all_services.iter().find(|service| service.id == task.service);
-            service.is_some_and(|service| service.spec_version == task.spec_version)
+            service.is_some_and(|service| task.is_current(service))
         };
         self.filters.any("id", |prefix| task.id.to_string().starts_with(prefix))
             && self.filters.any("name", |prefix| task.container_name().starts_with(prefix))

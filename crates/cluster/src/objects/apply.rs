@@ -287,7 +287,7 @@ impl Objects {
     fn index_slot(&mut self, id: ServiceId, slot: u64) {
         let representative = index::representative(self.tasks_of_slot(id, slot));
         let outdated = representative.map(|task| {
-            let current = self.services.get(&id).is_none_or(|service| index::is_up_to_date(task, service));
+            let current = self.services.get(&id).is_none_or(|service| task.is_current(service));
             let up = if serves(task) { Up::Yes } else { Up::No };
             (!current).then_some(up)
         });

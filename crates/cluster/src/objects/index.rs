@@ -84,15 +84,6 @@ pub(crate) fn is_live(task: &Task) -> bool {
     !task.status.state.is_terminal()
 }
 
-/// Whether the task is of the service's present specification, by value: an update to what a task has
-/// already leaves it alone, as in SwarmKit's `IsTaskDirty`.
-pub(crate) fn is_up_to_date(task: &Task, service: &Service) -> bool {
-    let same_spec = task.spec_version == service.spec_version || task.spec == service.spec.task;
-    // A service that publishes its first port needs tasks with an address on the ingress network.
-    let reachable = service.ports.is_empty() || !task.attachments.is_empty();
-    same_spec && (reachable || task.status.state == TaskState::New)
-}
-
 /// The task that a slot stands for: the wanted one, or the last one when none is wanted any more (it
 /// ended and the policy says to leave it). `None` when the slot is on its way out.
 pub(crate) fn representative<'a>(

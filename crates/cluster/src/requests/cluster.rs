@@ -63,7 +63,7 @@ pub(super) fn update(
     manager_token: Option<String>,
 ) -> Result<Answer, Refusal> {
     let Some(old) = plan.objects.cluster() else {
-        return refuse(RefusalKind::NotFound, "there is no cluster");
+        return refuse(RefusalKind::NotFound, "there is no cluster yet");
     };
     let changed = plan.changes.iter().any(|change| matches!(change, Change::PutCluster(_)));
     if old.meta.version != version || changed {

@@ -14,6 +14,10 @@ pub(crate) const MAX_CHANGES_OF_REQUEST: usize = 4;
 
 /// Decides a request: adds what it changes to the batch, or says why not.
 pub(crate) fn decide(plan: &mut Plan, cursors: &mut Cursors, request: Request) -> Result<Answer, Refusal> {
+    let founds = matches!(request, Request::CreateCluster { .. });
+    if !founds && plan.objects.cluster().is_none() {
+        return refuse(RefusalKind::Precondition, "there is no cluster yet");
+    }
     match request {
         Request::CreateCluster { cluster, node } => cluster::create(plan, *cluster, *node),
         Request::UpdateCluster { version, spec, worker_token, manager_token } => {

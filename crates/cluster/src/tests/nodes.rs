@@ -201,7 +201,7 @@ fn a_node_that_stays_silent_under_a_new_leader_is_down() {
     scene.story();
     scene.pass(Duration::from_secs(10));
     expect![[r#"
-          node n2 Down Active heartbeat failure
+          node n2 Down Active heartbeat failure for node in "unknown" state
         commit
     "#]]
     .assert_eq(&scene.story());
