@@ -127,7 +127,7 @@ pub struct ContainerView {
     pub state: StateView,
     /// Its mounts.
     pub mounts: Vec<MountView>,
-    /// `default` or `bridge`, `host`, `none`, or the first cluster network's name.
+    /// `bridge`, `host`, `none`, or the first cluster network's name.
     pub network_mode: String,
     /// Its networks, in order; the first carries the default route.
     pub networks: Vec<EndpointView>,
@@ -174,7 +174,7 @@ pub struct ContainerSummary {
     pub state: StateView,
     /// Its mounts.
     pub mounts: Vec<MountView>,
-    /// `default` or `bridge`, `host`, `none`, or the first cluster network's name.
+    /// `bridge`, `host`, `none`, or the first cluster network's name.
     pub network_mode: String,
     /// Its networks.
     pub networks: Vec<EndpointView>,

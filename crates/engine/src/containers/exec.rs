@@ -16,8 +16,9 @@ use crate::options::ExecStart;
 use crate::view::ExecView;
 use crate::{Engine, Error, ErrorKind, Result};
 
-/// How many ended execs are remembered, so that clients learn their exit codes. Docker keeps them for five minutes.
-const ENDED_LIMIT: usize = 256;
+/// How many execs that do not run are remembered: those that are yet to be started, and those that ended, so that
+/// clients learn their exit codes. Docker keeps the latter for five minutes.
+const IDLE_LIMIT: usize = 1024;
 
 /// Where an exec is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +66,10 @@ impl Execs {
         known.made += 1;
         let exec = Exec { container, config, phase: Phase::Created, number: known.made };
         known.by_id.insert(id.to_owned(), exec);
-        let ended = known.by_id.values().filter(|exec| matches!(exec.phase, Phase::Ended { .. }));
-        if ended.clone().count() > ENDED_LIMIT {
-            let oldest = ended.map(|exec| exec.number).min();
+        let idle =
+            known.by_id.values().filter(|exec| matches!(exec.phase, Phase::Created | Phase::Ended { .. }));
+        if idle.clone().count() > IDLE_LIMIT {
+            let oldest = idle.map(|exec| exec.number).min();
             known.by_id.retain(|_, exec| Some(exec.number) != oldest);
         }
     }
@@ -326,15 +328,15 @@ mod tests {
     }
 
     #[test]
-    fn ended_execs_are_remembered_up_to_a_limit() {
+    fn idle_execs_are_remembered_up_to_a_limit() {
         let execs = Execs::default();
-        for number in 0..ENDED_LIMIT + 10 {
+        for number in 0..IDLE_LIMIT + 10 {
             let id = number.to_string();
             execs.insert(&id, ContainerId([1; 32]), ExecConfig::default());
             execs.advance(&id, Phase::Ended { pid: 0, code: 0 });
         }
-        assert!(execs.known().by_id.len() <= ENDED_LIMIT + 1);
+        assert!(execs.known().by_id.len() <= IDLE_LIMIT + 1);
         assert!(execs.view("0").is_err());
-        assert!(execs.view(&(ENDED_LIMIT + 9).to_string()).is_ok());
+        assert!(execs.view(&(IDLE_LIMIT + 9).to_string()).is_ok());
     }
 }

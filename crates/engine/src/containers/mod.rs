@@ -34,11 +34,11 @@ use crate::{Engine, Result};
 pub use logs::{LogLine, LogSource, LogStream};
 use registry::Container;
 
-/// Network modes as inspect names them.
+/// Network modes as inspect names them; Docker says `bridge` for `default` since version 26.
 pub(crate) fn network_mode(container: &Container) -> String {
     use skep_types::container::NetworkMode;
     match &container.record.config.host.network {
-        NetworkMode::Bridge => "default".to_owned(),
+        NetworkMode::Bridge => "bridge".to_owned(),
         NetworkMode::Host => "host".to_owned(),
         NetworkMode::None => "none".to_owned(),
         NetworkMode::Cluster(attachments) => {
