@@ -117,6 +117,14 @@ impl House {
             self.engine.remove(&id.to_string(), options).await.unwrap();
         }
         self.assert_nothing_left();
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
+            let docker = hierarchy.unwrap().path().join("docker");
+            assert!(
+                !ids.iter().any(|id| docker.join(id.to_string()).exists()),
+                "cgroups below {}",
+                docker.display()
+            );
+        }
         self.engine.shutdown().await;
     }
 
