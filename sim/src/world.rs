@@ -317,6 +317,12 @@ impl World {
         if self.manager.life != life {
             return Ok(());
         }
+        if refused && self.chance.happens(500) {
+            // Nobody knows whether the entry is on the disk: the manager steps down and reads its log anew.
+            self.tell(|| "the log fails".to_owned());
+            self.step(Event::Deposed)?;
+            return self.crash_manager();
+        }
         let changes = self.manager.in_flight.take().unwrap_or_default();
         if refused {
             self.tell(|| "the log refuses: no space left on device".to_owned());

@@ -16,7 +16,7 @@ use crate::{Meta, NetworkId, ServiceId, Time, Version};
 /// where JSON becomes this type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceSpec {
-    /// Unique name: letters, digits, `-`, `_` and `.`; at most 63 characters.
+    /// Unique name: letters, digits, `-` and `_`, the ends letters or digits; at most 63 characters.
     pub name: String,
     /// Labels of the service itself.
     pub labels: BTreeMap<String, String>,

@@ -22,7 +22,7 @@ impl World {
         }
     }
 
-    fn crash_manager(&mut self) -> Verdict {
+    pub(super) fn crash_manager(&mut self) -> Verdict {
         let Some(cluster) = self.manager.cluster.take() else { return Ok(()) };
         self.tell(|| "the manager dies".to_owned());
         self.manager.life += 1;
