@@ -233,14 +233,13 @@ impl Group<'_> {
     }
 
     /// Sources of the container's view of its own v1 cgroups: the hierarchy's name below /sys/fs/cgroup, and
-    /// the folder on the host.
+    /// the folder on the host. As runc, without the v2 tree of a hybrid layout.
     pub fn v1_views(&self) -> Vec<(String, PathBuf)> {
-        let Layout::V1 { hierarchies, unified } = self.layout else { return Vec::new() };
+        let Layout::V1 { hierarchies, .. } = self.layout else { return Vec::new() };
         let name = |mount: &Path| mount.file_name().map(|name| name.to_string_lossy().into_owned());
         hierarchies
             .iter()
             .map(|hierarchy| &hierarchy.mount)
-            .chain(unified)
             .filter_map(|mount| Some((name(mount)?, mount.join(&self.path))))
             .collect()
     }

@@ -32,13 +32,12 @@ const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
 /// Links of /dev.
-const LINKS: [(&str, &str); 6] = [
+const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
-    ("core", "/proc/kcore"),
 ];
 
 fn failed(target: &Path) -> impl Fn(io::Error) -> Failure {
@@ -172,7 +171,9 @@ fn device_folder() -> io::Result<OwnedFd> {
         let device = rustix::fs::makedev(major, minor);
         rustix::fs::mknodat(&folder, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), device)?;
     }
-    for (name, target) in LINKS {
+    // Not every kernel has it; then runc makes no link.
+    let core = Path::new("/proc/kcore").exists().then_some(("core", "/proc/kcore"));
+    for (name, target) in LINKS.into_iter().chain(core) {
         rustix::fs::symlinkat(target, &folder, name)?;
     }
     for name in ["pts", "mqueue", "shm"] {

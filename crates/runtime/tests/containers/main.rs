@@ -6,5 +6,7 @@ mod exec;
 mod isolation;
 mod lifecycle;
 mod limits;
+mod oracle;
 mod streams;
+mod v2;
 mod world;

@@ -30,7 +30,7 @@ impl World {
         }
         std::fs::copy("/bin/busybox", image.join("bin/busybox")).unwrap();
         for applet in "sh true false echo cat ls id sleep head mount umount stat hostname unshare kill ps dd tty stty wc env \
-                       mkdir touch readlink seq tail grep chroot mknod ping printf"
+                       mkdir touch readlink seq tail grep chroot mknod ping printf sed sort tr chmod mv wait"
             .split_whitespace()
         {
             std::os::unix::fs::symlink("busybox", image.join("bin").join(applet)).unwrap();
