@@ -210,7 +210,8 @@ impl Unpacker<'_> {
             .map_err(|error| self.failed("setting attributes of", path, error))
     }
 
-    /// A second name of a file of this layer. Its attributes are those of the file.
+    /// A second name of a file of this layer. Its attributes are those of the file; unlike Docker we do not
+    /// set what the link's own header says, since a new owner would take the file's capabilities.
     fn place_hard_link(&mut self, path: &[u8], name: &[u8], entry: &Entry) -> Result<(), Failure> {
         let missing = || -> Failure {
             ArchiveError::LinkTarget { path: lossy(&entry.path), target: lossy(&entry.link) }.into()

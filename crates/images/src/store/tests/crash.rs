@@ -115,6 +115,7 @@ fn death_at_any_moment_loses_nothing_that_was_acknowledged() {
                 }
             }
         }
+        assert!(started.is_some(), "it ended before it did anything");
         process.kill().unwrap();
         process.wait().unwrap();
         said.extend(lines.map_while(Result::ok));
