@@ -10,7 +10,7 @@
 //! - Memory does not grow with the archive: layers stream to the disk, and only metadata is held, up to
 //!   a named limit.
 //! - No path of an archive is ever resolved outside the folder that it unpacks into.
-//! - There is no mount here, no network, and no knowledge of containers.
+//! - Nothing here attaches a mount to a tree, uses the network, or knows of containers.
 
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
