@@ -11,8 +11,37 @@ use crate::duties::{EndpointDuty, NetworkDuty, NetworkState};
 use crate::event::{AgentEvent, Observed, Operation, Recovered};
 use crate::work::{Networks, Work};
 
-/// Wait before an operation that failed is tried again.
-pub(crate) const RETRY: Duration = Duration::from_secs(1);
+/// Wait before an operation that failed once is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often that wait doubles.
+const RETRY_DOUBLINGS: u32 = 3;
+
+/// When an operation is tried again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Retry {
+    /// Failures in a row.
+    failures: u32,
+    /// `None` while nothing waits.
+    pub(crate) at: Option<Time>,
+}
+
+impl Retry {
+    /// It failed.
+    pub(crate) fn failed(&mut self, now: Time) {
+        self.at = Some(now + RETRY * (1 << self.failures.min(RETRY_DOUBLINGS)));
+        self.failures += 1;
+    }
+
+    /// It succeeded, or is about something else from now on.
+    pub(crate) fn reset(&mut self) {
+        *self = Retry::default();
+    }
+
+    /// Whether it still has to wait.
+    pub(crate) fn waits(&self, now: Time) -> bool {
+        self.at.is_some_and(|at| now < at)
+    }
+}
 
 /// What an event led to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,10 +207,11 @@ impl Agent {
         let Some(duty) = self.networks.get_mut(&network) else { return };
         let Err(error) = result else {
             duty.state = NetworkState::Ready;
+            duty.retry.reset();
             return;
         };
         duty.state = NetworkState::Absent;
-        duty.retry_at = Some(now + RETRY);
+        duty.retry.failed(now);
         for work in self.tasks.values_mut() {
             if work.waits_for_networks() && uses(work, network) {
                 work.reject(error.clone(), now);
@@ -195,7 +225,7 @@ impl Agent {
             Ok(()) => duty.state = NetworkState::Absent,
             Err(_) => {
                 duty.state = NetworkState::Ready;
-                duty.retry_at = Some(now + RETRY);
+                duty.retry.failed(now);
             }
         }
     }
@@ -232,10 +262,10 @@ impl Agent {
             let Some(network) = &duty.wanted else { continue };
             // A task that needs the network does not wait for the time to try again.
             let needed = self.tasks.values().any(|work| work.waits_for_networks() && uses(work, *id));
-            let due = needed || duty.retry_at.is_none_or(|at| at <= now);
+            let due = needed || !duty.retry.waits(now);
             if duty.state == NetworkState::Absent && due {
                 duty.state = NetworkState::Ensuring;
-                duty.retry_at = None;
+                duty.retry.at = None;
                 operations.push(Operation::EnsureNetwork(network.clone()));
             }
         }
@@ -255,10 +285,10 @@ impl Agent {
     fn drop_networks(&mut self, now: Time, operations: &mut Vec<Operation>) {
         for (id, duty) in &mut self.networks {
             let used = self.tasks.values().any(|work| work.uses_networks() && uses(work, *id));
-            let due = duty.retry_at.is_none_or(|at| at <= now);
+            let due = !duty.retry.waits(now);
             if self.complete && duty.wanted.is_none() && duty.state == NetworkState::Ready && !used && due {
                 duty.state = NetworkState::Removing;
-                duty.retry_at = None;
+                duty.retry.at = None;
                 operations.push(Operation::RemoveNetwork(*id));
             }
         }
@@ -266,9 +296,9 @@ impl Agent {
     }
 
     fn wake_at(&self) -> Option<Time> {
-        let tasks = self.tasks.values().filter_map(|work| work.retry_at);
-        let networks = self.networks.values().filter_map(|duty| duty.retry_at);
-        let endpoints = self.endpoints.values().filter_map(|duty| duty.retry_at);
+        let tasks = self.tasks.values().filter_map(|work| work.retry.at);
+        let networks = self.networks.values().filter_map(|duty| duty.retry.at);
+        let endpoints = self.endpoints.values().filter_map(|duty| duty.retry.at);
         tasks.chain(networks).chain(endpoints).min()
     }
 }

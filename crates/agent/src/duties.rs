@@ -4,7 +4,7 @@ use skep_types::Time;
 use skep_types::assignment::Endpoint;
 use skep_types::network::Network;
 
-use crate::agent::RETRY;
+use crate::agent::Retry;
 
 /// Where a network stands on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,16 +21,16 @@ pub(crate) struct NetworkDuty {
     /// `None` once it is no longer this node's.
     pub(crate) wanted: Option<Network>,
     pub(crate) state: NetworkState,
-    pub(crate) retry_at: Option<Time>,
+    pub(crate) retry: Retry,
 }
 
 impl NetworkDuty {
     pub(crate) fn wanted(network: Network) -> NetworkDuty {
-        NetworkDuty { wanted: Some(network), state: NetworkState::Absent, retry_at: None }
+        NetworkDuty { wanted: Some(network), state: NetworkState::Absent, retry: Retry::default() }
     }
 
     pub(crate) fn left_over() -> NetworkDuty {
-        NetworkDuty { wanted: None, state: NetworkState::Ready, retry_at: None }
+        NetworkDuty { wanted: None, state: NetworkState::Ready, retry: Retry::default() }
     }
 
     /// Takes a new description of the network; a changed one is brought up again.
@@ -58,18 +58,18 @@ pub(crate) struct EndpointDuty {
     applied: Applied,
     /// What the operation under way will bring into force.
     applying: Option<Option<Endpoint>>,
-    pub(crate) retry_at: Option<Time>,
+    pub(crate) retry: Retry,
 }
 
 impl EndpointDuty {
     pub(crate) fn new(wanted: Option<Endpoint>) -> EndpointDuty {
-        EndpointDuty { wanted, applied: Applied::Unknown, applying: None, retry_at: None }
+        EndpointDuty { wanted, applied: Applied::Unknown, applying: None, retry: Retry::default() }
     }
 
     /// Takes the managers' newer word.
     pub(crate) fn want(&mut self, endpoint: Option<Endpoint>) {
         if self.wanted != endpoint {
-            self.retry_at = None;
+            self.retry.reset();
         }
         self.wanted = endpoint;
     }
@@ -85,7 +85,7 @@ impl EndpointDuty {
     /// Whether a task of this service must not be stopped yet. A table that cannot be changed does not hold
     /// a task up for ever: its failed operation is tried again later.
     pub(crate) fn unsettled(&self) -> bool {
-        self.applying.is_some() || (!self.in_force() && self.retry_at.is_none())
+        self.applying.is_some() || (!self.in_force() && self.retry.at.is_none())
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -94,11 +94,10 @@ impl EndpointDuty {
 
     /// What to bring into force now, if anything.
     pub(crate) fn begin(&mut self, now: Time) -> Option<Option<Endpoint>> {
-        let waits = self.retry_at.is_some_and(|at| now < at);
-        if self.applying.is_some() || self.in_force() || waits {
+        if self.applying.is_some() || self.in_force() || self.retry.waits(now) {
             return None;
         }
-        self.retry_at = None;
+        self.retry.at = None;
         self.applying = Some(self.wanted.clone());
         self.applying.clone()
     }
@@ -106,10 +105,13 @@ impl EndpointDuty {
     pub(crate) fn end(&mut self, result: Result<(), String>, now: Time) {
         let Some(applying) = self.applying.take() else { return };
         match result {
-            Ok(()) => self.applied = applying.map_or(Applied::Nothing, Applied::Endpoint),
+            Ok(()) => {
+                self.applied = applying.map_or(Applied::Nothing, Applied::Endpoint);
+                self.retry.reset();
+            }
             Err(_) => {
                 self.applied = Applied::Unknown;
-                self.retry_at = Some(now + RETRY);
+                self.retry.failed(now);
             }
         }
     }

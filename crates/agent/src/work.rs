@@ -4,7 +4,7 @@ use skep_types::container::ClusterAttachment;
 use skep_types::task::ContainerStatus;
 use skep_types::{ContainerId, Task, TaskId, TaskState, TaskStatus, Time};
 
-use crate::agent::RETRY;
+use crate::agent::Retry;
 use crate::event::{Observed, Operation};
 
 /// What is known of a task's container.
@@ -52,7 +52,7 @@ pub(crate) struct Work {
     pub(crate) status: TaskStatus,
     presence: Presence,
     busy: Option<Busy>,
-    pub(crate) retry_at: Option<Time>,
+    pub(crate) retry: Retry,
     /// Whether the managers have yet to hear of `status`.
     pub(crate) unreported: bool,
 }
@@ -114,7 +114,16 @@ impl Work {
 
     fn with_status(id: TaskId, status: TaskStatus) -> Work {
         let presence = Presence::Absent;
-        Work { id, task: None, gone: false, status, presence, busy: None, retry_at: None, unreported: false }
+        Work {
+            id,
+            task: None,
+            gone: false,
+            status,
+            presence,
+            busy: None,
+            retry: Retry::default(),
+            unreported: false,
+        }
     }
 
     fn find(&mut self, container: ContainerId, observed: Observed, now: Time) {
@@ -212,10 +221,10 @@ impl Work {
         held: bool,
         networks: impl FnOnce(&Task) -> Networks,
     ) -> Option<Operation> {
-        if self.busy.is_some() || self.retry_at.is_some_and(|at| now < at) {
+        if self.busy.is_some() || self.retry.waits(now) {
             return None;
         }
-        self.retry_at = None;
+        self.retry.at = None;
         if self.wants_end() || self.status.state.is_terminal() {
             return self.next_down(now, held);
         }
@@ -337,9 +346,10 @@ impl Work {
                     self.presence = Presence::Ended(container);
                 }
                 self.note_exit(code);
+                self.retry.reset();
             }
             // It may still run, so it is not given up.
-            Err(_) => self.retry_at = Some(now + RETRY),
+            Err(_) => self.retry.failed(now),
         }
     }
 
@@ -356,7 +366,7 @@ impl Work {
         }
         match result {
             Ok(()) => self.presence = Presence::Absent,
-            Err(_) => self.retry_at = Some(now + RETRY),
+            Err(_) => self.retry.failed(now),
         }
     }
 

@@ -40,7 +40,7 @@ fn networks_come_before_containers() {
             3
               ensure network ingress
             4
-              wake at 5
+              wake at 6
             5
               ensure network ingress
               report 2 preparing at 5 "preparing"
