@@ -25,6 +25,8 @@ use crate::protocol::Failure;
 use crate::spec::{ContainerSpec, NetworkNamespace, Process};
 use crate::sys::{self, Instruction};
 use mounts::Root;
+#[cfg(test)]
+pub use mounts::filesystem;
 
 /// First byte of a message on the sync socket: a terminal comes with it.
 pub const SYNC_TERMINAL: u8 = b'T';
@@ -60,6 +62,8 @@ impl Launch<'_> {
     /// What must be done while the host's files are in sight.
     fn leave_host(&self) -> Result<(), Failure> {
         rustix::process::setsid().map_err(|error| Failure::new("setsid", error))?;
+        // Not the daemon's keys.
+        sys::join_new_session_keyring().map_err(|error| Failure::new("joining a session keyring", error))?;
         self.group
             .join(self.born_into_unified)
             .map_err(|error| Failure::new("unable to apply cgroup configuration", error))?;

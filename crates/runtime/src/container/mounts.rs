@@ -76,6 +76,17 @@ impl Root {
         open_inside(&self.0, path, flags)
     }
 
+    /// Opens the folder `path`, making what is missing of it; no link may be on the way (CVE-2019-19921).
+    pub fn plain_folder(&self, path: &Path) -> io::Result<OwnedFd> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
+            Err(rustix::io::Errno::NOENT) => self.folder(path),
+            Err(rustix::io::Errno::LOOP) => Err(io::Error::other("must be mounted on ordinary directory")),
+            opened => Ok(opened?),
+        }
+    }
+
     /// Opens the folder `path`, making what is missing of it.
     pub fn folder(&self, path: &Path) -> io::Result<OwnedFd> {
         const FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);

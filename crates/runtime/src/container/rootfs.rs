@@ -139,11 +139,11 @@ fn default_mounts(
     replaced: &dyn Fn(&str) -> bool,
 ) -> Result<OwnedFd, Failure> {
     let at = |path: &str, make: &dyn Fn() -> io::Result<OwnedFd>| -> Result<(), Failure> {
-        let put = || mounts::put(make()?, root.folder(Path::new(path))?);
+        let put = || mounts::put(make()?, root.plain_folder(Path::new(path))?);
         if replaced(path) { Ok(()) } else { put().map_err(failed(Path::new(path))) }
     };
     let proc = filesystem("proc", &[], PLAIN)
-        .and_then(|proc| mounts::put(&proc, root.folder(Path::new("/proc"))?).map(|()| proc))
+        .and_then(|proc| mounts::put(&proc, root.plain_folder(Path::new("/proc"))?).map(|()| proc))
         .map_err(failed(Path::new("/proc")))?;
     at("/dev", &device_folder)?;
     at("/dev/pts", &|| {
@@ -185,7 +185,7 @@ fn device_folder() -> io::Result<OwnedFd> {
 /// A folder that shows the container's own place in each v1 hierarchy, read-only.
 fn mount_v1_cgroups(root: &Root, layout: &Layout, path: &str) -> io::Result<()> {
     let folder = filesystem("tmpfs", &[("mode", "755")], PLAIN)?;
-    mounts::put(&folder, root.folder(Path::new("/sys/fs/cgroup"))?)?;
+    mounts::put(&folder, root.plain_folder(Path::new("/sys/fs/cgroup"))?)?;
     for (name, source) in layout.group(path).v1_views() {
         let view = mounts::copy_host(&source, false)?;
         let set = u64::from(PLAIN.union(RDONLY).bits());

@@ -198,4 +198,30 @@ mod tests {
         assert_eq!(lines[0]["time"], "1970-01-01T00:00:00.000000001Z");
         assert_eq!(lines[0]["stream"], "stdout");
     }
+
+    #[test]
+    fn a_full_disk_loses_lines_but_tears_none() {
+        // 64 KiB of memory, mounted nowhere.
+        let options = [("size", "64k")];
+        let disk =
+            crate::container::filesystem("tmpfs", &options, rustix::mount::MountAttrFlags::empty()).unwrap();
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CREATE | rustix::fs::OFlags::APPEND;
+        let open = || rustix::fs::openat(&disk, "log", flags, rustix::fs::Mode::RWXU).unwrap();
+        let ballast = rustix::fs::openat(&disk, "ballast", flags, rustix::fs::Mode::RWXU).unwrap();
+        rustix::io::write(&ballast, &[0; 40 << 10]).unwrap();
+        let mut log = Log::new(open());
+        for number in 0..100 {
+            log.take(Stream::Stdout, format!("{number} {}\n", "x".repeat(1000)).as_bytes(), Time(1));
+        }
+        rustix::fs::ftruncate(&ballast, 0).unwrap();
+        log.take(Stream::Stdout, b"room again\n", Time(1));
+        let mut text = vec![0; 1 << 20];
+        let length = rustix::io::pread(open(), &mut text[..], 0).unwrap();
+        let lines: Vec<serde_json::Value> = text[..length]
+            .split_inclusive(|byte| *byte == b'\n')
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect();
+        assert!(lines.len() > 10 && lines.len() < 100, "{}", lines.len());
+        assert_eq!(lines.last().unwrap()["log"], "room again\n");
+    }
 }

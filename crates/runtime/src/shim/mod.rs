@@ -4,6 +4,7 @@
 //! shares the nursery's pages (relocated data, heap) instead of having its own, and starts without an exec. The
 //! nursery ends with the daemon; shims do not.
 
+mod exec;
 mod log;
 mod serve;
 mod streams;

@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType};
 use skep_types::Time;
 
 use super::log::Log;
@@ -19,8 +18,8 @@ use crate::protocol::{
     self, EXIT_FILE, ExitRecord, FRAME_LIMIT, Failure, RUN_FILE, Request, Response, RunRecord, SOCKET_FILE,
     StartRequest,
 };
-use crate::runtime::{Attach, ExecState, Exit, Started};
-use crate::spec::{LogDriver, LogSpec, Process, Seccomp};
+use crate::runtime::{Attach, Exit, Started};
+use crate::spec::{LogDriver, LogSpec, Seccomp};
 use crate::sys::{self, Instruction, Side};
 
 /// Ends of execs that are kept until somebody asks; the oldest are forgotten first.
@@ -49,29 +48,30 @@ enum Token {
 
 /// A shim that serves its container.
 #[derive(Debug)]
-struct Shim {
-    layout: Layout,
-    cgroup: String,
-    oom_score_adj: i32,
+pub struct Shim {
+    pub(super) layout: Layout,
+    pub(super) cgroup: String,
+    pub(super) oom_score_adj: i32,
     /// Whether system calls are filtered, in execs too.
-    confined: bool,
+    pub(super) confined: bool,
     /// Our own pid namespace, to come back to after a clone into the container's.
-    pid_namespace: OwnedFd,
+    pub(super) pid_namespace: OwnedFd,
     listener: OwnedFd,
     connections: Vec<Connection>,
     /// The container's first process, then execs.
-    tasks: Vec<Task>,
-    ended_execs: VecDeque<(String, i32)>,
-    exit: Option<Exit>,
+    pub(super) tasks: Vec<Task>,
+    pub(super) ended_execs: VecDeque<(String, i32)>,
+    pub(super) exit: Option<Exit>,
     buffer: Vec<u8>,
 }
 
-fn now() -> Time {
+/// The time.
+pub fn now() -> Time {
     Time::from(std::time::SystemTime::now())
 }
 
 /// Sends an answer. It is short, and the asker reads: it never waits; an asker that is gone needs none.
-fn answer(socket: &OwnedFd, response: &Response) {
+pub fn answer(socket: &OwnedFd, response: &Response) {
     let frame = protocol::frame_of(response);
     let _ = rustix::net::send(socket, &frame, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
 }
@@ -168,6 +168,9 @@ fn start(
     };
     let stage = Stage::Starting { sync: ends.shim_sync, reply, streams: Attach::default() };
     let started = Started { pid, started_at: now() };
+    // From here on something could be left. If this cannot be written, only a lost shim is hard to clean up after.
+    let record = RunRecord { cgroup: spec.cgroup.clone(), pid, started_at: started.started_at };
+    let _ = write_whole(RUN_FILE, &record);
     let first = Task { exec: None, started, pidfd, streams: ends.streams, stage, waiters: Vec::new() };
     Ok(Shim {
         cgroup: spec.cgroup,
@@ -185,7 +188,7 @@ fn start(
 }
 
 /// Clones, into the cgroup of the v2 tree where the kernel lets us: joining later is dearer, but passes a full pids limit.
-fn clone(group: &Group<'_>, flags: u64) -> io::Result<(Side, bool)> {
+pub fn clone(group: &Group<'_>, flags: u64) -> io::Result<(Side, bool)> {
     if let Some(folder) = group.open_unified()
         && let Ok(side) = sys::clone(flags, Some(folder.as_fd()))
     {
@@ -355,76 +358,6 @@ impl Shim {
         Ok(Response::Done)
     }
 
-    fn find_exec(&mut self, exec: &str) -> Option<&mut Task> {
-        self.tasks.iter_mut().find(|task| task.exec.as_deref() == Some(exec))
-    }
-
-    fn ended_exec(&mut self, exec: &str) -> io::Result<i32> {
-        let found = self.ended_execs.iter().position(|(name, _)| name == exec);
-        let index = found.ok_or(Errno::SRCH)?;
-        Ok(self.ended_execs[index].1)
-    }
-
-    fn exec_state(&mut self, exec: &str) -> ExecState {
-        match self.find_exec(exec) {
-            Some(task) if !task.has_ended() => ExecState::Running { pid: task.started.pid },
-            _ => self.ended_exec(exec).map_or(ExecState::Absent, ExecState::Exited),
-        }
-    }
-
-    fn exec(&mut self, exec: String, process: &Process, streams: Attach, filter: &[u64], socket: OwnedFd) {
-        let filter: &[u64] = if self.confined { filter } else { &[] };
-        let filter: Vec<Instruction> = filter.iter().copied().map(protocol::unpack).collect();
-        match self.start_exec(exec, process, streams, &filter, &socket) {
-            Ok(task) => self.tasks.push(task),
-            Err(failure) => answer(&socket, &Response::Failed(failure)),
-        }
-    }
-
-    fn start_exec(
-        &mut self,
-        exec: String,
-        process: &Process,
-        streams: Attach,
-        filter: &[Instruction],
-        socket: &OwnedFd,
-    ) -> Result<Task, Failure> {
-        if self.exit.is_some() {
-            return Err(Failure { code: 128, message: "container is not running".to_owned() });
-        }
-        if self.find_exec(&exec).is_some() {
-            return Err(Failure { code: 128, message: format!("exec {exec} exists already") });
-        }
-        let mut ends = task::ends(process).map_err(|error| Failure::new("making streams", error))?;
-        // As Docker's: an exec's input ends with its client's.
-        ends.streams.close_input = true;
-        let reply = socket.try_clone().map_err(|error| Failure::new("duplicating", error))?;
-        let group = self.layout.group(&self.cgroup);
-        let init = self.tasks[0].pidfd.as_fd();
-        let clone_inside = || -> io::Result<(Side, bool)> {
-            rustix::thread::move_into_thread_name_spaces(init, ThreadNameSpaceType::PROCESS_ID)?;
-            let cloned = clone(&group, 0);
-            if let Ok((Side::Child, _)) = cloned {
-                return cloned;
-            }
-            let own = self.pid_namespace.as_fd();
-            rustix::thread::move_into_link_name_space(own, Some(LinkNameSpaceType::ProcessID))?;
-            cloned
-        };
-        let (side, born_into_unified) = clone_inside().map_err(|error| Failure::new("clone", error))?;
-        let (pid, pidfd) = match side {
-            Side::Parent { pid, pidfd } => (pid, pidfd),
-            Side::Child => {
-                let (oom_score_adj, stdio, sync) = (self.oom_score_adj, ends.stdio, ends.child_sync);
-                let launch = Launch { group, born_into_unified, oom_score_adj, filter, stdio, sync };
-                container::enter(init, self.layout.is_v2(), process, launch)
-            }
-        };
-        let started = Started { pid, started_at: now() };
-        let stage = Stage::Starting { sync: ends.shim_sync, reply, streams };
-        Ok(Task { exec: Some(exec), started, pidfd, streams: ends.streams, stage, waiters: Vec::new() })
-    }
-
     /// A starting process has something to say.
     fn synchronise(&mut self, index: usize) {
         let task = &mut self.tasks[index];
@@ -440,16 +373,7 @@ impl Shim {
         };
         let first = task.exec.is_none();
         match result {
-            Ok(()) if first => {
-                let record = RunRecord {
-                    cgroup: self.cgroup.clone(),
-                    pid: started.pid,
-                    started_at: started.started_at,
-                };
-                // Without it, only a lost shim is hard to clean up after.
-                let _ = write_whole(RUN_FILE, &record);
-                answer(&reply, &Response::Started(started));
-            }
+            Ok(()) if first => answer(&reply, &Response::Started(started)),
             Ok(()) => {
                 answer(&reply, &Response::Started(started));
                 if streams.stdin || streams.stdout || streams.stderr {
@@ -467,6 +391,8 @@ impl Shim {
                 if first {
                     let _ = self.layout.group(&self.cgroup).remove();
                     self.exit = Some(Exit { code, oom_killed: false, finished_at: now(), lost: false });
+                    // For a daemon that died meanwhile; one that lives removes all.
+                    self.store_exit();
                 }
                 answer(&reply, &Response::Failed(failure));
             }

@@ -213,8 +213,26 @@ async fn links_of_an_image_lead_nowhere_outside() {
     assert!(code >= 125, "{message}");
     assert!(std::fs::read_dir(&victim).unwrap().next().is_none());
     let mut spec = world.script("true");
+    spec.mounts = vec![bind(&host, "/etc/passwd")];
+    let (code, message) = world.refused(&spec).await;
+    assert_eq!(code, 127);
+    assert!(
+        message.contains("not a directory")
+            && message.contains("Are you trying to mount a directory onto a file")
+    );
+    let mut spec = world.script("true");
     spec.mounts = vec![bind(&host, "/proc/fs")];
     assert!(world.refused(&spec).await.1.contains("inside /proc"));
+}
+
+#[tokio::test]
+async fn an_image_cannot_move_proc_elsewhere() {
+    let world = World::new();
+    let image = world.folder.path().join("image");
+    std::fs::remove_dir(image.join("proc")).unwrap();
+    std::os::unix::fs::symlink("etc", image.join("proc")).unwrap();
+    let (_, message) = world.refused(&world.spec(&["true"])).await;
+    assert!(message.contains("\"/proc\": must be mounted on ordinary directory"), "{message}");
 }
 
 #[tokio::test]
