@@ -217,7 +217,8 @@ fn network_mode(text: Option<&str>) -> Result<NetworkMode, ApiError> {
         text if text.starts_with("container:") => {
             Err(ApiError::not_built(format!("option --network {text}")))
         }
-        text => Err(ApiError::not_found(format!("network {text} not found"))),
+        // Not 404: at creation that makes clients pull the image.
+        text => Err(ApiError::invalid(format!("network {text} not found"))),
     }
 }
 

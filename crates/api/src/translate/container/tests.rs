@@ -122,7 +122,7 @@ fn nonsense_is_a_bad_request() {
 }
 
 #[test]
-fn a_missing_network_is_not_found() {
+fn a_missing_network_is_not_taken_for_a_missing_image() {
     let error = read(r#"{"HostConfig":{"NetworkMode":"mynet"}}"#).unwrap_err();
-    assert_eq!(error, ApiError::not_found("network mynet not found"));
+    assert_eq!(error, ApiError::invalid("network mynet not found"));
 }
