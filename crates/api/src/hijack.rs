@@ -30,14 +30,10 @@ pub fn stream_type(version: Version, tty: bool) -> &'static str {
     if tty || version < MULTIPLEXED_SINCE { RAW } else { MULTIPLEXED }
 }
 
-/// Docker's frame around a piece of output: the stream's number, three zeros, a big-endian length.
-pub fn frame(stream: u8, bytes: &[u8]) -> Bytes {
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let mut framed = Vec::with_capacity(8 + bytes.len());
-    framed.extend_from_slice(&[stream, 0, 0, 0]);
-    framed.extend_from_slice(&length.to_be_bytes());
-    framed.extend_from_slice(bytes);
-    framed.into()
+/// The head of Docker's frame around a piece of output: the stream's number, three zeros, a big-endian length.
+pub fn frame_head(stream: u8, length: usize) -> [u8; 8] {
+    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    [stream, 0, 0, 0, a, b, c, d]
 }
 
 /// A container's streams, and how a client is to be joined to them.
@@ -71,7 +67,11 @@ pub fn join(join: Join, upgrade: Option<OnUpgrade>, body: Option<Incoming>) -> A
 /// then asks for the exit code.
 pub fn say(text: &str, tty: bool, version: Version, upgrade: Option<OnUpgrade>) -> Answer {
     let line = format!("{text}\r\n");
-    let bytes = if tty { Bytes::from(line) } else { frame(1, line.as_bytes()) };
+    let bytes = if tty {
+        Bytes::from(line)
+    } else {
+        [&frame_head(1, line.len())[..], line.as_bytes()].concat().into()
+    };
     let media_type = stream_type(version, tty);
     let Some(upgrade) = upgrade else { return Ok(with_type(StatusCode::OK, media_type, full(bytes))) };
     tokio::spawn(async move {

@@ -1,7 +1,7 @@
 //! `/containers/{id}/logs`.
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{FutureExt, stream};
 use hyper::StatusCode;
 use skep_engine::containers::{LogLine, LogSource, LogStream};
 use skep_engine::options::LogQuery;
@@ -9,9 +9,12 @@ use skep_engine::options::LogQuery;
 use crate::context::{Call, Context};
 use crate::error::ApiError;
 use crate::filters::time_parameter;
-use crate::hijack::{frame, stream_type};
+use crate::hijack::{frame_head, stream_type};
 use crate::http::{Answer, streamed, with_type};
 use crate::query::Query;
+
+/// Bytes after which a part of the stream is sent, though more lines may be there.
+const PART_LEN: usize = 32 * 1024;
 
 /// A container's log as a stream: read from the disk only as fast as the client reads.
 pub async fn container(context: &Context, name: &str, call: Call) -> Answer {
@@ -32,29 +35,44 @@ struct Form {
     tty: bool,
 }
 
+/// The next lines in one part: one that is waited for, and those that are there already. A part a line would
+/// cost a write a line, here and at the client.
 async fn next(lines: &mut LogStream, form: Form) -> Option<Bytes> {
-    match lines.next().await {
-        Ok(line) => line.map(|line| write(&line, form)),
-        Err(error) => {
-            // The head of the answer is out: all that is left is to stop.
-            tracing::error!("reading a container's log: {error}");
-            None
+    let mut part = Vec::new();
+    let mut read = lines.next().await;
+    loop {
+        match read {
+            Ok(Some(line)) => write(&mut part, &line, form),
+            Ok(None) => break,
+            Err(error) => {
+                // The head of the answer is out: all that is left is to stop.
+                tracing::error!("reading a container's log: {error}");
+                break;
+            }
+        }
+        if part.len() >= PART_LEN {
+            break;
+        }
+        // A read that is given up loses nothing: the stream's place moves only when a line is given.
+        match lines.next().now_or_never() {
+            Some(next) => read = next,
+            None => break,
         }
     }
+    (!part.is_empty()).then(|| part.into())
 }
 
-fn write(line: &LogLine, form: Form) -> Bytes {
-    let mut bytes = Vec::with_capacity(line.bytes.len() + 32);
-    if form.timestamps {
-        bytes.extend_from_slice(line.time.to_string().as_bytes());
-        bytes.push(b' ');
+fn write(part: &mut Vec<u8>, line: &LogLine, form: Form) {
+    let stamp = form.timestamps.then(|| format!("{} ", line.time)).unwrap_or_default();
+    if !form.tty {
+        let stream = match line.source {
+            LogSource::Stdout => 1,
+            LogSource::Stderr => 2,
+        };
+        part.extend_from_slice(&frame_head(stream, stamp.len() + line.bytes.len()));
     }
-    bytes.extend_from_slice(&line.bytes);
-    match (form.tty, line.source) {
-        (true, _) => bytes.into(),
-        (false, LogSource::Stdout) => frame(1, &bytes),
-        (false, LogSource::Stderr) => frame(2, &bytes),
-    }
+    part.extend_from_slice(stamp.as_bytes());
+    part.extend_from_slice(&line.bytes);
 }
 
 fn query(query: &Query) -> Result<LogQuery, ApiError> {
@@ -82,10 +100,14 @@ mod tests {
     #[test]
     fn lines_are_framed_and_stamped() {
         let line = LogLine { source: LogSource::Stderr, time: Time(1_500_000_000), bytes: b"hi\n".to_vec() };
-        let plain = Form { timestamps: false, tty: false };
-        assert_eq!(write(&line, plain), &b"\x02\0\0\0\0\0\0\x03hi\n"[..]);
-        let stamped = Form { timestamps: true, tty: true };
-        assert_eq!(write(&line, stamped), "1970-01-01T00:00:01.500000000Z hi\n");
+        let written = |timestamps, tty| {
+            let mut part = Vec::new();
+            write(&mut part, &line, Form { timestamps, tty });
+            part
+        };
+        assert_eq!(written(false, false), b"\x02\0\0\0\0\0\0\x03hi\n");
+        assert_eq!(written(true, true), b"1970-01-01T00:00:01.500000000Z hi\n");
+        assert_eq!(written(true, false), b"\x02\0\0\0\0\0\0\x221970-01-01T00:00:01.500000000Z hi\n");
     }
 
     #[test]
