@@ -233,3 +233,6 @@ pub fn detach_keys(text: &str, tty: bool) -> Result<Option<DetachKeys>, ApiError
     let keys = DetachKeys::parse(text).map_err(|error| ApiError::invalid(error.to_string()))?;
     Ok(tty.then_some(keys))
 }
+
+#[cfg(test)]
+mod tests;

@@ -385,43 +385,4 @@ pub fn exec(view: ExecView) -> models::ExecInspectResponse {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_read_as_in_docker() {
-        for (seconds, text) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (120, "2 minutes"),
-            (3599, "59 minutes"),
-            (3600, "About an hour"),
-            (2 * 3600, "2 hours"),
-            (47 * 3600, "47 hours"),
-            (48 * 3600, "2 days"),
-            (14 * 24 * 3600, "2 weeks"),
-            (60 * 24 * 3600, "2 months"),
-            (800 * 24 * 3600, "2 years"),
-        ] {
-            assert_eq!(human_duration(Duration::from_secs(seconds)), text);
-        }
-    }
-
-    #[test]
-    fn status_reads_as_in_docker() {
-        let mut state = StateView {
-            status: Status::Exited,
-            pid: 0,
-            exit_code: 137,
-            error: String::new(),
-            oom_killed: false,
-            started_at: Some(Time(0)),
-            finished_at: Some(Time(60_000_000_000)),
-        };
-        assert_eq!(status_text(&state, Time(180_000_000_000)), "Exited (137) 2 minutes ago");
-        state.status = Status::Running;
-        assert_eq!(status_text(&state, Time(5_000_000_000)), "Up 5 seconds");
-    }
-}
+mod tests;
