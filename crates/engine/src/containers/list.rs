@@ -9,7 +9,7 @@ use super::filter::{Filter, PortRange};
 use super::network_mode;
 use super::registry::Container;
 use crate::options::ContainerFilter;
-use crate::view::ContainerSummary;
+use crate::view::{ContainerSummary, Status};
 use crate::{Engine, Result, blocking};
 
 impl Engine {
@@ -35,7 +35,10 @@ impl Engine {
         Ok(shown
             .map(|(summary, container)| {
                 let size = asked.size.then(|| self.measure(&container));
-                ContainerSummary { size, ..summary }
+                // As Docker: filters see what a container exposes, users only what it has while it runs.
+                let runs = summary.state.status == Status::Running;
+                let ports = if runs { summary.ports } else { Vec::new() };
+                ContainerSummary { size, ports, ..summary }
             })
             .collect())
     }

@@ -117,11 +117,13 @@ impl House {
             self.engine.remove(&id.to_string(), options).await.unwrap();
         }
         self.assert_nothing_left();
-        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
-            let docker = hierarchy.unwrap().path().join("docker");
+        // One folder a hierarchy on cgroup v1, the root itself on v2.
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
+        for hierarchy in hierarchies.chain(["/sys/fs/cgroup".into()]) {
+            let docker = hierarchy.join("docker");
             assert!(
                 !ids.iter().any(|id| docker.join(id.to_string()).exists()),
-                "cgroups below {}",
+                "cgroups in {}",
                 docker.display()
             );
         }

@@ -58,8 +58,13 @@ pub async fn a_published_port_answers() {
     assert_eq!((place.network.as_str(), place.gateway), ("bridge", Some(house.gateway())));
     let octets = place.address.unwrap().octets();
     assert!(place.mac.starts_with("02:42:0a:63:") && octets[..2] == [10, 99], "{place:?}");
+    let listed = house.engine.list(&Default::default()).await.unwrap();
+    assert_eq!(listed[0].ports, view.ports);
     let members = house.engine.inspect_network("bridge").unwrap().containers;
     assert_eq!(members.iter().map(|(id, _, _)| *id).collect::<Vec<_>>(), [id]);
+    house.engine.kill(&id.to_string(), "KILL").await.unwrap();
+    let all = skep_engine::options::ContainerFilter { all: true, ..Default::default() };
+    assert_eq!(house.engine.list(&all).await.unwrap()[0].ports, []);
     house.close().await;
 }
 
