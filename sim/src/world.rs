@@ -38,7 +38,7 @@ pub struct Options {
 pub enum Flaw {
     /// None: whatever fails is the code's fault.
     None,
-    /// The log forgets its youngest acknowledged entry in a crash.
+    /// The log forgets its youngest acknowledged entries in a crash.
     LogForgets,
     /// Some reports vanish without their session ending.
     ReportsVanish,
@@ -409,7 +409,9 @@ impl World {
         if !self.unsafe_phase {
             return Ok(());
         }
-        self.after(50, 4000, Happening::User);
+        // Now and then in quick succession, while an earlier request is on its way into the log.
+        let pause = if self.chance.happens(300) { 5 } else { 4000 };
+        self.after(0, pause, Happening::User);
         let Some(cluster) = &self.manager.cluster else { return Ok(()) };
         let request = self.user.think(&mut self.chance, cluster.objects());
         request.map_or(Ok(()), |request| self.ask(request))

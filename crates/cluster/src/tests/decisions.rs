@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use expect_test::expect;
+use skep_types::assignment::StatusReport;
 use skep_types::service::{RestartCondition, ServiceMode};
 use skep_types::{TaskId, TaskState};
 
 use super::scene::{Scene, port, spec, task_spec};
-use crate::Request;
+use crate::{Event, Request, RequestId};
 
 #[test]
 fn a_service_is_on_its_nodes_after_two_entries() {
@@ -276,4 +277,29 @@ fn a_task_without_an_address_says_so_and_gets_the_next_free_one() {
         commit
         send n1: [web.5#1 running]
     "#]].assert_eq(&scene.story());
+}
+
+#[test]
+fn a_request_of_the_same_batch_does_not_hide_a_failure() {
+    let mut scene = Scene::of(1);
+    let web = scene.create(spec("web", 1));
+    scene.work();
+    let task = scene.task(web, 1);
+    let (id, node) = (task.id, task.node.unwrap());
+    let mut status = task.status.clone();
+    status.state = TaskState::Failed;
+    let report = Event::Reports(node, vec![StatusReport { task: id, status }]);
+    // While the failure is on its way into the log, the user asks for a change of the same service.
+    let output = scene.cluster.step(report, scene.now, &mut scene.ids);
+    assert_eq!(output.propose.len(), 1);
+    let service = scene.objects().service(web).unwrap();
+    let (version, spec) = (service.meta.version, Box::new(spec("web", 2)));
+    let request = Event::Request(RequestId(500), Request::UpdateService { id: web, version, spec });
+    assert_eq!(scene.cluster.step(request, scene.now, &mut scene.ids).propose, []);
+    let index = scene.objects().applied() + 1;
+    for index in index..index + 3 {
+        scene.cluster.step(Event::Committed { index }, scene.now, &mut scene.ids);
+    }
+    assert_eq!(scene.task(web, 1).status.state, TaskState::Assigned);
+    assert_eq!(scene.task(web, 2).status.state, TaskState::Assigned);
 }
