@@ -267,6 +267,26 @@ pub fn join_new_session_keyring() -> io::Result<()> {
     }
 }
 
+/// Shows these arguments, as far as there is room, in place of those that this process was executed with.
+pub fn show_arguments(arguments: &[&str]) -> io::Result<()> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    // proc_pid_stat(5): the arguments' start and end are fields 48 and 49; the second field may hold spaces.
+    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let mut fields = fields.split_whitespace().skip(45).map_while(|field| field.parse::<usize>().ok());
+    let (Some(start), Some(end)) = (fields.next(), fields.next()) else {
+        return Err(io::Error::other("no arguments in /proc/self/stat"));
+    };
+    if start == 0 || end <= start {
+        return Err(io::Error::other("no arguments in /proc/self/stat"));
+    }
+    let mut shown: Vec<u8> = arguments.iter().flat_map(|text| text.bytes().chain([0])).collect();
+    shown.resize(end - start, 0);
+    // SAFETY: the kernel names this range of our own stack, which is writable and outlives us; nobody holds a reference
+    // into it, as the standard library copied the arguments.
+    unsafe { std::ptr::copy_nonoverlapping(shown.as_ptr(), start as *mut u8, shown.len()) };
+    Ok(())
+}
+
 /// Sets a resource limit of this process.
 pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };

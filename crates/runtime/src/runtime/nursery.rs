@@ -62,7 +62,8 @@ impl Nursery {
         let path = format!("/proc/self/fd/{}", self.executable.as_raw_fd());
         let child = std::process::Command::new(path)
             .arg0("skep")
-            .args(["shim", NURSERY])
+            // The last makes room for a shim to show its container's id.
+            .args(["shim", NURSERY, &"-".repeat(64)])
             .env_clear()
             // One arena and no thread caches: the heap stays a few pages.
             .env("GLIBC_TUNABLES", "glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0")

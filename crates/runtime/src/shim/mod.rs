@@ -58,6 +58,8 @@ pub fn shim_main(arguments: &[OsString]) -> ! {
 /// What nursery and shims have in common.
 fn settle() {
     let _ = rustix::process::setsid();
+    // What the daemon inherited from whoever started it: a shim would hold it open for as long as it lives.
+    let _ = sys::close_from(3);
     sys::reset_signals();
     for signal in IGNORED_SIGNALS {
         sys::ignore_signal(signal);

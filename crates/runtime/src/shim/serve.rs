@@ -130,6 +130,8 @@ fn start(
 ) -> Result<Shim, Failure> {
     let (spec, layout) = (request.spec.into_owned(), request.layout.into_owned());
     let folder = &request.folder;
+    // For people who look at a list of processes; nothing depends on it.
+    let _ = sys::show_arguments(&["skep", "shim", &spec.id.to_string()]);
     rustix::process::chdir(folder.as_str())
         .map_err(|error| Failure::new(format_args!("chdir {folder}"), error))?;
     let log = open_log(&spec.log)

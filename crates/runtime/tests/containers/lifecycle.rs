@@ -156,6 +156,8 @@ async fn a_killed_shim_takes_its_container_along_and_is_told() {
     let status = std::fs::read_to_string(format!("/proc/{}/status", started.pid)).unwrap();
     let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_owned();
     assert_eq!(std::fs::read_to_string(format!("/proc/{shim}/comm")).unwrap(), "skep-shim\n");
+    let arguments = std::fs::read_to_string(format!("/proc/{shim}/cmdline")).unwrap();
+    assert_eq!(arguments.trim_end_matches('\0'), format!("skep\0shim\0{}", spec.id));
     assert!(std::process::Command::new("kill").args(["-9", &shim]).status().unwrap().success());
     let exit = world.runtime.wait(spec.id).await.unwrap();
     assert_eq!((exit.code, exit.lost), (137, true));
