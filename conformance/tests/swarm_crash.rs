@@ -135,7 +135,11 @@ fn tasks_survive_the_daemon_and_are_replaced_when_they_end_meanwhile() {
         if ids.len() == 3 { Ok(ids) } else { Err(format!("{ids:?}")) }
     };
     let before = eventually("three run", Duration::from_secs(20), || three(&host));
-    eventually("the port answers", Duration::from_secs(20), || host.curl(8000));
+    eventually("all three listen", Duration::from_secs(20), || {
+        let logs: Vec<String> = before.iter().map(|id| host.docker(&["logs", id]).stdout).collect();
+        let silent = logs.iter().filter(|log| !log.contains("listening")).count();
+        if silent == 0 { Ok(()) } else { Err(format!("{silent} do not")) }
+    });
     let victim = host.docker(&["inspect", "--format", "{{.State.Pid}}", &before[0]]).ok();
 
     host.kill_daemon();

@@ -223,7 +223,8 @@ fn an_update_reaches_every_task_and_says_when_it_is_done() {
     });
     host.docker(&["service", "create", "--name", "web", "busybox"])
         .fails(1, "name conflicts with an existing object");
-    let answer = host.api("POST", "/services/web/update?version=1", r#"{"Name":"web"}"#).unwrap();
+    let stale = r#"{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"busybox"}}}"#;
+    let answer = host.api("POST", "/services/web/update?version=1", stale).unwrap();
     assert!(answer.body.contains("out of sequence"), "{answer:?}");
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use skep_types::assignment::{Assignment, Duty, DutyId, StatusReport};
 use skep_types::container::ClusterAttachment;
+use skep_types::port::Protocol;
 use skep_types::{ContainerId, NetworkId, ServiceId, Task, TaskId, Time};
 
 use crate::duties::{EndpointDuty, NetworkDuty, NetworkState};
@@ -42,6 +43,10 @@ impl Retry {
         self.at.is_some_and(|at| now < at)
     }
 }
+
+/// How long a started task may take to listen on its published ports before it counts as running all the same:
+/// one that never does must not wait for ever.
+const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// What an event led to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,9 +92,19 @@ impl Agent {
             }
             AgentEvent::Prepared { task, result } => self.with(task, |work| work.prepared(result, now)),
             AgentEvent::Started { task, result } => {
-                let work = self.tasks.get_mut(&task);
-                operations.extend(work.and_then(|work| work.started(result, now)));
+                let ports = self.published_ports(task);
+                if let Some(work) = self.tasks.get_mut(&task) {
+                    let waits_for = work.started(result, &ports, now);
+                    operations.extend(work.watch());
+                    operations.extend(waits_for.map(|container| Operation::AwaitListening {
+                        task,
+                        container,
+                        ports,
+                        limit: LISTEN_LIMIT,
+                    }));
+                }
             }
+            AgentEvent::Listens { task } => self.with(task, |work| work.listens(now)),
             AgentEvent::Exited { task, result } => self.with(task, |work| work.exited(result, now)),
             AgentEvent::Stopped { task, result } => self.with(task, |work| work.stopped(result, now)),
             AgentEvent::Removed { task, result } => self.with(task, |work| work.removed(result, now)),
@@ -102,6 +117,14 @@ impl Agent {
         if let Some(work) = self.tasks.get_mut(&task) {
             change(work);
         }
+    }
+
+    /// The TCP ports on which clients of a task's service expect it to answer.
+    fn published_ports(&self, task: TaskId) -> Vec<u16> {
+        let service = self.tasks.get(&task).and_then(|work| Some(work.task.as_ref()?.service));
+        let endpoint = service.and_then(|service| self.endpoints.get(&service)?.wanted());
+        let tcp = endpoint.into_iter().flat_map(|endpoint| &endpoint.ports);
+        tcp.filter(|port| port.protocol == Protocol::Tcp).map(|port| port.target_port).collect()
     }
 
     fn recover(&mut self, recovered: Recovered) {

@@ -74,6 +74,11 @@ impl EndpointDuty {
         self.wanted = endpoint;
     }
 
+    /// What the managers want served.
+    pub(crate) fn wanted(&self) -> Option<&Endpoint> {
+        self.wanted.as_ref()
+    }
+
     fn in_force(&self) -> bool {
         match (&self.wanted, &self.applied) {
             (Some(wanted), Applied::Endpoint(applied)) => wanted == applied,

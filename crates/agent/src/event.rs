@@ -49,6 +49,11 @@ pub enum AgentEvent {
         /// Its first process.
         result: Result<u32, String>,
     },
+    /// [`Operation::AwaitListening`] ended: the container listens, was waited for in vain, or does not run.
+    Listens {
+        /// Which task.
+        task: TaskId,
+    },
     /// [`Operation::Watch`] ended: the container no longer runs.
     Exited {
         /// Which task.
@@ -120,6 +125,17 @@ pub enum Operation {
         task: TaskId,
         /// Its container.
         container: ContainerId,
+    },
+    /// Answer once the container listens on all of these TCP ports, or after `limit`.
+    AwaitListening {
+        /// The task.
+        task: TaskId,
+        /// Its container.
+        container: ContainerId,
+        /// Ports inside the container.
+        ports: Vec<u16>,
+        /// The longest wait.
+        limit: Duration,
     },
     /// Answer once the container does not run.
     Watch {

@@ -7,7 +7,8 @@
 //! is enforced here, by giving an operation out only when what it waits for has been reported done.
 //!
 //! At any time there is at most one operation under way for a task, a network or an endpoint; only
-//! [`Operation::Watch`], which lasts as long as its container runs, goes beside the others.
+//! [`Operation::Watch`], which lasts as long as its container runs, and [`Operation::AwaitListening`] go beside
+//! the others.
 
 mod agent;
 mod duties;

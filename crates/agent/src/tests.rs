@@ -152,6 +152,7 @@ fn operation_text(operation: &Operation) -> String {
             format!("prepare {} at {addresses:?}", number(task.id))
         }
         Operation::Start { task, .. } => format!("start {}", number(task)),
+        Operation::AwaitListening { task, ports, .. } => format!("await {} on {ports:?}", number(task)),
         Operation::Watch { task, .. } => format!("watch {}", number(task)),
         Operation::Stop { task, signal, grace, .. } => format!("stop {} {signal:?} {grace:?}", number(task)),
         Operation::Remove { task, .. } => format!("remove {}", number(task)),

@@ -278,7 +278,7 @@ impl Work {
         Some(Operation::Remove { task: self.id, container })
     }
 
-    /// The exit of an adopted container has to be watched for.
+    /// The exit of a container that runs has to be watched for.
     pub(crate) fn watch(&self) -> Option<Operation> {
         match self.presence {
             Presence::Running(container) => Some(Operation::Watch { task: self.id, container }),
@@ -306,8 +306,14 @@ impl Work {
         }
     }
 
-    /// Says whether the container's exit is to be watched for.
-    pub(crate) fn started(&mut self, result: Result<u32, String>, now: Time) -> Option<Operation> {
+    /// Says which container has to listen on `ports` before the task counts as running: connections that
+    /// come earlier would be refused. SwarmKit knows only health checks.
+    pub(crate) fn started(
+        &mut self,
+        result: Result<u32, String>,
+        ports: &[u16],
+        now: Time,
+    ) -> Option<ContainerId> {
         if !self.is_done(Busy::Starting) {
             return None;
         }
@@ -316,6 +322,9 @@ impl Work {
             Ok(pid) => {
                 self.presence = Presence::Running(container);
                 self.status.container = Some(ContainerStatus { id: container, pid, exit_code: None });
+                if !ports.is_empty() {
+                    return Some(container);
+                }
                 self.climb(TaskState::Running, "started", now);
             }
             Err(error) => {
@@ -323,7 +332,13 @@ impl Work {
                 self.fail(error, now);
             }
         }
-        self.watch()
+        None
+    }
+
+    pub(crate) fn listens(&mut self, now: Time) {
+        if matches!(self.presence, Presence::Running(_)) {
+            self.climb(TaskState::Running, "started", now);
+        }
     }
 
     pub(crate) fn exited(&mut self, result: Result<i32, String>, now: Time) {

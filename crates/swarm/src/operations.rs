@@ -38,6 +38,11 @@ pub(crate) async fn perform(engine: &Engine, operation: Operation) -> AgentEvent
         Operation::Start { task, container } => {
             AgentEvent::Started { task, result: start(engine, container).await }
         }
+        Operation::AwaitListening { task, container, ports, limit } => {
+            // That it ended meanwhile is told by the watch.
+            let _ = engine.await_listening(&container.to_string(), &ports, limit).await;
+            AgentEvent::Listens { task }
+        }
         Operation::Watch { task, container } => {
             AgentEvent::Exited { task, result: watch(engine, container).await.map_err(text) }
         }

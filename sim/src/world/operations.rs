@@ -45,6 +45,7 @@ impl World {
                 checks::draining(self, node, *task)?;
                 grace.map_or(10_000, |grace| grace.as_millis() as u64)
             }
+            Operation::AwaitListening { limit, .. } if slow => limit.as_millis() as u64,
             Operation::Watch { .. } => 0,
             _ => 20,
         };
@@ -90,6 +91,7 @@ impl World {
                 self.agent(node, AgentEvent::Prepared { task: id, result })
             }
             Operation::Start { task, container } => self.start(node, task, container),
+            Operation::AwaitListening { task, .. } => self.agent(node, AgentEvent::Listens { task }),
             Operation::Watch { task, .. } => self.watch(node, task),
             Operation::Stop { task, .. } => self.stop(node, task),
             Operation::Remove { task, .. } => {

@@ -1,5 +1,8 @@
 //! Networks and endpoints, and the tasks that wait for them.
 
+use skep_types::assignment::EndpointPort;
+use skep_types::port::Protocol;
+
 use super::*;
 
 #[test]
@@ -212,6 +215,53 @@ fn an_endpoint_s_latest_state_is_served_without_the_ones_between() {
               serve web [10.0.0.1, 10.0.0.2]
             5
             6
+        "#]],
+    );
+}
+
+#[test]
+fn a_task_with_a_published_port_runs_once_it_listens() {
+    let port = |protocol, target_port| EndpointPort { protocol, published_port: 8080, target_port };
+    let ports = vec![port(Protocol::Tcp, 80), port(Protocol::Udp, 53)];
+    let served = || {
+        let ports = ports.clone();
+        Duty::Endpoint(Endpoint { service: WEB, name: "web".to_owned(), ports, backends: Vec::new() })
+    };
+    let listens = || AgentEvent::Listens { task: TaskId(1) };
+    check(
+        [complete([served(), duty(1, TaskState::Running)]), prepared(1), started(1), listens(), listens()],
+        expect![[r#"
+            1
+              serve web []
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+              start 1
+              report 1 starting at 2 "starting" pid 0 exit None
+            3
+              watch 1
+              await 1 on [80]
+            4
+              report 1 running at 4 "started" pid 101 exit None
+            5
+        "#]],
+    );
+    check(
+        [complete([served(), duty(1, TaskState::Running)]), prepared(1), started(1), exited(1, 1), listens()],
+        expect![[r#"
+            1
+              serve web []
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+              start 1
+              report 1 starting at 2 "starting" pid 0 exit None
+            3
+              watch 1
+              await 1 on [80]
+            4
+              report 1 failed at 4 "starting" error "task: non-zero exit (1)" pid 0 exit Some(1)
+            5
         "#]],
     );
 }

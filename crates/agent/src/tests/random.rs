@@ -96,6 +96,7 @@ impl World {
                 assert_eq!(self.containers.get(task), Some(&false), "started when it does not run");
                 Subject::Task(*task)
             }
+            Operation::AwaitListening { task, .. } => return self.step(AgentEvent::Listens { task: *task }),
             Operation::Watch { task, .. } => {
                 assert!(self.watched.insert(*task), "watched once");
                 return;
@@ -151,7 +152,7 @@ impl World {
                 }
                 AgentEvent::Removed { task, result: plain() }
             }
-            Operation::Watch { .. } => unreachable!("watches are kept apart"),
+            Operation::AwaitListening { .. } | Operation::Watch { .. } => unreachable!("kept apart"),
         };
         self.step(event);
         self.end_watches();

@@ -51,6 +51,8 @@ impl Engine {
     /// Takes back what a container had, and tells everybody; with `--rm` removes it then.
     pub(crate) async fn has_ended(&self, container: &Arc<Container>, exit: Exit) {
         let id = container.id();
+        // Before anything else: every connection that still comes here is refused.
+        self.withdraw(container).await;
         let before = container.state.borrow().clone();
         let connection = before.connection.clone().unwrap_or_default();
         let after = State {

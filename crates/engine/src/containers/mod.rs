@@ -10,6 +10,7 @@ mod exit;
 mod filter;
 mod inspect;
 mod list;
+mod listening;
 mod logs;
 mod merge;
 pub(crate) mod record;

@@ -1,20 +1,25 @@
 //! `docker stop`, `restart` and `kill`.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use skep_runtime::RuntimeError;
+use skep_types::container::NetworkMode;
 
 use super::registry::Container;
 use crate::error::chain;
 use crate::events::attributes;
 use crate::view::Status;
-use crate::{Engine, Error, Result, signals};
+use crate::{Engine, Error, Result, blocking, signals};
 
 /// Time between the stop signal and SIGKILL. Docker's.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a process may take to die of SIGKILL: one in the kernel's uninterruptible sleep does not.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Time for requests under way between a container's withdrawal from the routing mesh and its end by our hand.
+const DRAIN: Duration = Duration::from_millis(50);
 
 impl Engine {
     /// Asks a container to end with `signal` (`None`: its own stop signal) and kills it after `timeout`
@@ -81,6 +86,7 @@ impl Engine {
 
     /// Stops a running container whose `life` the caller holds.
     async fn stop_alone(&self, container: &Arc<Container>, how: Manner) -> Result<()> {
+        self.let_drain(container).await;
         match self.signal(container, how.signal).await {
             // It ended by itself a moment ago.
             Ok(()) | Err(RuntimeError::NotRunning(_)) => {}
@@ -97,6 +103,7 @@ impl Engine {
 
     /// Kills a container and waits for its end.
     pub(crate) async fn kill_now(&self, container: &Container) -> Result<()> {
+        self.let_drain(container).await;
         match self.signal(container, signals::KILL).await {
             Ok(()) | Err(RuntimeError::NotRunning(_)) => {}
             Err(error) => {
@@ -110,6 +117,32 @@ impl Engine {
         Err(Error::internal(format!(
             "container {id}: tried to kill it, but it has not ended within {limit} s"
         )))
+    }
+
+    /// Keeps new connections of the routing mesh from a container that is about to end, and lets those that it has
+    /// come to their end if they are short. A task that the managers stop was withdrawn by them before.
+    async fn let_drain(&self, container: &Container) {
+        if self.withdraw(container).await {
+            tokio::time::sleep(DRAIN).await;
+        }
+    }
+
+    /// Takes a container out of the endpoints that are served here; whether it was in one.
+    pub(crate) async fn withdraw(&self, container: &Container) -> bool {
+        let NetworkMode::Cluster(attachments) = &container.record.config.host.network else { return false };
+        let addresses: Vec<Ipv4Addr> = attachments.iter().map(|attachment| attachment.address).collect();
+        let networks = self.shared.networks.clone();
+        let withdrawn = blocking(move || {
+            let withdrawn = addresses.into_iter().map(|address| networks.withdraw(address));
+            withdrawn.collect::<Result<Vec<bool>>>()
+        });
+        match withdrawn.await {
+            Ok(Ok(withdrawn)) => withdrawn.contains(&true),
+            Ok(Err(error)) | Err(error) => {
+                tracing::warn!("container {} still answers for its service: {error}", container.id());
+                false
+            }
+        }
     }
 
     /// Sends a signal. The event comes first, so that it never follows the death that it caused.

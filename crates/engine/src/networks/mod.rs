@@ -151,6 +151,19 @@ impl Networks {
         Ok(())
     }
 
+    /// Takes an address out of every endpoint, ahead of the managers' word. Says whether one had it.
+    pub(crate) fn withdraw(&self, address: Ipv4Addr) -> Result<bool> {
+        let cluster = self.cluster();
+        let having = cluster.endpoints.values().filter(|endpoint| endpoint.backends.contains(&address));
+        let mut having: Vec<Endpoint> = having.cloned().collect();
+        drop(cluster);
+        for endpoint in &mut having {
+            endpoint.backends.retain(|backend| *backend != address);
+            self.serve(endpoint)?;
+        }
+        Ok(!having.is_empty())
+    }
+
     fn stop_serving(&self, service: ServiceId) -> Result<()> {
         self.kernel()
             .unpublish(&service_key(service))

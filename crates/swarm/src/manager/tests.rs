@@ -115,6 +115,7 @@ fn succeed(operation: Operation, ids: &mut Ids) -> Option<AgentEvent> {
             AgentEvent::Prepared { task: task.id, result: Ok(ids.container()) }
         }
         Operation::Start { task, .. } => AgentEvent::Started { task, result: Ok(42) },
+        Operation::AwaitListening { task, .. } => AgentEvent::Listens { task },
         Operation::Watch { .. } => return None,
         Operation::Stop { task, .. } => AgentEvent::Stopped { task, result: Ok(Some(0)) },
         Operation::Remove { task, .. } => AgentEvent::Removed { task, result: Ok(()) },
