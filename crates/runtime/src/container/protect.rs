@@ -45,10 +45,17 @@ pub fn protect(root: &Root, proc: &OwnedFd) -> io::Result<()> {
             mask(&place, &null, &mut nothing)?;
         }
     }
+    let mut mask_if_there = |path: &str| match root.open(Path::new(path), OFlags::PATH) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        place => mask(&place?, &null, &mut nothing).map(|()| true),
+    };
     for path in MASKED {
-        match root.open(Path::new(path), OFlags::PATH) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            place => mask(&place?, &null, &mut nothing)?,
+        mask_if_there(path)?;
+    }
+    // Each processor's, where the first has one: it tells of the neighbours' load.
+    for processor in 0..u32::MAX {
+        if !mask_if_there(&format!("/sys/devices/system/cpu/cpu{processor}/thermal_throttle"))? {
+            break;
         }
     }
     Ok(())

@@ -254,23 +254,32 @@ fn refuse_proc(proc: &OwnedFd, place: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// What Docker lets everybody do where the network is the container's own: bind low ports, and ping.
+const NETWORK_SYSCTLS: [(&str, &str); 2] =
+    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
+
 /// Writes kernel parameters through our own proc, so that nothing of the image's can stand in for it.
 fn set_sysctls(spec: &ContainerSpec, proc: &OwnedFd) -> Result<(), Failure> {
-    let own_network = matches!(spec.network, NetworkNamespace::Path(_));
-    // Docker lets everybody ping and bind low ports where the network is the container's own.
-    let defaults =
-        [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
-    let defaults = defaults.into_iter().filter(|(name, _)| own_network && !spec.sysctls.contains_key(*name));
-    let asked = spec.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    for (name, value) in defaults.chain(asked) {
-        let path = PathBuf::from(format!("sys/{}", name.replace('.', "/")));
-        let write = || -> io::Result<()> {
-            let file = mounts::open_inside(proc, &path, OFlags::WRONLY)?;
-            rustix::io::write(&file, value.as_bytes())?;
-            Ok(())
-        };
-        write().map_err(|error| Failure::new(format_args!("open sysctl {name}"), error))?;
+    let failed = |name: &str, error| Failure::new(format_args!("open sysctl {name}"), error);
+    if matches!(spec.network, NetworkNamespace::Path(_)) {
+        for (name, value) in NETWORK_SYSCTLS.into_iter().filter(|(name, _)| !spec.sysctls.contains_key(*name))
+        {
+            match set_sysctl(proc, name, value) {
+                // A kernel may have neither.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                set => set.map_err(|error| failed(name, error))?,
+            }
+        }
     }
+    spec.sysctls
+        .iter()
+        .try_for_each(|(name, value)| set_sysctl(proc, name, value).map_err(|error| failed(name, error)))
+}
+
+fn set_sysctl(proc: &OwnedFd, name: &str, value: &str) -> io::Result<()> {
+    let path = PathBuf::from(format!("sys/{}", name.replace('.', "/")));
+    let file = mounts::open_inside(proc, &path, OFlags::WRONLY)?;
+    rustix::io::write(&file, value.as_bytes())?;
     Ok(())
 }
 

@@ -192,3 +192,45 @@ async fn deleting_a_running_container_ends_it() {
     world.runtime.delete(spec.id).await.unwrap();
     assert_eq!(world.runtime.state(spec.id).await.unwrap(), State::Absent);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_start_at_once() {
+    let world = World::new();
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..40 {
+        let spec = world.script(&format!("echo {number}; exit {number}"));
+        let runtime = world.runtime.clone();
+        running.spawn(async move {
+            runtime.start(&spec, Vec::new()).await.unwrap();
+            let code = runtime.wait(spec.id).await.unwrap().code;
+            runtime.delete(spec.id).await.unwrap();
+            (code, number, std::fs::read_to_string(&spec.log.path).unwrap())
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        let (code, number, log) = ended.unwrap();
+        assert_eq!(code, number);
+        assert!(log.starts_with(&format!("{{\"log\":\"{number}\\n\"")) && log.lines().count() == 1, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_nursery_is_replaced() {
+    let world = World::new();
+    let spec = world.spec(&["sleep", "1000"]);
+    let first = world.start(&spec).await;
+    let parent = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse::<u32>().unwrap()
+    };
+    let nursery = parent(parent(first.pid));
+    assert!(
+        std::process::Command::new("kill").args(["-9", &nursery.to_string()]).status().unwrap().success()
+    );
+    // The kernel closes its socket before anybody can find it gone.
+    while std::path::Path::new(&format!("/proc/{nursery}/exe")).read_link().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.output(&world.script("echo again")).await, "again\n");
+    assert_eq!(world.runtime.state(spec.id).await.unwrap(), State::Running(first));
+}
