@@ -12,6 +12,7 @@ use skep_engine::view::Status;
 use skep_types::Time;
 
 use super::{exec, logs, not_built, unknown};
+use crate::body;
 use crate::context::{Call, Context};
 use crate::error::ApiError;
 use crate::filters::Filters;
@@ -61,10 +62,8 @@ async fn create(context: &Context, call: Call) -> Answer {
             return Err(ApiError::invalid(format!("platform {platform}: only linux images run here")));
         }
     }
-    let body: Option<models::ContainerCreateBody> = crate::body::read_json(&call.headers, call.body).await?;
-    let body =
-        body.ok_or_else(|| ApiError::invalid("config cannot be empty in order to create a container"))?;
-    let made = context.engine.create(name, translate::container::config(body)?).await?;
+    let text = body::read_text(&call.headers, call.body).await?;
+    let made = context.engine.create(name, translate::container::parse(&text)?).await?;
     created(&models::ContainerCreateResponse { id: made.id.to_string(), warnings: made.warnings })
 }
 

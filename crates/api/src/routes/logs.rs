@@ -63,7 +63,7 @@ async fn next(lines: &mut LogStream, form: Form) -> Option<Bytes> {
 }
 
 fn write(part: &mut Vec<u8>, line: &LogLine, form: Form) {
-    let stamp = form.timestamps.then(|| format!("{} ", line.time)).unwrap_or_default();
+    let stamp = if form.timestamps { format!("{} ", line.time) } else { String::new() };
     if !form.tty {
         let stream = match line.source {
             LogSource::Stdout => 1,

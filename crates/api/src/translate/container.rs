@@ -8,12 +8,14 @@ use models::{
     HostConfigCgroupnsModeEnum as CgroupNamespace, HostConfigIsolationEnum as Isolation,
     RestartPolicyNameEnum,
 };
+use serde::Deserialize;
 use skep_types::container::{ContainerConfig, ContainerResources, ExecConfig, HostConfig, NetworkMode};
 use skep_types::mount::{Mount, MountSource};
 use skep_types::port::{ContainerPort, PortBinding, Protocol};
 
 use super::refuse::{refuse, refuse_all, refuse_if, refuse_unless};
 use super::{mount, ordered, unsigned};
+use crate::body;
 use crate::error::ApiError;
 
 /// Docker's default masked paths: what a client that copies another container's settings sends back.
@@ -33,6 +35,33 @@ pub const MASKED_PATHS: [&str; 11] = [
 /// Docker's default read-only paths.
 pub const READONLY_PATHS: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Reads the text of the body of `POST /containers/create`.
+pub fn parse(text: &[u8]) -> Result<ContainerConfig, ApiError> {
+    let words: Words = body::parse(text)?.unwrap_or_default();
+    let model = if words.cmd.is_some_and(|it| it.is_string())
+        || words.entrypoint.is_some_and(|it| it.is_string())
+    {
+        let mut value: serde_json::Value = body::parse(text)?.unwrap_or_default();
+        for field in ["Cmd", "Entrypoint"] {
+            if let Some(word) = value.get_mut(field).filter(|word| word.is_string()) {
+                *word = serde_json::Value::Array(vec![word.take()]);
+            }
+        }
+        serde_json::from_value(value).map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))?
+    } else {
+        body::parse(text)?
+    };
+    config(model.ok_or_else(|| ApiError::invalid("config cannot be empty in order to create a container"))?)
+}
+
+/// The two fields in which Docker takes one word for a list of one (moby's `strslice`).
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Words {
+    cmd: Option<serde_json::Value>,
+    entrypoint: Option<serde_json::Value>,
+}
 
 /// Reads the body of `POST /containers/create`.
 pub fn config(body: models::ContainerCreateBody) -> Result<ContainerConfig, ApiError> {

@@ -12,7 +12,7 @@ const FULL: &str = include_str!("../../../tests/data/create-full.json");
 const PLAIN: &str = include_str!("../../../tests/data/create-plain.json");
 
 fn read(text: &str) -> Result<ContainerConfig, ApiError> {
-    config(serde_json::from_str(text).unwrap())
+    parse(text.as_bytes())
 }
 
 #[test]
@@ -106,8 +106,20 @@ fn what_skep_cannot_honour_is_refused_by_its_name() {
 }
 
 #[test]
+fn one_word_is_a_list_of_one() {
+    let config = read(r#"{"Image":"x","Cmd":"true","Entrypoint":"env"}"#).unwrap();
+    assert_eq!(config.cmd, Some(vec!["true".to_owned()]));
+    assert_eq!(config.entrypoint, Some(vec!["env".to_owned()]));
+}
+
+#[test]
 fn nonsense_is_a_bad_request() {
     for body in [
+        "",
+        "null",
+        "[]",
+        r#"{"Cmd":7}"#,
+        r#"{"Cmd":"x","Env":"A=b"}"#,
         r#"{"ExposedPorts":{"0/tcp":{}}}"#,
         r#"{"ExposedPorts":{"http":{}}}"#,
         r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"70000"}]}}}"#,
