@@ -20,6 +20,11 @@ use crate::scheduler::{self, Placed};
 use crate::timers::{Timer, Timers};
 use crate::{Change, Objects, Reply, Request, RequestId, tasks};
 
+/// Requests granted in one entry of the log: each may carry a specification, twice, of the greatest size.
+const MAX_REQUESTS_OF_BATCH: usize = 25;
+/// Bytes of an agent's message or error that are kept.
+const MAX_STATUS_TEXT: usize = 4096;
+
 /// Heartbeats for which a new leader waits for a node that it has not heard of.
 const UNKNOWN_BEATS: u32 = 10;
 /// What is said of such a node; SwarmKit's words.
@@ -127,9 +132,12 @@ impl Leader {
 
     /// Keeps an agent's reports on its tasks until they can be decided; the newest of a task counts.
     pub fn keep_reports(&mut self, objects: &Objects, node: NodeId, reports: Vec<StatusReport>) {
-        for StatusReport { task, status } in reports {
+        for StatusReport { task, mut status } in reports {
             if objects.task(task).is_none_or(|known| known.node != Some(node)) {
                 continue;
+            }
+            for text in [&mut status.message, &mut status.error] {
+                text.truncate(text.floor_char_boundary(MAX_STATUS_TEXT));
             }
             match self.reports.get_mut(&task) {
                 Some(kept) if kept.state > status.state => {}
@@ -219,10 +227,12 @@ impl Leader {
     }
 
     fn plan_requests(&mut self, plan: &mut Plan) -> Result<(), Full> {
-        while !self.requests.is_empty() {
+        let mut granted = 0;
+        while granted < MAX_REQUESTS_OF_BATCH && !self.requests.is_empty() {
             plan.reserve(MAX_CHANGES_OF_REQUEST)?;
             let Some((to, request)) = self.requests.pop_front() else { break };
             let result = requests::decide(plan, &mut self.cursors, request);
+            granted += usize::from(result.is_ok());
             plan.replies.push(Reply { to, result });
         }
         Ok(())

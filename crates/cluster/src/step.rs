@@ -150,15 +150,19 @@ impl Cluster {
     fn decide(&mut self, now: Time, ids: &mut Ids, output: &mut Output) {
         let Some(leader) = &mut self.leader else { return };
         leader.wake(now);
-        if self.proposal.is_none() && !leader.timers.is_set(Timer::Retry) {
+        // Requests that change nothing are answered at once, and the next ones looked at.
+        while self.proposal.is_none() && !leader.timers.is_set(Timer::Retry) {
             let mut plan = Plan::new(&self.objects, now, ids);
             leader.plan(&mut plan);
             let Plan { changes, replies, .. } = plan;
-            if changes.is_empty() {
-                output.replies.extend(replies);
-            } else {
+            if !changes.is_empty() {
                 output.propose.clone_from(&changes);
                 self.proposal = Some(Proposal { changes, replies });
+                break;
+            }
+            output.replies.extend(replies);
+            if leader.requests.is_empty() {
+                break;
             }
         }
         output.wake_at = leader.timers.next();

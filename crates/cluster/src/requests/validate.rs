@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use skep_types::mount::MountSource;
 use skep_types::resources::Resources;
 use skep_types::service::{PortSpec, ServiceMode, ServiceSpec};
 
@@ -16,10 +17,19 @@ const MIN_NANO_CPUS: i64 = 1_000_000;
 const MIN_MEMORY: i64 = 4 * 1024 * 1024;
 /// The most replicas of a service: a slip of the finger does not fill the managers' memory.
 const MAX_REPLICAS: u64 = 100_000;
+/// The most text in a specification, in bytes: what a client sends ends up in every manager's memory and
+/// log, twice while an update may be undone.
+const MAX_TEXT: usize = 1 << 20;
 
 /// Refuses a specification that makes no sense.
 pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     name(&spec.name)?;
+    let text = text(spec);
+    if text > MAX_TEXT {
+        return invalid(format!(
+            "the specification holds {text} bytes of text, more than the {MAX_TEXT} it may"
+        ));
+    }
     resources(&spec.task.limits)?;
     resources(&spec.task.reservations)?;
     let container = &spec.task.container;
@@ -40,6 +50,28 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
         return invalid(format!("Mode: {replicas} replicas are more than the {MAX_REPLICAS} of one service"));
     }
     ports(&spec.ports)
+}
+
+/// About how many bytes a specification takes: its texts, and a little for each.
+fn text(spec: &ServiceSpec) -> usize {
+    let container = &spec.task.container;
+    let labels = spec.labels.iter().chain(&container.labels).flat_map(|(key, value)| [key, value]);
+    let words = container.command.iter().chain(&container.args).flatten();
+    let lists = container.env.iter().chain(&container.groups).chain(&container.hosts);
+    let capabilities = container.cap_add.iter().chain(&container.cap_drop);
+    let single =
+        [&container.image, &container.dir, &container.user, &container.hostname, &container.stop_signal];
+    let texts = labels.chain(words).chain(lists).chain(capabilities).chain(single);
+    let mounts = container.mounts.iter().map(|mount| {
+        let source = match &mount.source {
+            MountSource::Bind { path, .. } => path.as_os_str().len(),
+            MountSource::Volume { name, .. } => name.len(),
+            MountSource::Tmpfs { .. } => 0,
+        };
+        mount.target.as_os_str().len() + source
+    });
+    let sizes = texts.map(String::len).chain(mounts).chain(spec.ports.iter().map(|port| port.name.len()));
+    sizes.map(|size| size + 16).sum()
 }
 
 fn invalid<T>(message: impl Into<String>) -> Result<T, Refusal> {

@@ -71,6 +71,10 @@ fn the_rest_of_a_specification() {
         expect!["Invalid: Mode: 18446744073709551615 replicas are more than the 100000 of one service"],
     );
     check(
+        |spec| task_spec(spec, |task| task.container.env = vec!["x".repeat(1 << 20)]),
+        expect!["Invalid: the specification holds 1048679 bytes of text, more than the 1048576 it may"],
+    );
+    check(
         |spec| spec.update.max_failure_permille = 1001,
         expect!["Invalid: TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1"],
     );
@@ -155,4 +159,29 @@ fn a_log_that_refuses_undoes_nothing_and_is_asked_again() {
     assert_eq!((refusal.kind, refusal.message.as_str()), (RefusalKind::Log, "no space left on device"));
     assert_eq!(output.wake_at, Some(scene.now + std::time::Duration::from_secs(1)));
     assert_eq!(scene.objects().services().count(), 0);
+}
+
+#[test]
+fn many_requests_are_all_answered() {
+    let mut scene = Scene::of(1);
+    let first = Request::CreateService(Box::new(spec("first", 0)));
+    scene.cluster.step(Event::Request(RequestId(1000), first), scene.now, &mut scene.ids);
+    for number in 0..200 {
+        // Every second one is refused.
+        let request = Request::CreateService(Box::new(spec(&format!("s{}", number / 2), 0)));
+        scene.cluster.step(Event::Request(RequestId(1001 + number), request), scene.now, &mut scene.ids);
+    }
+    let mut answered = 0;
+    let mut entries = 0;
+    loop {
+        let index = scene.objects().applied() + 1;
+        let output = scene.cluster.step(Event::Committed { index }, scene.now, &mut scene.ids);
+        answered += output.replies.len();
+        entries += 1;
+        if output.propose.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((answered, scene.objects().services().count()), (201, 101));
+    assert!(entries <= 6, "{entries}");
 }
