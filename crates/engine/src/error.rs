@@ -81,12 +81,34 @@ impl Error {
 
 /// An error and its causes in one line, as logs and clients read it.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let mut text = without_numbers(error.to_string());
     let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(": ");
-        text.push_str(&error.to_string());
+        text.push_str(&without_numbers(error.to_string()));
         cause = error.source();
     }
     text
+}
+
+/// Takes away what the standard library adds to the kernel's words: ` (os error 28)`.
+fn without_numbers(mut text: String) -> String {
+    let number = text.strip_suffix(')').and_then(|text| text.rsplit_once(" (os error "));
+    if let Some((words, number)) = number
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        text.truncate(words.len());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_s_words_come_without_numbers() {
+        let full = std::io::Error::from(rustix::io::Errno::NOSPC);
+        assert_eq!(Error::failed("creating x", &full).message, "creating x: No space left on device");
+    }
 }

@@ -1,12 +1,15 @@
 //! The end of a container: noticed by the one task that watches it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use skep_runtime::Exit;
+use skep_types::ContainerId;
 
 use super::record::State;
 use super::registry::Container;
 use crate::clock::now;
+use crate::error::chain;
 use crate::events::{attributes, whole_seconds};
 use crate::options::RemoveOptions;
 use crate::view::Status;
@@ -27,10 +30,7 @@ impl Engine {
                 () = closing => return,
             };
             let exit = exit.unwrap_or_else(|error| {
-                tracing::error!(
-                    "the end of container {id} cannot be learnt: {}",
-                    crate::error::chain(&error)
-                );
+                tracing::error!("the end of container {id} cannot be learnt: {}", chain(&error));
                 lost()
             });
             engine.has_ended(&container, exit).await;
@@ -68,17 +68,17 @@ impl Engine {
         // The state is written before the shim's own record of the end is deleted: one of them is always there.
         let (home, networks) = (container.home.clone(), self.shared.networks.clone());
         let (state, taken) = (after.clone(), connection.clone());
-        let network = blocking(move || {
-            if let Err(error) = home.write_state(&state) {
-                tracing::error!("cannot write the state of container {id}: {error}");
-            }
+        let taken_back = blocking(move || {
+            let saved = home.write_state(&state);
             networks.disconnect(id, &taken);
+            saved.map_err(|error| Error::failed("writing its state", &error))
         });
-        if let Err(error) = network.await {
-            tracing::error!("container {id}: {error}");
-        }
-        if let Err(error) = self.shared.runtime.delete(id).await {
-            tracing::error!("cleaning up after container {id}: {}", crate::error::chain(&error));
+        match taken_back.await.and_then(|saved| saved) {
+            Ok(()) => self.forget_in_runtime(id).await,
+            Err(error) => {
+                tracing::error!("container {id}: {error}");
+                container.end_is_unsaved.store(true, Ordering::Relaxed);
+            }
         }
         self.shared.execs.container_ended(id);
         let duration = whole_seconds(after.started_at, exit.finished_at);
@@ -94,6 +94,19 @@ impl Engine {
         });
         if container.record.config.host.auto_remove {
             self.auto_remove(Arc::clone(container));
+        }
+    }
+
+    /// Deletes what the runtime has of a container that ended, if that was put off.
+    pub(crate) async fn forget_unsaved_end(&self, container: &Container) {
+        if container.end_is_unsaved.swap(false, Ordering::Relaxed) {
+            self.forget_in_runtime(container.id()).await;
+        }
+    }
+
+    async fn forget_in_runtime(&self, id: ContainerId) {
+        if let Err(error) = self.shared.runtime.delete(id).await {
+            tracing::error!("cleaning up after container {id}: {}", chain(&error));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The containers of a machine, by id and by name.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use skep_runtime::Attached;
@@ -25,6 +26,8 @@ pub(crate) struct Container {
     pub(crate) gate: tokio::sync::Mutex<()>,
     /// Clients that attached before its start.
     pub(crate) waiting: Mutex<Vec<Attached>>,
+    /// Whether the runtime still has the record of its last end, as ours could not be written: the disk was full.
+    pub(crate) end_is_unsaved: AtomicBool,
 }
 
 impl Container {
@@ -36,6 +39,7 @@ impl Container {
             life: tokio::sync::Mutex::default(),
             gate: tokio::sync::Mutex::default(),
             waiting: Mutex::default(),
+            end_is_unsaved: AtomicBool::default(),
         }
     }
 

@@ -67,6 +67,7 @@ impl Engine {
             });
             return Err(error);
         }
+        self.forget_unsaved_end(container).await;
         container.state.send_modify(|state| {
             state.gone = true;
             self.container_event(container, "destroy");

@@ -94,6 +94,8 @@ impl Engine {
     ) -> Result<(Started, Connection), Failure> {
         let (engine, prepared) = (self.clone(), Arc::clone(container));
         let (spec, connection) = blocking(move || engine.prepare(&prepared)).await??;
+        // Ours of the next end will take its place.
+        self.forget_unsaved_end(container).await;
         match self.shared.runtime.start(&spec, attached).await {
             Ok(started) => Ok((started, connection)),
             Err(error) => {

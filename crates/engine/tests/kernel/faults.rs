@@ -1,5 +1,7 @@
 //! Starts that fail, and what is left of them.
 
+use std::process::Command;
+
 use skep_engine::ErrorKind;
 use skep_engine::options::WaitCondition;
 use skep_engine::view::Status;
@@ -46,4 +48,34 @@ pub async fn a_full_start_is_undone() {
     house.assert_nothing_left();
     assert_eq!(house.engine.volumes(), []);
     house.close().await;
+}
+
+pub async fn a_full_disk_is_said_and_survived() {
+    let mount = |arguments: &[&str]| {
+        assert!(Command::new(arguments[0]).args(&arguments[1..]).status().unwrap().success())
+    };
+    let house = House::prepared(|dir| {
+        let data = dir.join("data");
+        std::fs::create_dir(&data).unwrap();
+        mount(&["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", data.to_str().unwrap()]);
+    })
+    .await;
+    let id = house.start(command(&["sleep", "1000"])).await;
+    let fill = house.root().join("data/fill");
+    std::io::copy(&mut std::io::repeat(0), &mut std::fs::File::create(&fill).unwrap()).unwrap_err();
+    let refused = house.engine.create(Some("more".to_owned()), command(&["true"])).await.unwrap_err();
+    assert!(refused.message.ends_with("No space left on device"), "{}", refused.message);
+    // Nothing is left of it, not even its name.
+    assert_eq!(std::fs::read_dir(house.root().join("data/containers")).unwrap().count(), 1);
+    // An end that cannot be written is told by its shim's own record to the next engine.
+    house.engine.kill(&id.to_string(), "KILL").await.unwrap();
+    let house = house.reopen(async |_| {}).await;
+    assert_eq!(house.ended(id).await.code, 137);
+    std::fs::remove_file(fill).unwrap();
+    house.engine.create(Some("more".to_owned()), command(&["true"])).await.unwrap();
+    house.engine.start(&id.to_string()).await.unwrap();
+    assert_eq!(house.status(id), Status::Running);
+    let data = house.root().join("data");
+    let close = house.close_and(|| mount(&["umount", "--lazy", data.to_str().unwrap()]));
+    close.await;
 }

@@ -28,7 +28,13 @@ pub struct House {
 impl House {
     /// An engine with the image `busybox`.
     pub async fn new() -> House {
+        House::prepared(|_| {}).await
+    }
+
+    /// As [`House::new`], its folder prepared first.
+    pub async fn prepared(prepare: impl FnOnce(&Path)) -> House {
         let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path());
         let number = HOUSES.fetch_add(1, Ordering::Relaxed);
         let engine = Engine::open(config(dir.path(), number)).await.unwrap();
         let import = skep_engine::images::Import {
@@ -109,6 +115,11 @@ impl House {
 
     /// Removes all containers, then looks for what they may have left.
     pub async fn close(self) {
+        self.close_and(|| {}).await;
+    }
+
+    /// As [`House::close`]; `last` happens after the engine's end.
+    pub async fn close_and(self, last: impl FnOnce()) {
         let all = skep_engine::options::ContainerFilter { all: true, ..Default::default() };
         let ids: Vec<_> =
             self.engine.list(&all).await.unwrap().into_iter().map(|container| container.id).collect();
@@ -128,6 +139,7 @@ impl House {
             );
         }
         self.engine.shutdown().await;
+        last();
     }
 
     /// No container's mounts, namespaces, interfaces, folders or cgroups.

@@ -83,6 +83,7 @@ fn run(filter: &str) -> ExitCode {
         restart::damage_to_one_container_is_set_aside,
         faults::programs_that_cannot_run,
         faults::a_full_start_is_undone,
+        faults::a_full_disk_is_said_and_survived,
     ];
     let mut failed = Vec::new();
     for (name, test) in tests.into_iter().filter(|(name, _)| name.contains(filter)) {
