@@ -141,3 +141,20 @@ async fn without_a_log_there_is_none() {
     world.run(&spec).await;
     assert!(!spec.log.path.exists());
 }
+
+#[tokio::test]
+async fn a_shim_that_wrote_much_is_still_small() {
+    let world = World::new();
+    let spec =
+        world.script("seq 1 200000; head -c 3000000 /dev/urandom; echo; echo done >&2; exec sleep 1000");
+    let streams = skep_runtime::Attach { stdin: false, stdout: false, stderr: true };
+    let mut client = world.start_attached(&spec, streams).await;
+    read_until(&mut client, "done").await;
+    let skep_runtime::State::Running(started) = world.runtime.state(spec.id).await.unwrap() else { panic!() };
+    let status = std::fs::read_to_string(format!("/proc/{}/status", started.pid)).unwrap();
+    let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_owned();
+    let memory = std::fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
+    let dirty = memory.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
+    let kilobytes: u64 = dirty.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kilobytes < 1024, "{kilobytes} kB");
+}
