@@ -1,5 +1,7 @@
 //! `/services`.
 
+use std::collections::BTreeMap;
+
 use bollard_stubs::models;
 use hyper::StatusCode;
 use skep_types::service::{Service, ServiceMode};
@@ -39,12 +41,14 @@ fn list(context: &Context, query: &Query) -> Answer {
     let services = context.swarm.services()?;
     let filters = Filters::parse(query, &["id", "label", "mode", "name", "runtime"])?;
     let (networks, with_status) = (context.swarm.networks(), query.flag("status"));
-    let tasks = if with_status { context.swarm.tasks()? } else { Vec::new() };
+    let counts =
+        if with_status { service_view::count_tasks(&context.swarm.tasks()?) } else { BTreeMap::new() };
     let views: Vec<_> = services
         .iter()
         .filter(|service| matches(service, &filters))
         .map(|service| {
-            let status = with_status.then(|| service_view::status(service, &tasks));
+            let count = counts.get(&service.id).copied().unwrap_or_default();
+            let status = with_status.then(|| service_view::status(service, count));
             service_view::to_model(service, &networks, false, status)
         })
         .collect();

@@ -1,5 +1,7 @@
 //! Services as clients see them.
 
+use std::collections::BTreeMap;
+
 use bollard_stubs::models;
 use models::{
     EndpointPortConfigProtocolEnum as ProtocolName, EndpointPortConfigPublishModeEnum as PublishName,
@@ -8,6 +10,7 @@ use models::{
     TaskSpecContainerSpecIsolationEnum as Isolation, TaskSpecRestartPolicyConditionEnum as ConditionName,
 };
 use serde::Serialize;
+use skep_types::ServiceId;
 use skep_types::network::Network;
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
@@ -73,20 +76,34 @@ pub fn to_model(
     }
 }
 
-/// What `docker service ls` counts: running tasks on the way to running, and tasks wanted.
+/// Tasks of one service, as `docker service ls` counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskCount {
+    running: u64,
+    completed: u64,
+}
+
+/// Counts the tasks of every service in one pass.
 ///
-/// As moby's `ListServiceStatuses`: a task counts as running when it is wanted and seen running; a replicated
-/// service wants its number of replicas.
-pub fn status(service: &Service, tasks: &[Task]) -> models::ServiceServiceStatus {
-    let own = || tasks.iter().filter(|task| task.service == service.id);
-    let running =
-        own().filter(|task| task.status.state == TaskState::Running && task.desired == TaskState::Running);
-    let completed = own().filter(|task| task.status.state == TaskState::Complete);
+/// As moby's `ListServiceStatuses`: a task counts as running when it is wanted and seen running.
+pub fn count_tasks(tasks: &[Task]) -> BTreeMap<ServiceId, TaskCount> {
+    let mut counts = BTreeMap::<ServiceId, TaskCount>::new();
+    for task in tasks {
+        let count = counts.entry(task.service).or_default();
+        let is_running = task.status.state == TaskState::Running && task.desired == TaskState::Running;
+        count.running += u64::from(is_running);
+        count.completed += u64::from(task.status.state == TaskState::Complete);
+    }
+    counts
+}
+
+/// What `docker service ls` shows of a service: a replicated one wants its number of replicas.
+pub fn status(service: &Service, count: TaskCount) -> models::ServiceServiceStatus {
     let ServiceMode::Replicated { replicas } = service.spec.mode;
     models::ServiceServiceStatus {
-        running_tasks: Some(running.count() as u64),
+        running_tasks: Some(count.running),
         desired_tasks: Some(replicas),
-        completed_tasks: Some(completed.count() as u64),
+        completed_tasks: Some(count.completed),
     }
 }
 
