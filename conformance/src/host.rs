@@ -7,7 +7,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
 
 use crate::{Output, eventually, http};
 
@@ -18,6 +19,9 @@ pub const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
 /// How long a daemon may take to answer, generous for a loaded machine.
 const READY: Duration = Duration::from_secs(20);
+
+/// How long a client may run. Only one that hangs takes as long.
+const LONGEST: Duration = Duration::from_secs(120);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -231,6 +235,25 @@ impl Host {
         in_namespace(&format!("{}n", self.name), work)
     }
 
+    /// The name of the neighbour's network namespace, for `ip -n`.
+    pub fn neighbour_namespace(&self) -> String {
+        format!("{}n", self.name)
+    }
+
+    /// The name of this host's network namespace, for `ip -n`.
+    pub fn namespace(&self) -> &str {
+        &self.name
+    }
+
+    /// How many clients are connected to the daemon's socket.
+    pub fn open_connections(&self) -> usize {
+        let table = self.inside(|| std::fs::read_to_string("/proc/thread-self/net/unix").unwrap());
+        let socket = self.socket();
+        // State 03 is connected; the listening socket itself is 01.
+        let ours = |line: &&str| line.ends_with(socket.to_str().unwrap()) && line.contains(" 03 ");
+        table.lines().filter(ours).count()
+    }
+
     /// The body that `http://127.0.0.1:port/` answers inside this host.
     ///
     /// # Errors
@@ -270,7 +293,7 @@ impl Drop for Host {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
-        kill_all_below(&self.exec_root());
+        kill_all_below(self.folder.path());
         unmount_all_below(self.folder.path());
         for namespace in [self.name.clone(), format!("{}n", self.name)] {
             let _ = Command::new("ip").args(["netns", "delete", &namespace]).status();
@@ -300,13 +323,23 @@ pub fn finish(mut command: Command, description: &str, input: &[u8]) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("starting {description}: {error}"));
     let mut stdin = child.stdin.take().unwrap();
+    let (pid, start) = (child.id(), Instant::now());
+    let (ended, watched) = std::sync::mpsc::channel::<()>();
     let output = std::thread::scope(|scope| {
         scope.spawn(move || {
             // A command that does not read its input is no fault.
             let _ = stdin.write_all(input);
         });
-        child.wait_with_output().unwrap()
+        scope.spawn(move || {
+            if watched.recv_timeout(LONGEST) == Err(RecvTimeoutError::Timeout) {
+                signal(pid, libc::SIGKILL);
+            }
+        });
+        let output = child.wait_with_output().unwrap();
+        drop(ended);
+        output
     });
+    assert!(start.elapsed() < LONGEST, "{description} did not end within {LONGEST:?}: {output:?}");
     Output {
         command: description.to_owned(),
         code: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
@@ -341,10 +374,28 @@ fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Shims and containers that a failed test left behind name their folder on their command line.
+/// Ends what a failed test left behind: daemons and shims, which name their folder on their command line,
+/// and the processes of the containers whose folders are below the data root. One by one, by their ids.
 fn kill_all_below(folder: &Path) {
-    let pattern = folder.to_string_lossy();
-    let _ = Command::new("pkill").args(["-KILL", "-f", &*pattern]).status();
+    let own = std::process::id();
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let command_line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if pid != own && String::from_utf8_lossy(&command_line).contains(&*folder.to_string_lossy()) {
+            signal(pid, libc::SIGKILL);
+        }
+    }
+    for container in std::fs::read_dir(folder.join("data/containers")).into_iter().flatten().flatten() {
+        let id = container.file_name();
+        let group = Path::new("/sys/fs/cgroup/pids/docker").join(&id);
+        let unified = Path::new("/sys/fs/cgroup/docker").join(&id);
+        for group in [group, unified] {
+            let members = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            members.lines().filter_map(|pid| pid.parse().ok()).for_each(|pid| signal(pid, libc::SIGKILL));
+        }
+    }
 }
 
 fn unmount_all_below(folder: &Path) {

@@ -4,11 +4,15 @@
 //! A missing tool, kernel feature or right fails the test; nothing is skipped.
 #![expect(clippy::unwrap_used, reason = "a broken harness should stop the test where it broke")]
 
+pub mod archive;
 mod host;
 pub mod http;
 mod output;
+mod session;
+mod shortcuts;
 mod wait;
 
 pub use host::{ADDRESS, Host, NEIGHBOUR, binary, finish, image_archive, signal};
 pub use output::Output;
+pub use session::Session;
 pub use wait::eventually;
