@@ -1,11 +1,13 @@
 //! A machine made of a network namespace: its daemon, its clients, its neighbours.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -32,6 +34,8 @@ pub struct Host {
     daemon: Option<Child>,
     /// Added to the daemon's command line.
     flags: Vec<String>,
+    /// The ids of all containers seen so far by [`Host::traces`], also those that are gone.
+    pub(crate) known_containers: Mutex<BTreeSet<String>>,
 }
 
 impl Host {
@@ -43,7 +47,7 @@ impl Host {
     /// A machine whose daemon was started with more flags and answers.
     pub fn with_flags(flags: &[&str]) -> Host {
         let mut host = Host::without_daemon();
-        host.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        host.set_flags(flags);
         host.start_daemon();
         host
     }
@@ -65,7 +69,7 @@ impl Host {
             system("ip", &["-n", namespace, "link", "set", "up0", "up"]);
         }
         let folder = tempfile::Builder::new().prefix("skep-conformance-").tempdir().unwrap();
-        Host { name, folder, daemon: None, flags: Vec::new() }
+        Host { name, folder, daemon: None, flags: Vec::new(), known_containers: Mutex::default() }
     }
 
     /// The folder that holds the daemon's folders, its socket and its log.
@@ -147,12 +151,30 @@ impl Host {
     /// SIGTERM; asserts that it ends with exit code 0.
     #[track_caller]
     pub fn stop_daemon(&mut self) {
+        self.end_daemon(libc::SIGTERM);
+    }
+
+    /// Ends the daemon by a signal that it handles; asserts that its exit code is 0.
+    #[track_caller]
+    pub fn end_daemon(&mut self, number: i32) {
         let mut daemon = self.daemon.take().expect("a daemon to stop");
-        signal(daemon.id(), libc::SIGTERM);
+        signal(daemon.id(), number);
         let status = eventually("the daemon ends", Duration::from_secs(10), || {
             daemon.try_wait().unwrap().ok_or_else(|| "it still runs".to_owned())
         });
         assert!(status.success(), "the daemon ended with {status}:\n{}", self.daemon_log());
+    }
+
+    /// Replaces what is added to the command line of the daemons started from now on.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    }
+
+    /// A command with arguments that runs in this host's network.
+    pub fn command_with(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
+        let mut command = self.command(program);
+        command.args(arguments);
+        command
     }
 
     /// A command that runs in this host's network.

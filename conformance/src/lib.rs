@@ -10,6 +10,7 @@ pub mod http;
 mod output;
 mod session;
 mod shortcuts;
+mod traces;
 mod wait;
 
 pub use host::{ADDRESS, Host, NEIGHBOUR, binary, finish, image_archive, signal};

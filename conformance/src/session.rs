@@ -74,6 +74,11 @@ impl Session {
         self.input.as_mut().expect("an open input").write_all(text.as_bytes()).unwrap();
     }
 
+    /// Writes bytes to standard input. A client that hangs up amid them is no fault.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        let _ = self.input.as_mut().expect("an open input").write_all(bytes);
+    }
+
     /// Ends standard input.
     pub fn end_input(&mut self) {
         assert!(!self.at_terminal, "a terminal's input ends by control-D");

@@ -23,7 +23,9 @@ impl Host {
     #[track_caller]
     pub fn run_detached(&self, name: &str, options: &[&str], script: &str) -> String {
         let start = &["run", "--detach", "--name", name];
-        self.docker(&[start, options, &["busybox", "sh", "-c", script]].concat()).ok()
+        let id = self.docker(&[start, options, &["busybox", "sh", "-c", script]].concat()).ok();
+        self.known_containers.lock().unwrap().insert(id.clone());
+        id
     }
 
     /// `docker inspect --format FORMAT NAME`.

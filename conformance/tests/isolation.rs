@@ -63,7 +63,7 @@ fn kernel_paths_are_masked_or_read_only() {
         let absent = output.code == 0 && !Path::new(path).exists();
         assert!(absent || output.stderr.contains("Read-only file system"), "{path}: {output}");
     }
-    host.run(&[], "mkdir /sys/fs/cgroup/mine 2>/dev/null || mkdir /sys/fs/cgroup/pids/mine")
+    host.run(&[], "cd /sys/fs/cgroup/pids 2>/dev/null || cd /sys/fs/cgroup; mkdir mine")
         .fails(1, "Read-only file system");
     host.run(&[], "mount -t tmpfs none /tmp").fails(1, "ermission denied");
 }
@@ -206,10 +206,6 @@ fn options_that_are_not_honoured_are_refused_by_name() {
     refused(
         r#"{"Image":"busybox","HostConfig":{"LogConfig":{"Type":"carrier-pigeon"}}}"#,
         &["log", "carrier-pigeon"],
-    );
-    refused(
-        r#"{"Image":"busybox","HostConfig":{"NetworkMode":"container:absent"}}"#,
-        &["network", "container"],
     );
     refused(r#"{"Image":"busybox","HostConfig":{"StorageOpt":{"size":"1G"}}}"#, &["storage"]);
     refused(
