@@ -2,10 +2,10 @@
 //!
 //! The order is runc's. Messages are runc's too: Docker's clients know them.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{Access, AtFlags, CWD, Mode};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet as KernelSet, CapabilitySets};
 
@@ -14,6 +14,24 @@ use crate::capability::Capability;
 use crate::protocol::{Failure, exit_code_of, words};
 use crate::spec::{Process, RlimitResource};
 use crate::sys::{self, Instruction};
+
+/// Bytes of a file of users that are looked at: more than anybody's, and little enough to be held.
+const USERS_LIMIT: u64 = 16 << 20;
+
+/// The text of a file of users; empty when it cannot be read. It is the image's: a pipe that nobody writes or a
+/// device that never ends must not hold the start up, and no limit of the container bounds its memory yet.
+fn read_users(path: &str) -> String {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mut text = Vec::new();
+    if let Ok(file) = rustix::fs::open(path, flags, Mode::empty())
+        && rustix::fs::fstat(&file)
+            .is_ok_and(|status| rustix::fs::FileType::from_raw_mode(status.st_mode).is_file())
+    {
+        // As much as could be read is as good as it gets.
+        let _ = std::fs::File::from(file).take(USERS_LIMIT).read_to_end(&mut text);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
 
 /// Gives up everything that the process must not have. Returns its environment, with `HOME`.
 pub fn restrict(process: &Process, filter: &[Instruction]) -> Result<Vec<String>, Failure> {
@@ -24,8 +42,8 @@ pub fn restrict(process: &Process, filter: &[Instruction]) -> Result<Vec<String>
     }
     // What the C library and runc set for programs.
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let read = |path: &str| String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
-    let identity = user::resolve(&process.user, &process.groups, &read("/etc/passwd"), &read("/etc/group"))
+    let (passwd, group) = (read_users("/etc/passwd"), read_users("/etc/group"));
+    let identity = user::resolve(&process.user, &process.groups, &passwd, &group)
         .map_err(|message| Failure { code: 126, message })?;
     change_folder(&process.cwd)?;
     give_streams(&identity)?;
