@@ -17,6 +17,8 @@ use crate::sys::{self, MountAttributes};
 /// A new file system, mounted nowhere. An option with an empty value is a flag.
 pub fn filesystem(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // What the first column of /proc/mounts and df say: else "none".
+    fsconfig_set_string(&context, "source", kind)?;
     for (key, value) in options {
         if value.is_empty() {
             fsconfig_set_flag(&context, *key)?;

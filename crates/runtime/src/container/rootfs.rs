@@ -98,6 +98,7 @@ fn root_file_system(rootfs: &Rootfs) -> io::Result<Root> {
 
 fn overlay(rootfs: &Rootfs) -> io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "overlay")?;
     for layer in &rootfs.lower {
         fsconfig_set_string(&context, "lowerdir+", layer.as_path())?;
     }
