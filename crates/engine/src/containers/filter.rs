@@ -4,7 +4,7 @@ use skep_types::Time;
 use skep_types::port::{ContainerPort, Protocol};
 
 use crate::options::ContainerFilter;
-use crate::view::{ContainerSummary, Status};
+use crate::view::{ContainerSummary, PortView, Status};
 use crate::{Error, Result};
 
 /// The label that every container of a service carries.
@@ -113,10 +113,13 @@ impl Filter<'_> {
     }
 
     fn ports(&self, container: &ContainerSummary) -> bool {
-        // As Docker: `publish` and `expose` both look at ports inside the container, `publish` only at those that
-        // the host answers for.
+        // As dockerd does, whatever its manual says: `publish` looks at the host's ports, `expose` at the container's.
+        let on_host = |port: &PortView| {
+            let host = |(_, number)| ContainerPort { port: number, ..port.container };
+            port.host.map(host)
+        };
         any(&self.publish, |range| {
-            container.ports.iter().any(|port| port.host.is_some() && range.contains(port.container))
+            container.ports.iter().filter_map(on_host).any(|port| range.contains(port))
         }) && any(&self.expose, |range| container.ports.iter().any(|port| range.contains(port.container)))
     }
 }

@@ -154,8 +154,10 @@ fn ports_by_number_and_range() {
     };
     one.ports = vec![port(80, Protocol::Tcp, Some(8080)), port(53, Protocol::Udp, None)];
     for (text, published, exposed) in [
-        ("80", true, true),
-        ("70-90/tcp", true, true),
+        ("80", false, true),
+        ("8080", true, false),
+        ("70-90/tcp", false, true),
+        ("8000-9000/tcp", true, false),
         ("53/udp", false, true),
         ("53", false, false),
         ("81", false, false),
