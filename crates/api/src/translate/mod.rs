@@ -36,9 +36,12 @@ pub fn unordered(map: &BTreeMap<String, String>) -> HashMap<String, String> {
     map.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// A time as Docker writes it, the zero time of Go for none.
+/// A time as Docker writes it in JSON, without zeros at the end of its decimals; the zero time of Go for none.
 pub fn time_text(time: Option<Time>) -> String {
-    time.map_or_else(|| Time::GO_ZERO.to_owned(), |time| time.to_string())
+    let Some(time) = time else { return Time::GO_ZERO.to_owned() };
+    let text = time.to_string();
+    let digits = text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.');
+    format!("{digits}Z")
 }
 
 /// Whole seconds since 1970, as lists carry them.
