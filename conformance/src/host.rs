@@ -396,18 +396,11 @@ fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Ends what a failed test left behind: daemons and shims, which name their folder on their command line,
-/// and the processes of the containers whose folders are below the data root. One by one, by their ids.
+/// Ends what a failed test left behind: daemons and shims, and the processes of the containers whose folders
+/// are below the data root. One by one, by their ids.
 fn kill_all_below(folder: &Path) {
-    let own = std::process::id();
-    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let command_line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-        if pid != own && String::from_utf8_lossy(&command_line).contains(&*folder.to_string_lossy()) {
-            signal(pid, libc::SIGKILL);
-        }
+    for pid in processes_of(folder) {
+        signal(pid, libc::SIGKILL);
     }
     for container in std::fs::read_dir(folder.join("data/containers")).into_iter().flatten().flatten() {
         let id = container.file_name();
@@ -418,6 +411,21 @@ fn kill_all_below(folder: &Path) {
             members.lines().filter_map(|pid| pid.parse().ok()).for_each(|pid| signal(pid, libc::SIGKILL));
         }
     }
+}
+
+/// Daemons and shims of a host: their program, their working folder or their command line is below its folder.
+pub(crate) fn processes_of(folder: &Path) -> Vec<u32> {
+    let text = folder.to_string_lossy().into_owned();
+    let ours = |process: &Path| {
+        let below =
+            |link: &str| std::fs::read_link(process.join(link)).is_ok_and(|at| at.starts_with(folder));
+        let command_line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        below("exe") || below("cwd") || String::from_utf8_lossy(&command_line).contains(&text)
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = processes.filter(|process| ours(&process.path()));
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| *pid != std::process::id()).collect()
 }
 
 fn unmount_all_below(folder: &Path) {

@@ -48,7 +48,7 @@ impl Host {
                         || trace.starts_with("process")
                         || trace.starts_with("interface veth")
                         || trace.contains("mount") && trace.contains("overlay")
-                        || trace.contains("dnat")
+                        || trace.starts_with("rule") && trace.contains("dnat to")
                 })
                 .collect();
             if left.is_empty() { Ok(()) } else { Err(format!("{left:#?}")) }
@@ -89,17 +89,15 @@ impl Host {
         ids.collect()
     }
 
-    /// Processes other than the daemon that name this host's folder: shims.
+    /// Shims: processes of this host other than the daemon, clients and those that wait to become shims.
     fn helpers(&self) -> Vec<String> {
-        let folder = self.folder().to_string_lossy().into_owned();
-        let processes = entries(Path::new("/proc")).into_iter().filter_map(|process| {
-            let pid: u32 = process.file_name()?.to_str()?.parse().ok()?;
-            let line = std::fs::read(process.join("cmdline")).ok()?;
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            let helper = line.contains(&folder) && line.contains("shim") && pid != self.daemon_pid();
-            helper.then(|| format!("process {pid} {line}"))
+        let shims = crate::host::processes_of(self.folder()).into_iter().filter_map(|pid| {
+            let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+            let of_container = folder.starts_with(self.exec_root().join("containers"));
+            of_container.then(|| format!("process {pid} {} in {}", name.trim(), folder.display()))
         });
-        processes.collect()
+        shims.collect()
     }
 }
 

@@ -99,7 +99,7 @@ fn errors_are_json_with_the_right_status() {
         ("GET", "/images/none/json", "", 404, "No such image: none:latest"),
         ("DELETE", "/images/none", "", 404, "No such image: none:latest"),
         ("GET", "/volumes/none", "", 404, "get none: no such volume"),
-        ("GET", "/networks/none", "", 404, "network none not found"),
+        ("GET", "/networks/absent", "", 404, "network absent not found"),
         ("GET", "/exec/none/json", "", 404, "No such exec instance: none"),
         ("POST", "/containers/create", "{\"Image\":\"none\"}", 404, "No such image: none:latest"),
         (

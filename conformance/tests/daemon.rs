@@ -145,8 +145,7 @@ fn an_unknown_flag_is_refused() {
 
 #[test]
 fn flags_without_a_meaning_here_are_accepted() {
-    let flags =
-        ["--containerd", "/run/nowhere.sock", "--userland-proxy=false", "--live-restore", "--iptables=false"];
+    let flags = ["--containerd", "/run/nowhere.sock", "--userland-proxy=false", "--live-restore"];
     let host = Host::with_flags(&flags);
     assert_eq!(host.api_get("/_ping").unwrap().status, 200);
 }
@@ -260,7 +259,7 @@ fn called_dockerd_it_is_the_daemon() {
     signal(child.id(), libc::SIGTERM);
     assert!(child.wait().unwrap().success());
     let printed = finish(host.command_with(&link, &["--version"]), "dockerd --version", b"").ok();
-    assert!(printed.contains("version"), "{printed}");
+    assert!(printed.contains(|letter: char| letter.is_ascii_digit()), "{printed}");
 }
 
 #[test]
@@ -284,7 +283,13 @@ fn a_data_root_has_one_daemon() {
 fn it_listens_on_tcp_too_and_writes_its_pid() {
     let mut host = Host::without_daemon();
     let pid_file = host.folder().join("own.pid");
-    host.set_flags(&["--host", "tcp://127.0.0.1:2375", "--pidfile", pid_file.to_str().unwrap()]);
+    host.set_flags(&[
+        "--host",
+        "tcp://127.0.0.1:2375",
+        "--tls=false",
+        "--pidfile",
+        pid_file.to_str().unwrap(),
+    ]);
     host.start_daemon();
     let mut command: Command = host.command("docker");
     command.args(["--host", "tcp://127.0.0.1:2375", "version", "--format", "{{.Server.Os}}"]);

@@ -126,10 +126,15 @@ fn a_terminals_log_is_raw() {
 }
 
 #[test]
-fn rotation_keeps_the_newest_lines_within_its_bound() {
+fn rotation_keeps_the_newest_lines_within_its_bound_or_is_refused_by_name() {
     let host = Host::with_busybox();
-    let options = ["--log-opt", "max-size=10k", "--log-opt", "max-file=2"];
-    host.run_detached("rotated", &options, "seq 1 5000");
+    let run =
+        ["run", "--detach", "--name", "rotated", "--log-opt", "max-size=10k", "--log-opt", "max-file=2"];
+    let started = host.docker(&[&run[..], &["busybox", "seq", "1", "5000"]].concat());
+    if started.code != 0 {
+        started.fails(125, "--log-opt");
+        return;
+    }
     host.docker(&["wait", "rotated"]).ok();
     let printed = host.docker(&["logs", "rotated"]).ok();
     let lines: Vec<u32> = printed.lines().map(|line| line.parse().unwrap()).collect();
