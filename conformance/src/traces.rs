@@ -46,7 +46,7 @@ impl Host {
                     trace.starts_with("network namespace")
                         || trace.starts_with("control group")
                         || trace.starts_with("process")
-                        || trace.starts_with("interface veth")
+                        || trace.starts_with("interface") && trace.contains("@if") && !trace.contains(" up0@")
                         || trace.contains("mount") && trace.contains("overlay")
                         || trace.starts_with("rule") && trace.contains("dnat to")
                 })

@@ -12,6 +12,8 @@ fn removed_containers_leave_nothing() {
     let mut host = Host::with_busybox();
     // The bridge, its rules and whatever else the daemon keeps are there after the first container.
     host.run(&["--publish", "8080:80"], "true").ok();
+    // The kernel takes a namespace's interfaces down a little later.
+    host.assert_nothing_left();
     let before = host.traces();
     host.run_detached("plain", &[], FOREVER);
     host.run_detached("published", &["--publish", "8080:80", "--publish", "5353:53/udp"], FOREVER);
