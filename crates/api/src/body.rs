@@ -1,5 +1,7 @@
 //! What clients send: JSON of bounded size, or bytes that are read no faster than they are used.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, BodyStream, LengthLimitError, Limited};
@@ -92,35 +94,74 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::invalid(format!("unsupported Content-Type header ({given}): must be 'application/json'")))
 }
 
+/// How long the rest of an archive that was refused is still taken from a client.
+const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
 /// A request's body as a blocking reader, for code that unpacks archives on a thread of its own. The client
 /// is read only as fast as the reader is.
-pub struct BlockingReader<B: hyper::body::Body> {
+///
+/// What is left when the reader is dropped is read and thrown away, for [`DRAIN_LIMIT`] at most: a client that is
+/// cut off amid its upload sees a broken pipe instead of the answer that says what was wrong.
+pub struct BlockingReader<B: hyper::body::Body + Unpin + Send + 'static>
+where
+    B::Data: Send,
+    B::Error: Send,
+{
     runtime: tokio::runtime::Handle,
-    stream: BodyStream<B>,
+    /// `None` once it has ended or is drained.
+    stream: Option<BodyStream<B>>,
     current: Bytes,
 }
 
-impl<B: hyper::body::Body + Unpin> BlockingReader<B> {
+impl<B> BlockingReader<B>
+where
+    B: hyper::body::Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Send,
+{
     /// Must be called on the runtime; the reader must then be used from outside it (`spawn_blocking`).
     pub fn new(body: B) -> Self {
         BlockingReader {
             runtime: tokio::runtime::Handle::current(),
-            stream: BodyStream::new(body),
+            stream: Some(BodyStream::new(body)),
             current: Bytes::new(),
         }
     }
 }
 
+impl<B> Drop for BlockingReader<B>
+where
+    B: hyper::body::Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Send,
+{
+    fn drop(&mut self) {
+        let Some(mut stream) = self.stream.take() else { return };
+        self.runtime.spawn(async move {
+            let drain = async { while let Some(Ok(_)) = stream.next().await {} };
+            // Past the limit the client is cut off after all.
+            let _ = tokio::time::timeout(DRAIN_LIMIT, drain).await;
+        });
+    }
+}
+
 impl<B> std::io::Read for BlockingReader<B>
 where
-    B: hyper::body::Body<Data = Bytes> + Unpin,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         while !self.current.has_remaining() {
-            match self.runtime.block_on(self.stream.next()) {
-                None => return Ok(0),
-                Some(Err(error)) => return Err(std::io::Error::other(error)),
+            let Some(stream) = &mut self.stream else { return Ok(0) };
+            match self.runtime.block_on(stream.next()) {
+                None => {
+                    self.stream = None;
+                    return Ok(0);
+                }
+                Some(Err(error)) => {
+                    self.stream = None;
+                    return Err(std::io::Error::other(error));
+                }
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.current = data;
