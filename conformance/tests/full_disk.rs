@@ -45,8 +45,8 @@ fn says_full(text: &str) {
 
 #[test]
 fn an_image_that_does_not_fit_is_refused_whole() {
-    let host = host_with_disk(48);
-    let big = Layer::new().file("big", 0o644, &vec![9; 64 << 20]).finish();
+    let host = host_with_disk(24);
+    let big = Layer::new().file("big", 0o644, &vec![9; 32 << 20]).finish();
     let big = Image { tag: Some("big:1"), layers: vec![busybox_layer(), big], config: serde_json::json!({}) };
     let used = || std::process::Command::new("du").args(["-sm"]).arg(host.data_root()).output().unwrap();
     let before = String::from_utf8(used().stdout).unwrap();
