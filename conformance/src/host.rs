@@ -293,6 +293,21 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Kills whatever still lives in this host's network: shims, and with them their containers.
+    fn kill_all(&self) {
+        let inode =
+            |path: String| std::fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::ino(&found));
+        let Ok(ours) = inode(format!("/run/netns/{}", self.name)) else { return };
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if inode(format!("/proc/{pid}/ns/net")).is_ok_and(|theirs| theirs == ours) {
+                signal(pid, libc::SIGKILL);
+            }
+        }
+    }
+}
+
 impl Default for Host {
     fn default() -> Self {
         Host::new()
@@ -303,6 +318,14 @@ impl Drop for Host {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- daemon log\n{}", tail(&self.daemon_log(), 60));
+        }
+        if self.daemon.is_none() && self.socket().exists() {
+            // A test that failed while its daemon was dead: the next one knows what the last one left.
+            self.daemon = self.daemon_command().spawn().ok();
+            let deadline = std::time::Instant::now() + READY;
+            while self.api_get("/_ping").is_err() && std::time::Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
         if self.daemon.is_some() {
             self.docker(&["swarm", "leave", "--force"]);
@@ -316,6 +339,7 @@ impl Drop for Host {
             let _ = daemon.wait();
         }
         kill_all_below(self.folder.path());
+        self.kill_all();
         unmount_all_below(self.folder.path());
         for namespace in [self.name.clone(), format!("{}n", self.name)] {
             let _ = Command::new("ip").args(["netns", "delete", &namespace]).status();
