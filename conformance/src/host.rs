@@ -293,21 +293,6 @@ impl Host {
     }
 }
 
-impl Host {
-    /// Kills whatever still lives in this host's network: shims, and with them their containers.
-    fn kill_all(&self) {
-        let inode =
-            |path: String| std::fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::ino(&found));
-        let Ok(ours) = inode(format!("/run/netns/{}", self.name)) else { return };
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            if inode(format!("/proc/{pid}/ns/net")).is_ok_and(|theirs| theirs == ours) {
-                signal(pid, libc::SIGKILL);
-            }
-        }
-    }
-}
-
 impl Default for Host {
     fn default() -> Self {
         Host::new()
@@ -339,7 +324,6 @@ impl Drop for Host {
             let _ = daemon.wait();
         }
         kill_all_below(self.folder.path());
-        self.kill_all();
         unmount_all_below(self.folder.path());
         for namespace in [self.name.clone(), format!("{}n", self.name)] {
             let _ = Command::new("ip").args(["netns", "delete", &namespace]).status();
