@@ -208,7 +208,7 @@ fn terminated_it_ends_well_and_containers_go_on() {
         assert_eq!(host.inspect("survivor", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
     }
     // A follower does not hold the daemon up.
-    let mut following = host.session(&["events"]);
+    let mut following = host.session(&["events", "--since", "1"]);
     host.docker(&["kill", "survivor"]).ok();
     following.expect("container die");
     let before = Instant::now();
