@@ -411,13 +411,28 @@ fn kill_all_below(folder: &Path) {
         signal(pid, libc::SIGKILL);
     }
     for container in std::fs::read_dir(folder.join("data/containers")).into_iter().flatten().flatten() {
-        let id = container.file_name();
-        let group = Path::new("/sys/fs/cgroup/pids/docker").join(&id);
-        let unified = Path::new("/sys/fs/cgroup/docker").join(&id);
-        for group in [group, unified] {
-            let members = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-            members.lines().filter_map(|pid| pid.parse().ok()).for_each(|pid| signal(pid, libc::SIGKILL));
+        groups_of(&container.file_name().to_string_lossy()).iter().for_each(|group| clear_group(group));
+    }
+}
+
+/// The control groups of a container that exist, in every hierarchy.
+pub(crate) fn groups_of(container: &str) -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    let groups = hierarchies.chain([root.to_owned()]).map(|at| at.join("docker").join(container));
+    groups.filter(|group| group.exists()).collect()
+}
+
+/// Kills the members of a control group and removes it once they are gone.
+fn clear_group(group: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let members = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        members.lines().filter_map(|pid| pid.parse().ok()).for_each(|pid| signal(pid, libc::SIGKILL));
+        if std::fs::remove_dir(group).is_ok() || !group.exists() || Instant::now() > deadline {
+            return;
         }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -64,15 +64,7 @@ impl Host {
                 .map(|path| path.file_name().expect("an entry has a name").to_string_lossy().into_owned()),
         );
         known.extend(self.destroyed_containers());
-        let mut hierarchies = entries(Path::new("/sys/fs/cgroup"));
-        hierarchies.push(PathBuf::from("/sys/fs/cgroup"));
-        let mut groups = Vec::new();
-        for hierarchy in hierarchies {
-            groups.extend(
-                known.iter().map(|id| hierarchy.join("docker").join(id)).filter(|group| group.exists()),
-            );
-        }
-        groups
+        known.iter().flat_map(|id| crate::host::groups_of(id)).collect()
     }
 
     /// The ids of the containers whose removal the running daemon remembers.

@@ -215,6 +215,40 @@ fn killed_amid_a_storm_of_runs_it_comes_back_sound() {
 }
 
 #[test]
+fn killed_amid_stops_and_removals_it_can_finish_them() {
+    let mut host = Host::with_busybox();
+    for round in 0..3 {
+        let names: Vec<String> = (0..8).map(|number| format!("storm{round}-{number}")).collect();
+        for (number, name) in names.iter().enumerate() {
+            let port = format!("{}:80", 8080 + number);
+            host.run_detached(name, &["--publish", &port, "--volume", "/data"], "while :; do sleep 1; done");
+        }
+        let sessions = names.iter().enumerate().map(|(number, name)| match number % 3 {
+            0 => host.session(&["rm", "--force", "--volumes", name]),
+            1 => host.session(&["stop", "--time", "0", name]),
+            _ => host.session(&["exec", name, "sh", "-c", "kill -KILL 1; sleep 1; echo inside"]),
+        });
+        let mut sessions: Vec<_> = sessions.collect();
+        let first = sessions.remove(0);
+        let gone = first.finish().ok();
+        host.kill_daemon();
+        drop(sessions);
+        host.start_daemon();
+        let listed = host.docker(&["ps", "--all", "--format", "{{.Names}}"]).ok();
+        assert!(!listed.lines().any(|name| name == gone), "{gone} was removed: {listed}");
+        for name in listed.lines() {
+            host.docker(&["rm", "--force", "--volumes", name]).ok();
+        }
+        // Every port is free again.
+        for number in 0..8 {
+            host.run(&["--publish", &format!("{}:80", 8080 + number)], "true").ok();
+        }
+        assert_eq!(host.docker(&["volume", "ls", "--quiet"]).ok(), "");
+    }
+    host.assert_nothing_left();
+}
+
+#[test]
 fn a_killed_shim_is_noticed() {
     let host = Host::with_busybox();
     host.run_detached("orphan", &[], "while :; do sleep 1; done");
