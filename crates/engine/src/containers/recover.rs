@@ -14,7 +14,7 @@ use skep_types::ContainerId;
 use super::exit::lost;
 use super::record::{Home, Record, State};
 use super::registry::Container;
-use super::remove::REMOVED_PREFIX;
+use super::remove::{REMOVED_PREFIX, REMOVED_WITH_VOLUMES_PREFIX};
 use crate::disk;
 use crate::error::chain;
 use crate::networks::{cluster_bridge, place, publications, service_key};
@@ -49,10 +49,13 @@ impl Engine {
     fn read_containers(&self) -> Result<()> {
         let dir = self.containers_dir();
         let failed = |error: &std::io::Error| Error::failed(format!("reading {}", dir.display()), error);
+        let mut removed_with_volumes = Vec::new();
         for entry in std::fs::read_dir(&dir).map_err(|error| failed(&error))? {
             let entry = entry.map_err(|error| failed(&error))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(REMOVED_PREFIX) {
+            if name.starts_with(REMOVED_WITH_VOLUMES_PREFIX) {
+                removed_with_volumes.push(Home(entry.path()));
+            } else if name.starts_with(REMOVED_PREFIX) {
                 remove_logged(&entry.path());
             } else if let Ok(id) = name.parse() {
                 self.read_container(&dir, id);
@@ -60,7 +63,20 @@ impl Engine {
                 tracing::warn!("{} belongs to no container", entry.path().display());
             }
         }
+        // Only now are the volumes' other users known.
+        removed_with_volumes.iter().for_each(|home| self.finish_removal(home));
         Ok(())
+    }
+
+    /// Finishes the removal of a container with its nameless volumes that the daemon's death cut off.
+    fn finish_removal(&self, home: &Home) {
+        match home.read_record() {
+            Ok(Some(record)) => record.volumes().for_each(|name| self.remove_if_anonymous(name)),
+            // The record goes with the folder, after the volumes.
+            Ok(None) => {}
+            Err(error) => tracing::warn!("volumes of {} may be left: {error}", home.0.display()),
+        }
+        remove_logged(&home.0);
     }
 
     /// Reads one container. Damage to it must not keep the others from being found.

@@ -11,6 +11,10 @@ use crate::{Engine, Error, Result, blocking, disk};
 /// by the next start.
 pub(crate) const REMOVED_PREFIX: &str = ".removed-";
 
+/// The same where its nameless volumes go with it. They go before the folder, whose record names them: so a start
+/// after a crash finds those that are left.
+pub(crate) const REMOVED_WITH_VOLUMES_PREFIX: &str = ".removed-with-volumes-";
+
 impl Engine {
     /// Removes a container.
     ///
@@ -80,23 +84,27 @@ impl Engine {
         let id = container.id();
         let failed =
             |error: &std::io::Error| Error::failed(format!("unable to remove filesystem for {id}"), error);
-        let doomed = self.containers_dir().join(format!("{REMOVED_PREFIX}{id}"));
+        let doomed = |prefix: &str| self.containers_dir().join(format!("{prefix}{id}"));
+        let prefix = if options.volumes { REMOVED_WITH_VOLUMES_PREFIX } else { REMOVED_PREFIX };
         // One rename makes it gone for every later start; deleting what it wrote may take long and may be cut off.
-        match std::fs::rename(&container.home.0, &doomed) {
+        match std::fs::rename(&container.home.0, doomed(prefix)) {
             Ok(()) => {}
             // A second try after a failed one.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(&error)),
         }
-        disk::remove_tree(&doomed).map_err(|error| failed(&error))?;
-        self.shared.execs.container_removed(id);
-        self.shared.containers.remove(container);
         for name in container.record.volumes() {
             self.shared.volumes.release(name, id);
             if options.volumes {
                 self.remove_if_anonymous(name);
             }
         }
+        // A first try may have been asked for the other.
+        for prefix in [REMOVED_PREFIX, REMOVED_WITH_VOLUMES_PREFIX] {
+            disk::remove_tree(&doomed(prefix)).map_err(|error| failed(&error))?;
+        }
+        self.shared.execs.container_removed(id);
+        self.shared.containers.remove(container);
         Ok(())
     }
 }
