@@ -380,7 +380,9 @@ pub fn finish(mut command: Command, description: &str, input: &[u8]) -> Output {
 
 /// Sends `number` to a process; one that is gone is no fault.
 pub fn signal(pid: u32, number: i32) {
-    let _ = Command::new("kill").args([format!("-{number}"), pid.to_string()]).stderr(Stdio::null()).status();
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let signal = rustix::process::Signal::from_named_raw(number).expect("a signal that has a name");
+    let _ = pid.map(|pid| rustix::process::kill_process(pid, signal));
 }
 
 fn system(program: &str, arguments: &[&str]) {

@@ -212,6 +212,19 @@ fn an_update_reaches_every_task_and_says_when_it_is_done() {
         assert!(pretty.contains(line), "{line:?} in {pretty}");
     }
 
+    host.docker(&["tag", "busybox", "busybox:next"]).ok();
+    let update =
+        ["service", "update", "--image", "busybox:next", "--replicas", "3", "--update-parallelism", "0"];
+    host.docker(&[&update[..], &["web"]].concat()).ok();
+    let images = host.docker(&["ps", "--format", "{{.Image}}"]);
+    assert_eq!(images.lines(), ["busybox:next"; 3], "{images}");
+    host.docker(&["service", "update", "--detach", "--replicas", "2", "web"]).ok();
+    eventually("a scaled-down replica is stopped", SOON, || {
+        let now = running(&host);
+        if now.len() == 2 { Ok(()) } else { Err(format!("{now:?}")) }
+    });
+    let ids = running(&host);
+
     host.docker(&["service", "update", "--force", "--detach", "web"]).ok();
     eventually("a forced update replaces both", SOON, || {
         let now = running(&host);
