@@ -181,38 +181,17 @@ fn image_config() -> skep_engine::images::ImageConfig {
 
 /// A root file system: busybox under the names that the tests use, users, and a folder for volumes.
 fn busybox() -> Vec<u8> {
-    let mut archive = tar::Builder::new(Vec::new());
-    let mut entry = |path: &str, kind: tar::EntryType, mode: u32, content: &[u8], link: Option<&str>| {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(content.len() as u64);
-        if let Some(link) = link {
-            header.set_link_name(link).unwrap();
-        }
-        archive.append_data(&mut header, path, content).unwrap();
-    };
-    let program = std::fs::read("/bin/busybox").expect("busybox-static is installed");
-    for dir in ["bin", "etc", "tmp", "seeded", "seeded/sub"] {
-        entry(dir, tar::EntryType::Directory, 0o755, b"", None);
-    }
-    entry("bin/busybox", tar::EntryType::Regular, 0o755, &program, None);
-    for name in ["sh", "cat", "echo", "sleep", "true", "id", "ls", "ip", "httpd", "wget", "hostname", "mkdir"]
-    {
-        entry(&format!("bin/{name}"), tar::EntryType::Symlink, 0o777, b"", Some("busybox"));
-    }
-    entry(
-        "etc/passwd",
-        tar::EntryType::Regular,
-        0o644,
-        b"root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n",
-        None,
-    );
-    entry("etc/group", tar::EntryType::Regular, 0o644, b"root:x:0:\nuser:x:1000:\n", None);
-    entry("etc/noexec", tar::EntryType::Regular, 0o644, b"", None);
-    entry("seeded/file", tar::EntryType::Regular, 0o640, b"seed\n", None);
-    entry("seeded/sub/link", tar::EntryType::Symlink, 0o777, b"", Some("../file"));
-    archive.into_inner().unwrap()
+    let names =
+        ["sh", "cat", "echo", "sleep", "true", "id", "ls", "ip", "httpd", "wget", "hostname", "mkdir"];
+    skep_testkit::Rootfs::busybox(&names)
+        .file("etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n")
+        .file("etc/group", 0o644, b"root:x:0:\nuser:x:1000:\n")
+        .file("etc/noexec", 0o644, b"")
+        .folder("seeded")
+        .folder("seeded/sub")
+        .file("seeded/file", 0o640, b"seed\n")
+        .link("seeded/sub/link", "../file")
+        .finish()
 }
 
 /// A container that runs a shell script.

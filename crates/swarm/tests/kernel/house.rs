@@ -201,25 +201,7 @@ pub fn ask(port: u16) -> Option<String> {
 }
 
 fn busybox() -> Vec<u8> {
-    let mut archive = tar::Builder::new(Vec::new());
-    let mut entry = |path: &str, kind: tar::EntryType, mode: u32, content: &[u8], link: Option<&str>| {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(content.len() as u64);
-        if let Some(link) = link {
-            header.set_link_name(link).unwrap();
-        }
-        archive.append_data(&mut header, path, content).unwrap();
-    };
-    let program = std::fs::read("/bin/busybox").expect("busybox-static is installed");
-    for dir in ["bin", "etc", "tmp"] {
-        entry(dir, tar::EntryType::Directory, 0o755, b"", None);
-    }
-    entry("bin/busybox", tar::EntryType::Regular, 0o755, &program, None);
-    for name in ["sh", "httpd", "hostname", "sleep"] {
-        entry(&format!("bin/{name}"), tar::EntryType::Symlink, 0o777, b"", Some("busybox"));
-    }
-    entry("etc/passwd", tar::EntryType::Regular, 0o644, b"root:x:0:0::/:/bin/sh\n", None);
-    archive.into_inner().unwrap()
+    skep_testkit::Rootfs::busybox(&["sh", "httpd", "hostname", "sleep"])
+        .file("etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\n")
+        .finish()
 }
