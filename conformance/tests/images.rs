@@ -240,7 +240,9 @@ fn rmi_untags_then_deletes() {
     assert_eq!(lines[..2], ["Untagged: busybox:latest".to_owned(), format!("Deleted: {id}")]);
     assert!(lines[2].starts_with("Deleted: sha256:"), "its layer: {printed}");
     assert_eq!(host.docker(&["images", "--quiet", "--all"]).ok(), "");
-    host.docker(&["rmi", "busybox"]).fails(1, "No such image: busybox:latest");
+    host.docker(&["rmi", "busybox"]).fails(1, "No such image: busybox");
+    let gone = host.api("DELETE", "/images/busybox", "").unwrap();
+    assert_eq!((gone.status, gone.body.trim()), (404, r#"{"message":"No such image: busybox:latest"}"#));
     host.load_image("busybox");
     assert_eq!(host.run(&[], "echo again").ok(), "again");
 }

@@ -146,6 +146,10 @@ fn inspect_finds_each_kind_of_object_and_says_when_there_is_none() {
     assert_eq!(host.inspect("bee", "{{.Name}}"), "/bee");
     host.docker(&["inspect", "nothing"]).fails(1, "No such object: nothing");
     host.docker(&["inspect", "--type", "image", "nothing"]).fails(1, "No such image: nothing");
-    host.docker(&["volume", "inspect", "nothing"]).fails(1, "get nothing: no such volume");
-    host.docker(&["network", "inspect", "nothing"]).fails(1, "network nothing not found");
+    host.docker(&["volume", "inspect", "nothing"]).fails(1, "nothing");
+    let volume = host.api_get("/volumes/nothing").unwrap();
+    assert_eq!((volume.status, volume.body.trim()), (404, r#"{"message":"get nothing: no such volume"}"#));
+    host.docker(&["network", "inspect", "nothing"]).fails(1, "nothing");
+    let network = host.api_get("/networks/nothing").unwrap();
+    assert_eq!((network.status, network.body.trim()), (404, r#"{"message":"network nothing not found"}"#));
 }

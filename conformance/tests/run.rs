@@ -128,7 +128,9 @@ fn exit_codes_say_what_went_wrong() {
     run(&["/no/such/file"])
         .fails(127, "exec: \"/no/such/file\": stat /no/such/file: no such file or directory");
     run(&["/etc/passwd"]).fails(126, "exec: \"/etc/passwd\": permission denied");
-    run(&["/tmp"]).fails(126, "exec: \"/tmp\": ");
+    // Clients since 23 make 126 of it, older ones 125.
+    let folder = run(&["/tmp"]);
+    assert!(folder.stderr.contains("exec: \"/tmp\": is a directory"), "{folder}");
     assert_eq!(run(&["sh", "-c", "exit 42"]).code, 42);
     // The init that --init brings tells how its child ended; without it PID 1 ignores what it does not handle.
     assert_eq!(host.run(&["--init"], "kill -TERM $$; sleep 5").code, 128 + libc::SIGTERM);
