@@ -2,7 +2,7 @@
 //!
 //! Nothing here grows: while a client has not taken what was read, no more is read from the process, whose pipe then
 //! fills up and stops it. After the process's end what its pipes still hold is taken at once, so that the
-//! end can be told; [`END_LIMIT`] bounds that.
+//! end can be told; [`END_LIMIT`] and [`END_READS`] bound that.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,6 +22,13 @@ pub const READ_LIMIT: usize = 16 << 10;
 /// Bytes that a client of an ended process can owe: what two full pipes hold, and their frames' heads. One that owes
 /// more is dropped.
 const END_LIMIT: usize = 256 << 10;
+
+/// How often an ended process's stream is read for what its pipe still holds: more than the largest pipe holds (1 MiB,
+/// pipe(7)). What it left running may hold the pipe open and write on, faster than it is read.
+const END_READS: usize = 128;
+
+/// Clients that are attached to one process: each is a descriptor, of which a shim must have some left.
+const CLIENTS_LIMIT: usize = 256;
 
 /// Bytes of input that are read from a client at once.
 const INPUT_LIMIT: usize = 4 << 10;
@@ -71,6 +78,11 @@ impl Streams {
     /// Streams that are not open yet.
     pub fn new(tty: bool, input: bool, close_input: bool) -> Streams {
         Streams { tty, input, close_input, ..Streams::default() }
+    }
+
+    /// Whether no more clients can attach.
+    pub fn is_crowded(&self) -> bool {
+        self.clients.len() >= CLIENTS_LIMIT
     }
 
     /// Attaches a client.
@@ -130,7 +142,11 @@ impl Streams {
     /// The process has ended: takes what is left, and lets clients go once they have it.
     pub fn end(&mut self, buffer: &mut [u8], now: Time) {
         for stream in [Stream::Stdout, Stream::Stderr] {
-            while self.read(stream, buffer, now) {}
+            for _ in 0..END_READS {
+                if !self.read(stream, buffer, now) {
+                    break;
+                }
+            }
             if let Some(log) = &mut self.log {
                 log.end(stream, now);
             }

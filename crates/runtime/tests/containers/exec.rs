@@ -135,3 +135,21 @@ async fn users_and_environment_are_its_own() {
         "{err}"
     );
 }
+
+#[tokio::test]
+async fn what_an_exec_leaves_writing_holds_up_nobody() {
+    let world = World::new();
+    let spec = world.spec(&["sleep", "1000"]);
+    world.start(&spec).await;
+    let script = "busybox yes & exit 3";
+    let streams = Attach { stdout: true, ..Attach::default() };
+    let mut exec = world.runtime.exec(spec.id, "a", &process(&["sh", "-c", script]), streams).await.unwrap();
+    let patience = std::time::Duration::from_secs(20);
+    let mut stream = exec.stream.take().unwrap();
+    let reading = tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
+    let code = tokio::time::timeout(patience, world.runtime.exec_wait(spec.id, "a")).await;
+    assert_eq!(code.expect("the end is told").unwrap(), 3);
+    tokio::time::timeout(patience, reading).await.expect("the stream ends").unwrap().unwrap();
+    world.runtime.signal(spec.id, libc::SIGKILL).await.unwrap();
+    assert_eq!(world.runtime.wait(spec.id).await.unwrap().code, 137);
+}

@@ -158,3 +158,18 @@ async fn a_shim_that_wrote_much_is_still_small() {
     let kilobytes: u64 = dirty.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(kilobytes < 1024, "{kilobytes} kB");
 }
+
+#[tokio::test]
+async fn clients_beyond_the_limit_are_refused_and_the_container_is_still_in_hand() {
+    let world = World::new();
+    let spec = world.spec(&["sleep", "1000"]);
+    world.start(&spec).await;
+    let mut clients = Vec::new();
+    for _ in 0..256 {
+        clients.push(world.runtime.attach(spec.id, ALL).await.unwrap());
+    }
+    world.runtime.attach(spec.id, ALL).await.unwrap_err();
+    drop(clients.pop());
+    world.runtime.signal(spec.id, libc::SIGKILL).await.unwrap();
+    assert_eq!(world.runtime.wait(spec.id).await.unwrap().code, 137);
+}
