@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{
@@ -14,6 +15,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use crate::protocol::{ATTACHED_LIMIT, FRAME_LIMIT, Response, SOCKET_FILE};
+
+/// How often, and how long apart, a shim with a full backlog is tried.
+const CONNECT_TRIES: u32 = 1000;
+const CONNECT_PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection.
 #[derive(Debug)]
@@ -28,11 +33,21 @@ impl Connection {
         let folder =
             rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let path = format!("/proc/self/fd/{}/{SOCKET_FILE}", std::os::fd::AsRawFd::as_raw_fd(&folder));
-        let flags = SocketFlags::CLOEXEC;
+        // A shim that hangs (on a dead disk, say) accepts nobody: the daemon's few threads must not wait in the kernel.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        // A shim accepts whenever it turns, so this waits no longer than for any local socket.
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Connection::new(socket)
+        let address = SocketAddrUnix::new(path)?;
+        for _ in 0..CONNECT_TRIES {
+            match rustix::net::connect(&socket, &address) {
+                // Its backlog is full, which no event tells the end of.
+                Err(rustix::io::Errno::AGAIN) => tokio::time::sleep(CONNECT_PAUSE).await,
+                connected => {
+                    connected?;
+                    return Connection::new(socket);
+                }
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, "the shim does not answer"))
     }
 
     /// Takes over a connected socket.
