@@ -71,9 +71,9 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &CStr) -> io::Result<()> {
             copy_owner_and_times(to, name, &status)
         }
         kind => {
+            // The umask is empty. No chmod by name: who shares the volume could have put a link there.
             rustix::fs::mknodat(to, name, kind, mode, status.st_rdev)?;
-            copy_owner_and_times(to, name, &status)?;
-            Ok(rustix::fs::chmodat(to, name, mode, AtFlags::empty())?)
+            copy_owner_and_times(to, name, &status)
         }
     }
 }

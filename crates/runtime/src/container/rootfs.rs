@@ -224,8 +224,15 @@ fn add(root: &Root, proc: &OwnedFd, mount: &Mount, source: Option<OwnedFd>) -> i
                 Propagation::Shared => (libc::MS_SHARED, false),
                 Propagation::Rshared => (libc::MS_SHARED, true),
             };
-            let attributes = MountAttributes { propagation: flags, ..MountAttributes::default() };
-            sys::mount_setattr(source.as_fd(), recursive, &attributes)?;
+            let propagate = |flags, recursive| {
+                let attributes = MountAttributes { propagation: flags, ..MountAttributes::default() };
+                sys::mount_setattr(source.as_fd(), recursive, &attributes)
+            };
+            if flags != libc::MS_SHARED && !recursive {
+                // As under runc's root, whose mounts are slaves: those below the bind are no peers of the host's.
+                propagate(libc::MS_SLAVE, true)?;
+            }
+            propagate(flags, recursive)?;
             source
         }
         MountKind::Tmpfs { size_bytes, mode } => {
