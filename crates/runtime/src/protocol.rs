@@ -85,6 +85,19 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The same in at most about `limit` bytes: its end, where the reason is, and what fits of its beginning.
+    pub fn shortened(&self, limit: usize) -> Failure {
+        if self.message.len() <= limit {
+            return self.clone();
+        }
+        let (half, text) = (limit / 2, &self.message);
+        let head = &text[..text.floor_char_boundary(half)];
+        let tail = &text[text.ceil_char_boundary(text.len() - half)..];
+        Failure { code: self.code, message: format!("{head}...{tail}") }
+    }
+}
+
 /// Docker's exit code for a container that this error kept from starting.
 pub fn exit_code_of(error: &std::io::Error) -> i32 {
     match error.raw_os_error() {

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -53,7 +54,9 @@ impl Runtime {
     /// Needs root and Linux 5.14.
     pub fn open(exec_root: &Path, executable: &Path) -> Result<Runtime, OpenError> {
         let containers = exec_root.join("containers");
+        // Nobody else reaches a shim's socket, whatever mode it has.
         std::fs::create_dir_all(&containers)
+            .and_then(|()| std::fs::set_permissions(&containers, PermissionsExt::from_mode(0o700)))
             .map_err(OpenError::because(format!("making {}", containers.display())))?;
         let containers = containers
             .canonicalize()
@@ -107,6 +110,10 @@ impl Runtime {
             .map_err(|error| StartError::ours(&format!("making {}", folder.display()), &error))?;
         let started = self.start_in(&folder, spec, &attached).await;
         if started.is_err() {
+            // A shim that could say what failed has removed all; one that was killed has not.
+            let group = self.inner.layout.group(&spec.cgroup);
+            let _ = group.kill();
+            let _ = remove_group(&group).await;
             let _ = std::fs::remove_dir_all(&folder);
         }
         started
@@ -210,11 +217,11 @@ impl Runtime {
         Ok(Some(exit))
     }
 
-    /// Reads a record of a shim's. `None` when there is none.
+    /// Reads a record of a shim's. `None` when there is none, or what is there is none: records appear whole.
     fn read<T: serde::de::DeserializeOwned>(&self, id: ContainerId, file: &str) -> io::Result<Option<T>> {
         match std::fs::read(self.folder(id).join(file)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            text => Ok(Some(serde_json::from_slice(&text?)?)),
+            text => Ok(serde_json::from_slice(&text?).ok()),
         }
     }
 

@@ -33,6 +33,12 @@ pub const SYNC_TERMINAL: u8 = b'T';
 /// First byte of a message on the sync socket: a [`Failure`] as JSON follows.
 pub const SYNC_FAILURE: u8 = b'F';
 
+/// Bytes of a failure's text on the sync socket, which carries a message whole or not at all: a name may be as long as
+/// its user likes, and escapes make six bytes of one.
+const MESSAGE_LIMIT: usize = 4 << 10;
+/// The longest message on the sync socket.
+pub const SYNC_LIMIT: usize = 8 * MESSAGE_LIMIT;
+
 /// A new process's ends of its pipes. Without one, standard input is the null device; a terminal stands for all.
 #[derive(Debug, Default)]
 pub struct Stdio {
@@ -98,7 +104,7 @@ impl Launch<'_> {
 
     fn report(&self, failure: &Failure) -> ! {
         let mut message = vec![SYNC_FAILURE];
-        message.extend(serde_json::to_vec(failure).unwrap_or_default());
+        message.extend(serde_json::to_vec(&failure.shortened(MESSAGE_LIMIT)).unwrap_or_default());
         // Without anybody left to tell, the exit code is all that remains.
         let _ = send(self.sync.as_fd(), &message, None);
         sys::exit(1)

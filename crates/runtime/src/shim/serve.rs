@@ -170,9 +170,15 @@ fn start(
     };
     let stage = Stage::Starting { sync: ends.shim_sync, reply, streams: Attach::default() };
     let started = Started { pid, started_at: now() };
-    // From here on something could be left. If this cannot be written, only a lost shim is hard to clean up after.
+    // Without this record a later daemon would know neither the container nor its cgroup: then nothing may run. It
+    // cannot be written where a new daemon, which saw no socket yet, has removed the folder.
     let record = RunRecord { cgroup: spec.cgroup.clone(), pid, started_at: started.started_at };
-    let _ = write_whole(RUN_FILE, &record);
+    if let Err(error) = write_whole(RUN_FILE, &record) {
+        let _ = sys::signal_pidfd(pidfd.as_fd(), libc::SIGKILL);
+        sys::reap(pid);
+        let _ = group.remove();
+        return Err(Failure::new(format_args!("writing {folder}/{RUN_FILE}"), error));
+    }
     let first = Task { exec: None, started, pidfd, streams: ends.streams, stage, waiters: Vec::new() };
     Ok(Shim {
         cgroup: spec.cgroup,
@@ -316,6 +322,7 @@ impl Shim {
             Request::State => Ok(Some(Response::Started(self.tasks[0].started))),
             Request::Signal(signal) => self.signal(signal).map(Some),
             Request::Attach(_) if self.exit.is_some() => Err(Errno::SRCH.into()),
+            Request::Attach(_) if self.tasks[0].streams.is_crowded() => Err(Errno::USERS.into()),
             Request::Attach(streams) => {
                 answer(&socket, &Response::Done);
                 self.tasks[0].streams.attach(socket, streams);

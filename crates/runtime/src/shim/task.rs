@@ -7,7 +7,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
 use super::streams::Streams;
-use crate::container::{SYNC_FAILURE, SYNC_TERMINAL, Stdio};
+use crate::container::{SYNC_FAILURE, SYNC_LIMIT, SYNC_TERMINAL, Stdio};
 use crate::protocol::Failure;
 use crate::runtime::{Attach, Started};
 use crate::spec::Process;
@@ -51,7 +51,7 @@ impl Task {
     /// Reads the sync socket.
     pub fn synchronise(&mut self) -> Sync {
         let Stage::Starting { sync, .. } = &self.stage else { return Sync::Pending };
-        let mut message = [0; 4096];
+        let mut message = vec![0; SYNC_LIMIT];
         let (length, mut descriptors) = match super::receive(sync.as_fd(), &mut message) {
             Ok(received) => received,
             Err(error) => return Sync::Failed(Failure::new("sync", error)),

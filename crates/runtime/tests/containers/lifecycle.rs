@@ -234,3 +234,61 @@ async fn a_killed_nursery_is_replaced() {
     assert_eq!(world.output(&world.script("echo again")).await, "again\n");
     assert_eq!(world.runtime.state(spec.id).await.unwrap(), State::Running(first));
 }
+
+#[tokio::test]
+async fn a_program_with_an_endless_name_is_refused_in_few_words() {
+    let world = World::new();
+    let name = "\u{1}x".repeat(500_000);
+    let (code, message) = world.refused(&world.spec(&[&name])).await;
+    assert_eq!(code, 127);
+    assert!(message.ends_with("executable file not found in $PATH: unknown"), "{}", message.len());
+    assert!(message.len() < 10_000, "{}", message.len());
+}
+
+#[tokio::test]
+async fn a_shim_that_hangs_holds_up_nobody_else() {
+    let world = World::new();
+    let (stuck, other) = (world.spec(&["sleep", "1000"]), world.spec(&["sleep", "1000"]));
+    let started = world.start(&stuck).await;
+    world.start(&other).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", started.pid)).unwrap();
+    let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_owned();
+    let signal = |name: &str| {
+        assert!(std::process::Command::new("kill").args([name, &shim]).status().unwrap().success());
+    };
+    signal("-STOP");
+    // More than its backlog holds.
+    let asking: Vec<_> = (0..80)
+        .map(|_| {
+            let (runtime, id) = (world.runtime.clone(), stuck.id);
+            tokio::spawn(async move { runtime.state(id).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    assert!(matches!(world.runtime.state(other.id).await.unwrap(), State::Running(_)));
+    signal("-CONT");
+    for answer in asking {
+        assert_eq!(answer.await.unwrap().unwrap(), State::Running(started));
+    }
+}
+
+#[tokio::test]
+async fn shims_are_out_of_reach_of_everybody_else() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    let mode = std::fs::metadata(world.folder.path().join("run/containers")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn a_record_that_is_none_is_as_good_as_none() {
+    let mut world = World::new();
+    let spec = world.spec(&["sleep", "1000"]);
+    world.start(&spec).await;
+    std::fs::write(world.folder.path().join(format!("run/containers/{}/exit.json", spec.id)), "{\"ex")
+        .unwrap();
+    world.reopen();
+    assert!(matches!(world.runtime.state(spec.id).await.unwrap(), State::Running(_)));
+    world.runtime.signal(spec.id, libc::SIGKILL).await.unwrap();
+    assert_eq!(world.runtime.wait(spec.id).await.unwrap().code, 137);
+}
