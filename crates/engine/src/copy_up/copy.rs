@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
@@ -83,8 +83,7 @@ fn copy_leaf(
         kind @ (FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice) => {
             mknodat(into, name, kind, Mode::from_raw_mode(stat.st_mode), stat.st_rdev)?;
             chownat(into, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW)?;
-            // After the owner, whose change clears set-user-id, and despite the umask.
-            rustix::fs::chmodat(into, name, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())?;
+            set_mode_of_node(into, name, kind, stat)?;
             utimensat(into, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
         }
         // A socket without its listener is nothing.
@@ -94,6 +93,17 @@ fn copy_leaf(
         written.insert(identity, (into.try_clone()?, name.to_owned()));
     }
     Ok(())
+}
+
+/// Gives a node its mode, despite the umask. A container that runs on the same volume could have put a link to a file
+/// of the host in its place: the mode is changed through a descriptor of what was seen to be the node.
+fn set_mode_of_node(into: &OwnedFd, name: &CStr, kind: FileType, stat: &Stat) -> io::Result<()> {
+    let node = openat(into, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if !is(&rustix::fs::fstat(&node)?, kind) {
+        return Err(io::Error::other(format!("{name:?} of the volume was replaced while it was filled")));
+    }
+    let path = format!("/proc/self/fd/{}", node.as_raw_fd());
+    Ok(rustix::fs::chmod(path, Mode::from_raw_mode(stat.st_mode))?)
 }
 
 /// Gives an open file the owner, mode, attributes and times of another.
@@ -140,5 +150,33 @@ fn times(stat: &Stat) -> Timestamps {
     Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_link_put_in_a_node_s_place_changes_no_mode_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "").unwrap();
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let into = openat(CWD, dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        mknodat(&into, c"pipe", FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let mut stat = rustix::fs::statat(&into, c"pipe", AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        stat.st_mode |= 0o666;
+        set_mode_of_node(&into, c"pipe", FileType::Fifo, &stat).unwrap();
+        let mode =
+            |name: &str| std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode("pipe"), 0o666);
+        std::fs::remove_file(dir.path().join("pipe")).unwrap();
+        std::os::unix::fs::symlink("secret", dir.path().join("pipe")).unwrap();
+        set_mode_of_node(&into, c"pipe", FileType::Fifo, &stat).unwrap_err();
+        assert_eq!(mode("secret"), 0o600);
     }
 }
