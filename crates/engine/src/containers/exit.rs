@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use skep_runtime::Exit;
+use skep_runtime::{Exit, RuntimeError};
 use skep_types::ContainerId;
 
 use super::record::State;
@@ -14,6 +15,9 @@ use crate::events::{attributes, whole_seconds};
 use crate::options::RemoveOptions;
 use crate::view::Status;
 use crate::{Engine, Error, blocking};
+
+/// How long apart a shim is asked that could not be asked.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 impl Engine {
     /// Watches a running container until it has ended or the engine shuts down.
@@ -26,15 +30,34 @@ impl Engine {
             // from a start that never happened.
             engine.save_state(&container).await;
             let exit = tokio::select! {
-                exit = engine.shared.runtime.wait(id) => exit,
+                exit = engine.learn_end(id) => exit,
                 () = closing => return,
             };
-            let exit = exit.unwrap_or_else(|error| {
-                tracing::error!("the end of container {id} cannot be learnt: {}", chain(&error));
-                lost()
-            });
             engine.has_ended(&container, exit).await;
         });
+    }
+
+    /// Waits for the end of a container. That its shim cannot be asked just now, as descriptors or memory are short, says
+    /// nothing about the container: one that runs must not be taken for dead.
+    async fn learn_end(&self, id: ContainerId) -> Exit {
+        let mut told = false;
+        loop {
+            match self.shared.runtime.wait(id).await {
+                Ok(exit) => return exit,
+                Err(RuntimeError::NotRunning(_)) => {
+                    tracing::error!(
+                        "container {id} ended, and how is not known: its shim's records are gone"
+                    );
+                    return lost();
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::error!("cannot wait for container {id}, trying on: {}", chain(&error));
+                    }
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
     }
 
     /// Writes the state for the next daemon. What fails is logged: the container goes on all the same.

@@ -116,10 +116,19 @@ impl Engine {
         let mut ended = Vec::new();
         for container in self.shared.containers.all() {
             let id = container.id();
-            let found = self.shared.runtime.state(id).await.unwrap_or_else(|error| {
-                tracing::error!("cannot learn what became of container {id}: {}", chain(&error));
-                Found::Absent
-            });
+            let found = match self.shared.runtime.state(id).await {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::error!("cannot learn what became of container {id}: {}", chain(&error));
+                    if container.is_running() {
+                        // Whoever watches it asks on. To take it for dead would be to kill it.
+                        self.hold_addresses(&container);
+                        self.watch(container);
+                        continue;
+                    }
+                    Found::Absent
+                }
+            };
             let before = container.state.borrow().clone();
             match found {
                 Found::Running(started) => {

@@ -7,7 +7,7 @@ use skep_engine::options::{EventQuery, WaitCondition};
 use skep_engine::view::Status;
 use skep_types::Time;
 
-use crate::house::{House, eventually, lives, script, within};
+use crate::house::{House, command, eventually, lives, script, within};
 use crate::network::{ask, idle, server};
 use crate::streams::says;
 
@@ -117,5 +117,24 @@ pub async fn damage_to_one_container_is_set_aside() {
     assert!(aside.join("container.json").exists());
     assert!(!containers.join(&half).exists() && !containers.join(format!(".removed-{half}")).exists());
     std::fs::remove_dir_all(aside).unwrap();
+    house.close().await;
+}
+
+pub async fn a_shim_that_cannot_be_asked_is_not_taken_for_dead() {
+    let house = House::new().await;
+    let id = house.start(command(&["sleep", "1000"])).await;
+    let house = house
+        .reopen(async |root| {
+            let folder = root.join("run/containers").join(id.to_string());
+            std::fs::rename(folder.join("shim.sock"), folder.join("aside")).unwrap();
+            // A loop: an error that says nothing about the shim.
+            std::os::unix::fs::symlink("shim.sock", folder.join("shim.sock")).unwrap();
+        })
+        .await;
+    assert_eq!(house.status(id), Status::Running);
+    let folder = house.root().join("run/containers").join(id.to_string());
+    std::fs::rename(folder.join("aside"), folder.join("shim.sock")).unwrap();
+    house.engine.kill(&id.to_string(), "KILL").await.unwrap();
+    assert_eq!(house.ended(id).await.code, 137);
     house.close().await;
 }
