@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use skep_images::Image;
+use skep_images::{FindError, Image, Reference};
 use skep_types::container::{ContainerConfig, NetworkMode};
 use skep_types::{ContainerId, Ids};
 
@@ -15,6 +15,7 @@ use crate::clock::now;
 use crate::copy_up::copy_up;
 use crate::images::from_find;
 use crate::options::Created;
+use crate::view::Status;
 use crate::volumes::ANONYMOUS_LABEL;
 use crate::{Engine, Error, Result, blocking, info, names};
 
@@ -42,7 +43,7 @@ impl Engine {
         let name = self.reserve_name(name, id)?;
         let record = Record::new(id, name, now(), image.id, config, mounts);
         let container = self.build(record, &image).inspect_err(|_| self.undo_create(id))?;
-        self.shared.containers.insert(Arc::clone(&container));
+        self.register(&container)?;
         self.container_event(&container, "create");
         Ok(Created { id, warnings })
     }
@@ -68,7 +69,8 @@ impl Engine {
     /// Makes volumes and folders. What was made before a failure is undone by the caller.
     fn build(&self, record: Record, image: &Image) -> Result<Arc<Container>> {
         let failed = |what: &str, error: std::io::Error| Error::failed(what, &error);
-        let layers = self.shared.images.layer_paths(&image.id).map_err(from_find)?;
+        let layers = self.shared.images.layer_paths(&image.id);
+        let layers = layers.map_err(|error| gone(&record.config.image, error))?;
         for mount in &record.mounts {
             let MountedFrom::Volume { name, anonymous, no_copy } = &mount.source else { continue };
             let labels = anonymous.then(|| (ANONYMOUS_LABEL.to_owned(), String::new()));
@@ -84,6 +86,25 @@ impl Engine {
         Ok(Arc::new(Container::new(record, home, State::created())))
     }
 
+    /// Makes a container known, and only then makes sure that its image is there still: from here on it keeps the image
+    /// from being removed, and a removal that did not see it yet is seen here.
+    fn register(&self, container: &Arc<Container>) -> Result<()> {
+        // Until that is sure nobody starts or removes it.
+        let _life = container.life.try_lock().expect("nobody else has the container yet");
+        self.shared.containers.insert(Arc::clone(container));
+        let image = self.shared.images.find(&container.record.image_id.to_string());
+        if let Err(error) = image {
+            container.state.send_modify(|state| {
+                state.status = Status::Removing;
+                state.gone = true;
+            });
+            self.undo_create(container.id());
+            self.shared.containers.remove(container);
+            return Err(gone(&container.record.config.image, error));
+        }
+        Ok(())
+    }
+
     /// Undoes a creation that failed half-way: its folder, its hold on volumes, anonymous volumes, its name.
     fn undo_create(&self, id: ContainerId) {
         let home = Home::new(&self.containers_dir(), id);
@@ -95,6 +116,17 @@ impl Engine {
             self.remove_if_anonymous(&name);
         }
         self.shared.containers.release_id(id);
+    }
+}
+
+/// An image that was removed since it was found, by the name that the client knows.
+fn gone(name: &str, error: FindError) -> Error {
+    match error {
+        FindError::NotFound(_) => {
+            let familiar = name.parse::<Reference>().map(|reference| reference.familiar());
+            from_find(FindError::NotFound(familiar.unwrap_or_else(|_| name.to_owned())))
+        }
+        error => from_find(error),
     }
 }
 

@@ -78,3 +78,32 @@ pub async fn binds_are_checked_and_made() {
     assert_eq!(output, "here\n");
     house.close().await;
 }
+
+pub async fn an_image_removed_amid_a_creation_leaves_no_container_without_one() {
+    let house = House::new().await;
+    for round in 0..40 {
+        let name = format!("victim{round}");
+        let import = skep_engine::images::Import {
+            reference: Some(name.parse().unwrap()),
+            message: name.clone(),
+            ..Default::default()
+        };
+        let image = house.engine.import_image(std::io::Cursor::new(vec![0; 1024]), import).await.unwrap();
+        let config = ContainerConfig { image: name.clone(), ..script("true") };
+        let (created, removed) =
+            tokio::join!(house.engine.create(None, config), house.engine.remove_image(&name, false));
+        match created {
+            Ok(created) => {
+                house.engine.inspect_image(&image.to_string()).await.unwrap();
+                removed.unwrap_err();
+                house.engine.remove(&created.id.to_string(), RemoveOptions::default()).await.unwrap();
+            }
+            Err(error) => {
+                assert_eq!(error.message, format!("No such image: {name}:latest"));
+                removed.unwrap();
+            }
+        }
+    }
+    assert_eq!(house.engine.volumes(), []);
+    house.close().await;
+}
