@@ -55,6 +55,7 @@ impl Engine {
             }
         }
         let mut waiting = container.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|attached| !has_left(attached));
         if waiting.len() >= WAITING_LIMIT {
             return Err(Error::conflict(format!(
                 "{WAITING_LIMIT} clients wait for the container's start already"
@@ -113,6 +114,14 @@ impl Engine {
         self.container_event_with(&container, "resize", crate::events::attributes(size));
         Ok(())
     }
+}
+
+/// Whether a client that waits for a start has hung up.
+fn has_left(attached: &Attached) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut watched = [PollFd::new(&attached.socket, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut watched, Some(&at_once)).is_ok() && watched[0].revents().contains(PollFlags::HUP)
 }
 
 /// Two connected sockets: one for the client's side, one to give away.

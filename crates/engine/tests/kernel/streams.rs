@@ -106,3 +106,16 @@ pub async fn execs_tell_their_exit_codes() {
     assert_eq!(late.message, format!("container {id} is not running"));
     house.close().await;
 }
+
+pub async fn clients_that_left_before_the_start_take_no_place() {
+    let house = House::new().await;
+    let id = house.engine.create(None, script("echo here")).await.unwrap().id.to_string();
+    let attach = || house.attach(&id);
+    for _ in 0..100 {
+        drop(attach().await);
+    }
+    let output = attach().await;
+    house.engine.start(&id).await.unwrap();
+    assert_eq!(within(output).await, "here\n");
+    house.close().await;
+}
