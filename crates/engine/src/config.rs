@@ -29,6 +29,8 @@ pub struct EngineConfig {
     pub mtu: u32,
     /// `--init`: run an init in containers that do not say otherwise.
     pub init: bool,
+    /// Open files that a container's processes may have, soft and hard limit. `None` leaves them the daemon's own.
+    pub open_files: Option<(u64, u64)>,
     /// Name servers for containers; empty takes the host's.
     pub dns: Vec<String>,
     /// Search domains for containers; empty takes the host's.
@@ -53,6 +55,7 @@ impl EngineConfig {
             default_host_ip: None,
             mtu: 1500,
             init: false,
+            open_files: None,
             dns: Vec::new(),
             dns_search: Vec::new(),
             dns_options: Vec::new(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use skep_runtime::spec::Process;
+use skep_runtime::spec::{Process, Rlimit};
 use skep_runtime::{Attach, CapabilitySet, ExecState, RuntimeError};
 use skep_types::ContainerId;
 use skep_types::container::ExecConfig;
@@ -192,7 +192,9 @@ impl Engine {
         };
         let action = format!("exec_start: {}", config.cmd.join(" "));
         self.container_event_with(&container, action, attributes([("execID", id.clone())]));
-        let process = process(&container, &config, start)?;
+        let process = process(&container, &config, start, self.default_limits()).inspect_err(|_| {
+            execs.advance(&id, Phase::Ended { pid: 0, code: 126 });
+        })?;
         match self.shared.runtime.exec(container.id(), &id, &process, streams).await {
             Ok(exec) => {
                 execs.advance(&id, Phase::Running { pid: exec.pid });
@@ -278,7 +280,12 @@ fn check_running(container: &Container) -> Result<()> {
     Err(Error::conflict(format!("container {} is not running", container.id())))
 }
 
-fn process(container: &Container, config: &ExecConfig, start: ExecStart) -> Result<Process> {
+fn process(
+    container: &Container,
+    config: &ExecConfig,
+    start: ExecStart,
+    rlimits: Vec<Rlimit>,
+) -> Result<Process> {
     let of = &container.record.config;
     let mut env = merge::environment(of, &of.hostname);
     if config.tty {
@@ -302,7 +309,7 @@ fn process(container: &Container, config: &ExecConfig, start: ExecStart) -> Resu
             merge::capabilities(&of.host.cap_add, &of.host.cap_drop)?
         },
         no_new_privileges: false,
-        rlimits: Vec::new(),
+        rlimits,
     })
 }
 

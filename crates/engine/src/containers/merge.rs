@@ -70,6 +70,17 @@ pub(crate) fn check(config: &ContainerConfig, cpus: usize) -> Result<()> {
     if let Some(entry) = config.env.iter().find(|entry| variable(entry).is_empty() || entry.contains('\0')) {
         return Err(Error::invalid(format!("invalid environment variable: {entry}")));
     }
+    let texts = [
+        ("hostname", &config.hostname),
+        ("domain name", &config.domainname),
+        ("user", &config.user),
+        ("working directory", &config.working_dir),
+    ];
+    if let Some((what, text)) = texts.into_iter().find(|(_, text)| text.contains(['\0', '\n'])) {
+        return Err(Error::invalid(format!(
+            "invalid {what} {text:?}: it contains a zero byte or a line's end"
+        )));
+    }
     let words = [&config.entrypoint, &config.cmd].into_iter().flatten().flatten();
     if words.into_iter().any(|word| word.contains('\0')) {
         return Err(Error::invalid("invalid command: it contains a zero byte"));

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use skep_runtime::spec::{
-    ContainerSpec, LogDriver, LogSpec, Mount, MountKind, NetworkNamespace, Process, ProtectedPaths, Rootfs,
-    Seccomp,
+    ContainerSpec, LogDriver, LogSpec, Mount, MountKind, NetworkNamespace, Process, ProtectedPaths, Rlimit,
+    RlimitResource, Rootfs, Seccomp,
 };
 use skep_types::container::ContainerResources;
 use skep_types::mount::Propagation;
@@ -40,7 +40,7 @@ impl Engine {
             stdin_once: config.stdin_once,
             capabilities: merge::capabilities(&host.cap_add, &host.cap_drop)?,
             no_new_privileges: false,
-            rlimits: Vec::new(),
+            rlimits: self.default_limits(),
         };
         Ok(ContainerSpec {
             id: record.id,
@@ -65,6 +65,15 @@ impl Engine {
             oom_score_adj: 0,
             log: LogSpec { path: home.log(record.id), driver: LogDriver::JsonFile },
         })
+    }
+
+    /// Limits of processes that nobody asked for others for: not those that the daemon has raised for itself.
+    pub(crate) fn default_limits(&self) -> Vec<Rlimit> {
+        let files = self.shared.config.open_files;
+        files
+            .map(|(soft, hard)| Rlimit { resource: RlimitResource::Nofile, soft, hard })
+            .into_iter()
+            .collect()
     }
 
     /// The files in /etc, then what was asked for; a mount onto one of these files replaces it.

@@ -146,3 +146,16 @@ fn impossible_mounts_are_refused_in_docker_s_words() {
     assert_eq!(refused(&[volume("vol", "/x"), volume("wol", "/x/")]), "Duplicate mount point: /x");
     assert!(mounts(&[bind("/does/not/exist", "/x", true)], &BTreeSet::new(), &|| String::new()).is_ok());
 }
+
+#[test]
+fn texts_that_no_kernel_or_file_takes_are_refused() {
+    let refused = |config: ContainerConfig| check(&config, 1).unwrap_err().message;
+    let hostname = ContainerConfig { hostname: "a\n10.0.0.1 b".to_owned(), ..ContainerConfig::default() };
+    assert!(refused(hostname).starts_with("invalid hostname"));
+    let user = ContainerConfig { user: "0\0".to_owned(), ..ContainerConfig::default() };
+    assert!(refused(user).starts_with("invalid user"));
+    let env = ContainerConfig { env: strings(["A=\0"]), ..ContainerConfig::default() };
+    assert!(refused(env).starts_with("invalid environment variable"));
+    let lines = ContainerConfig { env: strings(["A=one\ntwo"]), ..ContainerConfig::default() };
+    assert_eq!(check(&lines, 1), Ok(()));
+}
