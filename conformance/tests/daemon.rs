@@ -281,6 +281,39 @@ fn a_data_root_has_one_daemon() {
 }
 
 #[test]
+fn an_exec_root_has_one_daemon() {
+    let host = Host::new();
+    let other = tempfile::tempdir().unwrap();
+    let path = |name: &str| other.path().join(name).to_str().unwrap().to_owned();
+    let mut command = host.command(binary());
+    command.args(["daemon", "--data-root", &path("data"), "--pidfile", &path("pid")]);
+    command.arg("--exec-root").arg(host.exec_root()).arg("--host").arg(format!("unix://{}", path("sock")));
+    let second = finish(command, "a second daemon", b"");
+    second.fails(1, "another daemon is running on the exec root");
+    host.docker(&["version"]).ok();
+}
+
+#[test]
+fn containers_have_the_open_files_that_the_daemon_was_given() {
+    let mut host = Host::without_daemon();
+    // What the daemon is started with; it raises its own soft limit.
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = Some(1000);
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    host.start_daemon();
+    host.load_image("busybox");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", host.daemon_pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let fields: Vec<&str> = files.split_whitespace().collect();
+    assert_eq!(fields[3], fields[4], "{files}");
+    let asked = "ulimit -Sn; ulimit -Hn";
+    let expected = format!("1000\n{}", fields[4]);
+    assert_eq!(host.run(&[], asked).ok(), expected);
+    host.run_detached("one", &[], "sleep 1000");
+    assert_eq!(host.docker(&["exec", "one", "sh", "-c", asked]).ok(), expected);
+}
+
+#[test]
 fn it_listens_on_tcp_too_and_writes_its_pid() {
     let mut host = Host::without_daemon();
     let pid_file = host.folder().join("own.pid");

@@ -35,7 +35,9 @@ pub fn main(matches: &ArgMatches) -> anyhow::Result<()> {
     for (option, why) in &config.meaningless {
         tracing::info!("option --{option} is accepted and does nothing: {why}");
     }
-    raise_file_limit();
+    // As dockerd, whatever the service manager says: modes of what containers see must be those that are asked for.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let open_files = raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKER_THREADS)
         .max_blocking_threads(MAX_BLOCKING_THREADS)
@@ -43,20 +45,22 @@ pub fn main(matches: &ArgMatches) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let result = runtime.block_on(run(config, matches));
+    let result = runtime.block_on(run(config, matches, open_files));
     runtime.shutdown_timeout(STOP_TIMEOUT);
     result
 }
 
-async fn run(config: Config, matches: &ArgMatches) -> anyhow::Result<()> {
+async fn run(config: Config, matches: &ArgMatches, open_files: Rlimit) -> anyhow::Result<()> {
     // First, so that a signal from now on stops the daemon in good order.
     let signals = Signals::new()?;
     let _hold = lock::hold(&config.data_root)?;
     lock::make_folder(&config.exec_root, 0o711)?;
+    // Two daemons on one exec root would take each other's containers for remains, and kill them.
+    let _exec_hold = lock::hold_made(&config.exec_root, "exec root")?;
     let _pid_file = lock::PidFile::write(config.pid_file.clone())?;
     // Clients may connect from here on; they are answered once everything is open.
     let sockets = listen::open(&config)?;
-    let engine = Engine::open(engine_config(&config)?).await.context("opening the engine")?;
+    let engine = Engine::open(engine_config(&config, open_files)?).await.context("opening the engine")?;
     let swarm = open_swarm(&config, &engine).await?;
     let daemon =
         Arc::new(Daemon::new(VERSION, COMMIT, config.data_root.clone(), settings(&config.reloadable)));
@@ -73,13 +77,15 @@ async fn run(config: Config, matches: &ArgMatches) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn engine_config(config: &Config) -> anyhow::Result<EngineConfig> {
+fn engine_config(config: &Config, open_files: Rlimit) -> anyhow::Result<EngineConfig> {
     let executable = std::env::current_exe().context("finding our own program")?;
     let mut engine = EngineConfig::new(config.data_root.clone(), config.exec_root.clone(), executable);
     engine.instance = config.instance();
     engine.bip = config.bip;
     engine.default_host_ip = config.ip;
     engine.init = config.init;
+    let unlimited = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+    engine.open_files = Some((unlimited(open_files.current), unlimited(open_files.maximum)));
     engine.dns = config.dns.clone();
     engine.dns_search = config.dns_search.clone();
     engine.dns_options = config.dns_options.clone();
@@ -163,8 +169,9 @@ impl Signals {
 }
 
 /// Every connection, container and log is a file: take all that the system gives, as Go's runtime does for
-/// dockerd.
-fn raise_file_limit() {
+/// dockerd. Returns the limit of before, which is what containers get: programs of old close every file that they may
+/// have, one by one.
+fn raise_file_limit() -> Rlimit {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum
         && let Err(error) =
@@ -172,4 +179,5 @@ fn raise_file_limit() {
     {
         tracing::warn!("cannot raise the limit of open files: {error}");
     }
+    limit
 }

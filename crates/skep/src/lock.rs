@@ -18,7 +18,12 @@ pub struct Hold {
 /// Takes hold of a data folder, which is made when it is missing.
 pub fn hold(data_root: &Path) -> anyhow::Result<Hold> {
     make_folder(data_root, 0o710)?;
-    let path = data_root.join("skep.lock");
+    hold_made(data_root, "data folder")
+}
+
+/// Takes hold of a folder that is there; `what` names it in the error.
+pub fn hold_made(folder: &Path, what: &str) -> anyhow::Result<Hold> {
+    let path = folder.join("skep.lock");
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -29,7 +34,7 @@ pub fn hold(data_root: &Path) -> anyhow::Result<Hold> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Hold { _file: file }),
         Err(Errno::WOULDBLOCK) => {
-            bail!("another daemon is running on the data folder {}", data_root.display())
+            bail!("another daemon is running on the {what} {}", folder.display())
         }
         Err(error) => Err(error).context(format!("locking {}", path.display())),
     }
