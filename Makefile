@@ -44,7 +44,7 @@ fix:
 
 bench: build
 	scripts/prerequisites bench
-	bench/run $(RELEASE)/skep
+	bench/run $(RELEASE)/skep --out docs/benchmarks.md
 
 advisories:
 	cargo deny check advisories
