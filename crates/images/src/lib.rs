@@ -38,4 +38,5 @@ pub use error::{
 };
 pub use image::{History, Image, ImageConfig};
 pub use reference::{ParseReferenceError, Reference, Target};
+pub use remove_tree::remove_all;
 pub use store::{Import, InUse, LoadedImage, LoadedReference, Progress, Removed, Store, Usage};

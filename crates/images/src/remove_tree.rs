@@ -13,9 +13,9 @@ use crate::error::StoreError;
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
-/// Removes the file or folder `path` with all that is in it; done if it is not there. The folder that it
-/// lies in takes folders of other names meanwhile.
-pub(crate) fn remove_tree(path: &Path) -> std::result::Result<(), StoreError> {
+/// Removes the file or folder `path` with all that is in it, at whatever depth; done if it is not there. A symbolic
+/// link is removed itself, not its target. What is cut off by a crash, the next call goes on with.
+pub fn remove_all(path: &Path) -> std::io::Result<()> {
     let remove = || -> Result<()> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
         let parent = rustix::fs::openat(CWD, parent, FOLDER, Mode::empty())?;
@@ -23,8 +23,13 @@ pub(crate) fn remove_tree(path: &Path) -> std::result::Result<(), StoreError> {
     };
     match remove() {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(StoreError::at("removing", path)(error.into())),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// As [`remove_all`], with the store's error.
+pub(crate) fn remove_tree(path: &Path) -> std::result::Result<(), StoreError> {
+    remove_all(path).map_err(StoreError::at("removing", path))
 }
 
 /// Removes what `name` stands for in the folder `parent`; a symbolic link itself, not its target.
