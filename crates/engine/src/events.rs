@@ -17,6 +17,9 @@ use crate::options::EventQuery;
 /// How many past events are kept. Docker keeps 256.
 const EVENT_MEMORY_LIMIT: usize = 1024;
 
+/// How many bytes of text they may have together: an exec's event holds its whole command, which may be a long script.
+const EVENT_BYTES_LIMIT: usize = 1 << 20;
+
 /// What a subscriber waits on: level-triggered, so that no wake-up is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Progress {
@@ -30,6 +33,14 @@ struct Memory {
     /// Number of the oldest event in `events`.
     first: u64,
     events: VecDeque<Event>,
+    /// Of their text.
+    bytes: usize,
+}
+
+/// Bytes of an event's text.
+fn weight(event: &Event) -> usize {
+    let attributes = event.attributes.iter().map(|(name, value)| name.len() + value.len());
+    event.action.len() + event.id.len() + attributes.sum::<usize>()
 }
 
 /// The events of an engine. Clones share them.
@@ -58,8 +69,11 @@ impl Events {
 
     fn push(&self, event: Event) {
         let mut memory = lock(&self.memory);
-        if memory.events.len() == EVENT_MEMORY_LIMIT {
-            memory.events.pop_front();
+        memory.bytes += weight(&event);
+        while memory.events.len() == EVENT_MEMORY_LIMIT || memory.bytes > EVENT_BYTES_LIMIT {
+            // One that is too large by itself is kept alone.
+            let Some(oldest) = memory.events.pop_front() else { break };
+            memory.bytes -= weight(&oldest);
             memory.first += 1;
         }
         memory.events.push_back(event);
@@ -209,6 +223,21 @@ mod tests {
         events.close();
         assert_eq!(read(&mut stream).await, (11..=last).collect::<Vec<_>>());
         assert_eq!(lock(&events.memory).events.len(), EVENT_MEMORY_LIMIT);
+    }
+
+    #[tokio::test]
+    async fn long_commands_are_forgotten_sooner() {
+        let events = Events::new();
+        let mut stream = events.subscribe(EventQuery::default());
+        for number in 1..=100 {
+            events.push(Event { action: "x".repeat(EVENT_BYTES_LIMIT / 4), ..event(number) });
+        }
+        assert_eq!(lock(&events.memory).events.len(), 3);
+        events.push(Event { action: "x".repeat(EVENT_BYTES_LIMIT * 2), ..event(101) });
+        (102..=103).for_each(|number| events.push(event(number)));
+        events.close();
+        assert_eq!(read(&mut stream).await, [102, 103]);
+        assert!(lock(&events.memory).bytes < 100);
     }
 
     #[tokio::test]

@@ -20,6 +20,9 @@ use crate::{Engine, Error, ErrorKind, Result};
 /// clients learn their exit codes. Docker keeps the latter for five minutes.
 const IDLE_LIMIT: usize = 1024;
 
+/// How many bytes their commands and environments may have together.
+const IDLE_BYTES_LIMIT: usize = 4 << 20;
+
 /// Where an exec is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -56,6 +59,27 @@ struct Known {
     made: u64,
 }
 
+impl Known {
+    /// Forgets the oldest idle ones beyond the limits, but never the newest.
+    fn forget_idle(&mut self) {
+        let is_idle = |exec: &&Exec| matches!(exec.phase, Phase::Created | Phase::Ended { .. });
+        let weight =
+            |exec: &Exec| -> usize { exec.config.cmd.iter().chain(&exec.config.env).map(String::len).sum() };
+        let idle = self.by_id.values().filter(is_idle);
+        let mut idle: Vec<(u64, usize)> = idle.map(|exec| (exec.number, weight(exec))).collect();
+        idle.sort_unstable();
+        let (mut count, mut bytes) = (idle.len(), idle.iter().map(|(_, bytes)| bytes).sum::<usize>());
+        for (number, weight) in idle {
+            if (count <= IDLE_LIMIT && bytes <= IDLE_BYTES_LIMIT) || count == 1 {
+                break;
+            }
+            self.by_id.retain(|_, exec| exec.number != number);
+            count -= 1;
+            bytes -= weight;
+        }
+    }
+}
+
 impl Execs {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -66,12 +90,7 @@ impl Execs {
         known.made += 1;
         let exec = Exec { container, config, phase: Phase::Created, number: known.made };
         known.by_id.insert(id.to_owned(), exec);
-        let idle =
-            known.by_id.values().filter(|exec| matches!(exec.phase, Phase::Created | Phase::Ended { .. }));
-        if idle.clone().count() > IDLE_LIMIT {
-            let oldest = idle.map(|exec| exec.number).min();
-            known.by_id.retain(|_, exec| Some(exec.number) != oldest);
-        }
+        known.forget_idle();
     }
 
     /// Moves an exec on, unless it is not there any more.
@@ -345,5 +364,16 @@ mod tests {
         assert!(execs.known().by_id.len() <= IDLE_LIMIT + 1);
         assert!(execs.view("0").is_err());
         assert!(execs.view(&(IDLE_LIMIT + 9).to_string()).is_ok());
+    }
+
+    #[test]
+    fn long_commands_are_remembered_for_a_shorter_time() {
+        let execs = Execs::default();
+        for number in 0..100 {
+            let config = ExecConfig { cmd: vec!["x".repeat(IDLE_BYTES_LIMIT / 4)], ..ExecConfig::default() };
+            execs.insert(&number.to_string(), ContainerId([1; 32]), config);
+        }
+        assert_eq!(execs.known().by_id.len(), 4);
+        assert!(execs.view("99").is_ok());
     }
 }
