@@ -314,6 +314,19 @@ fn containers_have_the_open_files_that_the_daemon_was_given() {
 }
 
 #[test]
+fn modes_in_containers_are_not_the_daemon_s_umask_s() {
+    let mut host = Host::without_daemon();
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    host.start_daemon();
+    rustix::process::umask(before);
+    host.load_image("busybox");
+    assert_eq!(
+        host.run(&["--user", "1000"], "stat -c %a / && ls / >/dev/null && echo seen").ok(),
+        "755\nseen"
+    );
+}
+
+#[test]
 fn it_listens_on_tcp_too_and_writes_its_pid() {
     let mut host = Host::without_daemon();
     let pid_file = host.folder().join("own.pid");

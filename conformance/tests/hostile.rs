@@ -528,3 +528,21 @@ fn a_flood_of_requests_is_answered() {
     assert_eq!(http::get(&mut stream, "/_ping").unwrap().body, "OK");
     target.works();
 }
+
+#[test]
+fn archives_that_never_come_hold_up_no_container() {
+    let host = Host::with_busybox();
+    let head = "POST /images/load HTTP/1.1\r\nHost: skep\r\nContent-Type: application/x-tar\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
+    let stalled: Vec<_> = (0..60)
+        .map(|_| {
+            let mut stream = host.api_connect().unwrap();
+            std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(host.run(&["--volume", "kept:/data"], "echo runs").ok(), "runs");
+    drop(stalled);
+    // Their room is free again.
+    host.load_image("busybox");
+}

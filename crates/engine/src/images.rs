@@ -15,6 +15,10 @@ use crate::error::chain;
 use crate::events::attributes;
 use crate::{Engine, Error, Result, blocking};
 
+/// Archives that are read at the same time. Each holds a thread for as long as its client takes to send it, and clients
+/// that send nothing must not hold them all: without a thread no container starts.
+pub(crate) const UPLOAD_LIMIT: usize = 8;
+
 impl Engine {
     /// Adds the images of an archive, which is read once from front to back. `progress` is told about each layer.
     ///
@@ -25,6 +29,7 @@ impl Engine {
         mut input: impl Read + Send + 'static,
         mut progress: impl FnMut(Progress) + Send + 'static,
     ) -> Result<Vec<LoadedImage>> {
+        let _room = self.shared.uploads.acquire().await.expect("it is never closed");
         let store = self.shared.images.clone();
         let loaded = blocking(move || store.load(&mut input, &mut progress)).await?;
         let loaded = loaded.map_err(|error| match error {
@@ -47,6 +52,7 @@ impl Engine {
         import: Import,
     ) -> Result<ImageId> {
         let name = import.reference.as_ref().map(Reference::familiar);
+        let _room = self.shared.uploads.acquire().await.expect("it is never closed");
         let store = self.shared.images.clone();
         let imported = blocking(move || store.import(&mut input, import)).await?;
         let id = imported.map_err(|error| match error {

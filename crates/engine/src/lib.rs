@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) events: Events,
     pub(crate) ids: Mutex<Ids>,
     pub(crate) tasks: Tasks,
+    /// Room for archives that are being read.
+    pub(crate) uploads: tokio::sync::Semaphore,
 }
 
 impl std::fmt::Debug for Engine {

@@ -16,6 +16,7 @@ use crate::containers::exec::Execs;
 use crate::containers::registry::Registry;
 use crate::disk::{self, Durability};
 use crate::events::Events;
+use crate::images::UPLOAD_LIMIT;
 use crate::networks::{LocalIds, Networks, pool};
 use crate::tasks::Tasks;
 use crate::volumes::Volumes;
@@ -73,6 +74,7 @@ impl Engine {
             events: Events::new(),
             ids: Mutex::new(ids),
             tasks: Tasks::new(),
+            uploads: tokio::sync::Semaphore::new(UPLOAD_LIMIT),
             config,
         };
         Ok(Engine { shared: Arc::new(shared) })
