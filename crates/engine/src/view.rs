@@ -76,6 +76,8 @@ pub struct MountView {
     pub writable: bool,
     /// Propagation; empty for volumes and tmpfs.
     pub propagation: String,
+    /// Whether it is a volume that nobody named.
+    pub anonymous: bool,
 }
 
 /// A container's place on a network.

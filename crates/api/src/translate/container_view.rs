@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bollard_stubs::models;
 use models::{ContainerStateStatusEnum, ContainerSummaryStateEnum, MountPointTypeEnum, PortTypeEnum};
+use serde::Serialize;
 use skep_engine::view::{
     ContainerSize, ContainerSummary, ContainerView, EndpointView, ExecView, MountView, PortView, StateView,
     Status,
@@ -15,15 +16,66 @@ use skep_types::mount::MountSource;
 use skep_types::port::{PortBinding, Protocol};
 
 use super::container::{MASKED_PATHS, READONLY_PATHS};
+use super::nulls::{WithNulls, with_nulls};
 use super::{mount, seconds, size, time_text, unordered};
 
 /// Bytes of /dev/shm where nobody said otherwise.
 const DEFAULT_SHM_SIZE: u64 = 64 << 20;
 
+/// A container as `GET /containers/{id}/json` shows it: the model, with its parts that carry `null`s.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Inspection {
+    #[serde(flatten)]
+    container: models::ContainerInspectResponse,
+    #[serde(rename = "ExecIDs")]
+    exec_ids: Option<Vec<String>>,
+    host_config: WithNulls<models::HostConfig>,
+    config: WithNulls<models::ContainerConfig>,
+    network_settings: NetworkSettings,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkSettings {
+    #[serde(flatten)]
+    settings: WithNulls<models::NetworkSettings>,
+    networks: Endpoints,
+}
+
+/// Networks by name.
+type Endpoints = HashMap<String, WithNulls<models::EndpointSettings>>;
+
+/// A container as a line of `GET /containers/json`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Summary {
+    #[serde(flatten)]
+    container: models::ContainerSummary,
+    network_settings: SummaryNetworks,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct SummaryNetworks {
+    networks: Endpoints,
+}
+
 /// A container as `GET /containers/{id}/json` shows it.
-pub fn inspect(view: ContainerView, sizes: Option<ContainerSize>) -> models::ContainerInspectResponse {
+pub fn inspect(view: ContainerView, sizes: Option<ContainerSize>) -> Inspection {
+    Inspection {
+        exec_ids: (!view.exec_ids.is_empty()).then(|| view.exec_ids.clone()),
+        host_config: host_config(&view.config.host, &view.network_mode),
+        config: config(&view.config, anonymous_volumes(&view.mounts)),
+        network_settings: network_settings(&view),
+        container: container(&view, sizes),
+    }
+}
+
+fn container(view: &ContainerView, sizes: Option<ContainerSize>) -> models::ContainerInspectResponse {
     let driver_data = [
         ("ID", view.id.to_string()),
+        ("WorkDir", view.upper_path.with_file_name("work").display().to_string()),
         (
             "LowerDir",
             view.lower_paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":"),
@@ -49,8 +101,6 @@ pub fn inspect(view: ContainerView, sizes: Option<ContainerSize>) -> models::Con
         mount_label: Some(String::new()),
         process_label: Some(String::new()),
         app_armor_profile: Some(String::new()),
-        exec_ids: (!view.exec_ids.is_empty()).then(|| view.exec_ids.clone()),
-        host_config: Some(host_config(&view.config.host, &view.network_mode)),
         graph_driver: Some(models::DriverData {
             name: "overlay2".to_owned(),
             data: driver_data.map(|(key, value)| (key.to_owned(), value)).into(),
@@ -58,9 +108,19 @@ pub fn inspect(view: ContainerView, sizes: Option<ContainerSize>) -> models::Con
         size_rw: sizes.map(|sizes| size(sizes.writable)),
         size_root_fs: sizes.map(|sizes| size(sizes.root)),
         mounts: Some(view.mounts.iter().map(mount_point).collect()),
-        config: Some(config(&view.config)),
-        network_settings: Some(network_settings(&view)),
+        // In `Inspection`.
+        exec_ids: None,
+        host_config: None,
+        config: None,
+        network_settings: None,
     }
+}
+
+/// The places of volumes that nobody named: those of the image and of `-v /path`.
+fn anonymous_volumes(mounts: &[MountView]) -> Option<Vec<String>> {
+    let places = mounts.iter().filter(|mount| mount.anonymous);
+    let places: Vec<_> = places.map(|mount| mount.target.display().to_string()).collect();
+    (!places.is_empty()).then_some(places)
 }
 
 fn state(state: &StateView) -> models::ContainerState {
@@ -86,9 +146,10 @@ fn state(state: &StateView) -> models::ContainerState {
     }
 }
 
-fn config(config: &ContainerConfig) -> models::ContainerConfig {
+fn config(config: &ContainerConfig, volumes: Option<Vec<String>>) -> WithNulls<models::ContainerConfig> {
     let exposed: Vec<String> = config.exposed_ports.iter().map(ToString::to_string).collect();
-    models::ContainerConfig {
+    let model = models::ContainerConfig {
+        volumes,
         hostname: Some(config.hostname.clone()),
         domainname: Some(config.domainname.clone()),
         user: Some(config.user.clone()),
@@ -108,15 +169,22 @@ fn config(config: &ContainerConfig) -> models::ContainerConfig {
         stop_signal: (!config.stop_signal.is_empty()).then(|| config.stop_signal.clone()),
         stop_timeout: config.stop_timeout.map(|timeout| i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX)),
         ..Default::default()
-    }
+    };
+    let names = [
+        ("Cmd", model.cmd.is_none()),
+        ("Entrypoint", model.entrypoint.is_none()),
+        ("OnBuild", model.on_build.is_none()),
+        ("Volumes", model.volumes.is_none()),
+    ];
+    with_nulls(model, names)
 }
 
-fn host_config(host: &HostConfig, network_mode: &str) -> models::HostConfig {
+fn host_config(host: &HostConfig, network_mode: &str) -> WithNulls<models::HostConfig> {
     let list = |names: &std::collections::BTreeSet<String>| {
         (!names.is_empty()).then(|| names.iter().cloned().collect())
     };
     let texts = |paths: &[&str]| Some(paths.iter().map(|path| (*path).to_owned()).collect());
-    models::HostConfig {
+    let model = models::HostConfig {
         binds: (!host.binds.is_empty()).then(|| host.binds.clone()),
         container_id_file: Some(String::new()),
         log_config: Some(models::HostConfigLogConfig {
@@ -163,15 +231,46 @@ fn host_config(host: &HostConfig, network_mode: &str) -> models::HostConfig {
         cpuset_mems: Some(String::new()),
         devices: Some(Vec::new()),
         memory_reservation: Some(0),
-        memory_swap: Some(host.resources.memory_swap),
+        memory_swap: Some(match (host.resources.memory, host.resources.memory_swap) {
+            // What holds where nobody said otherwise, as moby's `adaptContainerSettings` writes it down.
+            (memory @ 1.., 0) => memory.saturating_mul(2),
+            (_, swap) => swap,
+        }),
         oom_kill_disable: Some(false),
         init: host.init,
         pids_limit: (host.resources.pids != 0).then_some(host.resources.pids),
         mounts: modern_mounts(host),
         masked_paths: texts(&MASKED_PATHS),
         readonly_paths: texts(&READONLY_PATHS),
+        cpu_realtime_period: Some(0),
+        cpu_realtime_runtime: Some(0),
+        cpu_count: Some(0),
+        cpu_percent: Some(0),
+        io_maximum_iops: Some(0),
+        io_maximum_bandwidth: Some(0),
         ..Default::default()
-    }
+    };
+    let names = [
+        ("Binds", model.binds.is_none()),
+        ("VolumesFrom", model.volumes_from.is_none()),
+        ("CapAdd", model.cap_add.is_none()),
+        ("CapDrop", model.cap_drop.is_none()),
+        ("ExtraHosts", model.extra_hosts.is_none()),
+        ("GroupAdd", model.group_add.is_none()),
+        ("Links", model.links.is_none()),
+        ("SecurityOpt", model.security_opt.is_none()),
+        ("BlkioWeightDevice", model.blkio_weight_device.is_none()),
+        ("BlkioDeviceReadBps", model.blkio_device_read_bps.is_none()),
+        ("BlkioDeviceWriteBps", model.blkio_device_write_bps.is_none()),
+        ("BlkioDeviceReadIOps", model.blkio_device_read_iops.is_none()),
+        ("BlkioDeviceWriteIOps", model.blkio_device_write_iops.is_none()),
+        ("DeviceCgroupRules", model.device_cgroup_rules.is_none()),
+        ("DeviceRequests", model.device_requests.is_none()),
+        ("MemorySwappiness", model.memory_swappiness.is_none()),
+        ("PidsLimit", model.pids_limit.is_none()),
+        ("Ulimits", model.ulimits.is_none()),
+    ];
+    with_nulls(model, names)
 }
 
 /// The mounts that did not come as `-v`; anonymous volumes are only listed under `Mounts` of the container.
@@ -218,14 +317,14 @@ fn live_ports(ports: &[PortView]) -> models::PortMap {
     map
 }
 
-fn network_settings(view: &ContainerView) -> models::NetworkSettings {
+fn network_settings(view: &ContainerView) -> NetworkSettings {
     let running = view.state.status == Status::Running;
     let sandbox_key = view.sandbox_key.display().to_string();
     let sandbox = sandbox_key.rsplit('/').next().unwrap_or_default().to_owned();
     // The top-level fields speak of the default bridge only, as Docker's legacy ones do.
     let bridge =
         view.networks.iter().find(|endpoint| endpoint.network == "bridge").map(endpoint).unwrap_or_default();
-    models::NetworkSettings {
+    let settings = models::NetworkSettings {
         bridge: Some(String::new()),
         sandbox_id: Some(sandbox),
         sandbox_key: Some(sandbox_key),
@@ -243,12 +342,16 @@ fn network_settings(view: &ContainerView) -> models::NetworkSettings {
         ip_prefix_len: Some(bridge.ip_prefix_len.unwrap_or_default()),
         ipv6_gateway: Some(String::new()),
         mac_address: Some(bridge.mac_address.unwrap_or_default()),
-        networks: Some(networks(&view.networks)),
-    }
+        // In `NetworkSettings`.
+        networks: None,
+    };
+    let names = [("SecondaryIPAddresses", true), ("SecondaryIPv6Addresses", true)];
+    NetworkSettings { settings: with_nulls(settings, names), networks: endpoints(&view.networks) }
 }
 
-fn networks(endpoints: &[EndpointView]) -> HashMap<String, models::EndpointSettings> {
-    endpoints.iter().map(|view| (view.network.clone(), endpoint(view))).collect()
+fn endpoints(endpoints: &[EndpointView]) -> Endpoints {
+    let names = ["IPAMConfig", "Links", "Aliases", "DriverOpts", "DNSNames"].map(|name| (name, true));
+    endpoints.iter().map(|view| (view.network.clone(), with_nulls(endpoint(view), names))).collect()
 }
 
 fn endpoint(view: &EndpointView) -> models::EndpointSettings {
@@ -285,8 +388,11 @@ fn mount_point(view: &MountView) -> models::MountPoint {
 }
 
 /// A container as a line of `GET /containers/json`.
-pub fn summary(view: ContainerSummary, now: Time) -> models::ContainerSummary {
-    models::ContainerSummary {
+pub fn summary(view: ContainerSummary, now: Time) -> Summary {
+    // Only a network of its own gives a container ports to speak of.
+    let has_ports = !["host", "none"].contains(&view.network_mode.as_str());
+    let ports = view.ports.iter().filter(|_| has_ports);
+    let container = models::ContainerSummary {
         id: Some(view.id.to_string()),
         names: Some(vec![format!("/{}", view.name)]),
         image: Some(view.image),
@@ -294,9 +400,10 @@ pub fn summary(view: ContainerSummary, now: Time) -> models::ContainerSummary {
         image_manifest_descriptor: None,
         command: Some(view.command),
         created: Some(seconds(view.created)),
-        ports: Some(view.ports.iter().map(port).collect()),
-        size_rw: view.size.map(|sizes| size(sizes.writable)),
-        size_root_fs: view.size.map(|sizes| size(sizes.root)),
+        ports: Some(ports.map(port).collect()),
+        // Go leaves out a size of zero here, and writes it in the inspection.
+        size_rw: view.size.map(|sizes| size(sizes.writable)).filter(|size| *size != 0),
+        size_root_fs: view.size.map(|sizes| size(sizes.root)).filter(|size| *size != 0),
         labels: Some(unordered(&view.labels)),
         state: Some(match view.state.status {
             Status::Created => ContainerSummaryStateEnum::CREATED,
@@ -310,11 +417,11 @@ pub fn summary(view: ContainerSummary, now: Time) -> models::ContainerSummary {
             network_mode: Some(view.network_mode),
             annotations: None,
         }),
-        network_settings: Some(models::ContainerSummaryNetworkSettings {
-            networks: Some(networks(&view.networks)),
-        }),
         mounts: Some(view.mounts.iter().map(mount_point).collect()),
-    }
+        // In `Summary`.
+        network_settings: None,
+    };
+    Summary { container, network_settings: SummaryNetworks { networks: endpoints(&view.networks) } }
 }
 
 fn port(view: &PortView) -> models::Port {
@@ -364,7 +471,8 @@ pub fn human_duration(duration: Duration) -> String {
 pub fn exec(view: ExecView) -> models::ExecInspectResponse {
     let mut words = view.config.cmd.into_iter();
     models::ExecInspectResponse {
-        can_remove: Some(!view.running && view.exit_code.is_some()),
+        // Docker's mark for its own garbage collection, five minutes later.
+        can_remove: Some(false),
         detach_keys: Some(String::new()),
         id: Some(view.id),
         running: Some(view.running),

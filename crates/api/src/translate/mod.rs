@@ -11,6 +11,7 @@ pub mod image;
 pub mod mount;
 pub mod network;
 pub mod node;
+pub mod nulls;
 pub mod refuse;
 pub mod service;
 pub mod service_view;

@@ -128,6 +128,7 @@ impl Engine {
             mode: String::new(),
             writable: !mount.read_only,
             propagation: String::new(),
+            anonymous: false,
         };
         match &mount.source {
             MountedFrom::Bind { path, create_missing: _, propagation } => MountView {
@@ -137,12 +138,18 @@ impl Engine {
                 propagation: propagation_name(*propagation).to_owned(),
                 ..view
             },
-            MountedFrom::Volume { name, .. } => MountView {
+            MountedFrom::Volume { name, anonymous, no_copy: _ } => MountView {
                 kind: "volume",
                 name: name.clone(),
                 source: self.shared.volumes.data(name),
                 driver: "local",
-                mode: if mount.read_only { "ro".to_owned() } else { "z".to_owned() },
+                // As Docker: `z` is where it would relabel the volume that a user named.
+                mode: match (mount.read_only, anonymous) {
+                    (true, _) => "ro".to_owned(),
+                    (false, false) => "z".to_owned(),
+                    (false, true) => String::new(),
+                },
+                anonymous: *anonymous,
                 ..view
             },
             MountedFrom::Tmpfs { .. } => view,

@@ -89,6 +89,7 @@ fn view() -> ContainerView {
             mode: "ro".to_owned(),
             writable: false,
             propagation: "rprivate".to_owned(),
+            anonymous: false,
         }],
         network_mode: "default".to_owned(),
         networks: vec![EndpointView {
