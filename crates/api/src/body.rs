@@ -1,11 +1,14 @@
 //! What clients send: JSON of bounded size, or bytes that are read no faster than they are used.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, BodyStream, LengthLimitError, Limited};
 use hyper::StatusCode;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 use serde::de::DeserializeOwned;
 
@@ -94,7 +97,56 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::invalid(format!("unsupported Content-Type header ({given}): must be 'application/json'")))
 }
 
-/// How long the rest of an archive that was refused is still taken from a client.
+/// A request's body as it comes in. What nobody has read when it is dropped is still taken from the client, for
+/// [`DRAIN_LIMIT`] at most: one that is cut off while it writes sees a broken pipe instead of the answer.
+pub struct RequestBody(Option<Incoming>);
+
+impl RequestBody {
+    /// Must be dropped on the runtime.
+    pub fn new(body: Incoming) -> RequestBody {
+        RequestBody(Some(body))
+    }
+}
+
+impl hyper::body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.0 {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(hyper::body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), hyper::body::Body::size_hint)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let Some(body) = self.0.take().filter(|body| !hyper::body::Body::is_end_stream(body)) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(drain(BodyStream::new(body)));
+        }
+    }
+}
+
+/// Takes what is left of a body and throws it away. Past the limit the client is cut off after all.
+async fn drain<B: hyper::body::Body + Unpin>(mut stream: BodyStream<B>) {
+    let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+    let _ = tokio::time::timeout(DRAIN_LIMIT, rest).await;
+}
+
+/// How long the rest of a body that was refused is still taken from a client.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// A request's body as a blocking reader, for code that unpacks archives on a thread of its own. The client
@@ -136,12 +188,8 @@ where
     B::Error: Send,
 {
     fn drop(&mut self) {
-        let Some(mut stream) = self.stream.take() else { return };
-        self.runtime.spawn(async move {
-            let drain = async { while let Some(Ok(_)) = stream.next().await {} };
-            // Past the limit the client is cut off after all.
-            let _ = tokio::time::timeout(DRAIN_LIMIT, drain).await;
-        });
+        let Some(stream) = self.stream.take() else { return };
+        self.runtime.spawn(drain(stream));
     }
 }
 

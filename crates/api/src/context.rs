@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 
-use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use serde::de::DeserializeOwned;
 use skep_engine::Engine;
 use skep_swarm::Swarm;
 
-use crate::body;
+use crate::body::{self, RequestBody};
 use crate::error::ApiError;
 use crate::query::Query;
 use crate::version::Version;
@@ -77,7 +76,7 @@ pub struct Call {
     /// Headers.
     pub headers: HeaderMap,
     /// Body, unread.
-    pub body: Incoming,
+    pub body: RequestBody,
     /// The connection itself, where the client offered to give up HTTP on it.
     pub upgrade: Option<OnUpgrade>,
 }

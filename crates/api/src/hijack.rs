@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::BodyStream;
-use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Response, StatusCode};
@@ -12,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+use crate::body::RequestBody;
 use crate::detach::{DetachKeys, Typed};
 use crate::error::ApiError;
 use crate::http::{Answer, Body, full, streamed, with_type};
@@ -51,7 +51,7 @@ pub struct Join {
 /// Joins a client to a container's streams, for as long as either lives: by taking over the connection where
 /// the client offered it (101), else with an ordinary answer whose body is the output, while the request's
 /// body is the input.
-pub fn join(join: Join, upgrade: Option<OnUpgrade>, body: Option<Incoming>) -> Answer {
+pub fn join(join: Join, upgrade: Option<OnUpgrade>, body: Option<RequestBody>) -> Answer {
     let media_type = join.media_type;
     let Some(upgrade) = upgrade else { return Ok(plain(join, body)) };
     tokio::spawn(async move {
@@ -96,7 +96,7 @@ fn upgraded(media_type: &'static str) -> Response<Body> {
     response
 }
 
-fn plain(join: Join, body: Option<Incoming>) -> Response<Body> {
+fn plain(join: Join, body: Option<RequestBody>) -> Response<Body> {
     let Join { stream, media_type, stdin, detach: _ } = join;
     let (reader, writer) = stream.into_split();
     // Held by the answer's body, so that the input ends with it.
@@ -134,7 +134,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-async fn feed(body: Incoming, mut writer: OwnedWriteHalf) {
+async fn feed(body: RequestBody, mut writer: OwnedWriteHalf) {
     use futures_util::StreamExt;
     let mut parts = BodyStream::new(body);
     while let Some(Ok(part)) = parts.next().await {

@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderMap, HeaderValue, SERVER, UPGRADE};
 use hyper::{Method, Request, Response};
 
+use crate::body::RequestBody;
 use crate::context::{Call, Context};
 use crate::error::ApiError;
 use crate::http::{Answer, Body};
@@ -53,7 +54,7 @@ async fn route(context: &Context, mut request: Request<Incoming>) -> Answer {
         .collect();
     let path: Vec<&str> = segments.iter().map(String::as_str).collect();
     let query = Query::parse(head.uri.query().unwrap_or_default());
-    let call = Call { version, query, headers: head.headers, body, upgrade };
+    let call = Call { version, query, headers: head.headers, body: RequestBody::new(body), upgrade };
     dispatch(context, &head.method, &path, call).await
 }
 
