@@ -121,6 +121,8 @@ async fn serve_connection(
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        // As Go writes them, for those who look for `Api-Version:` in curl's output.
+        .title_case_headers(true)
         .max_buf_size(MAX_HEAD_LEN)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
