@@ -6,8 +6,10 @@
 
 mod authority;
 mod files;
+mod issuer;
 mod token;
 
 pub use authority::{IdentityError, NodeCertificate, Role, RootCa};
 pub use files::{Files, FilesError};
+pub use issuer::Issuer;
 pub use token::{JoinToken, ParseTokenError, SECRET_BYTES};

@@ -16,7 +16,10 @@ use crate::translate;
 pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
     match (method, path) {
         ("GET", []) => list(context, &call.query),
-        ("GET", [name]) => ok(&translate::node::to_model(&context.swarm.node(name)?)),
+        ("GET", [name]) => {
+            let root_ca = context.swarm.inspect()?.root_ca;
+            ok(&translate::node::to_model(&context.swarm.node(name)?, &root_ca))
+        }
         ("POST", [name, "update"]) => {
             let version = Version(call.query.required_number("version")?);
             let spec = translate::node::spec(call.json().await?)?;
@@ -36,9 +39,9 @@ fn list(context: &Context, query: &Query) -> Answer {
             return Err(ApiError::invalid(format!("invalid filter '{name}={value}'")));
         }
     }
-    let nodes: Vec<_> =
-        nodes.iter().filter(|node| matches(node, &filters)).map(translate::node::to_model).collect();
-    ok(&nodes)
+    let root_ca = context.swarm.inspect()?.root_ca;
+    let shown = nodes.iter().filter(|node| matches(node, &filters));
+    ok(&shown.map(|node| translate::node::to_model(node, &root_ca)).collect::<Vec<_>>())
 }
 
 fn matches(node: &Node, filters: &Filters) -> bool {

@@ -4,18 +4,20 @@ use bollard_stubs::models;
 use models::{NodeSpecAvailabilityEnum as AvailabilityName, NodeSpecRoleEnum as RoleName};
 use skep_types::node::{Availability, Node, NodeRole, NodeSpec, NodeState};
 
+use super::swarm::tls_info;
+use super::system::{LOG_DRIVERS, NETWORK_DRIVERS, VOLUME_DRIVERS};
 use super::{ordered, unordered};
 use crate::error::ApiError;
 
-/// A node as clients see it.
-pub fn to_model(node: &Node) -> models::Node {
+/// A node as clients see it; `root_ca` is the certificate that its own stands on, PEM.
+pub fn to_model(node: &Node, root_ca: &str) -> models::Node {
     models::Node {
         id: Some(node.id.to_string()),
         version: Some(models::ObjectVersion { index: Some(node.meta.version.0) }),
         created_at: Some(node.meta.created_at.to_string()),
         updated_at: Some(node.meta.updated_at.to_string()),
         spec: Some(spec_model(&node.spec)),
-        description: Some(description(node)),
+        description: Some(description(node, root_ca)),
         status: Some(models::NodeStatus {
             state: Some(match node.state {
                 NodeState::Unknown => models::NodeState::UNKNOWN,
@@ -34,7 +36,7 @@ pub fn to_model(node: &Node) -> models::Node {
     }
 }
 
-fn description(node: &Node) -> models::NodeDescription {
+fn description(node: &Node, root_ca: &str) -> models::NodeDescription {
     let description = &node.description;
     models::NodeDescription {
         hostname: Some(description.hostname.clone()),
@@ -50,10 +52,21 @@ fn description(node: &Node) -> models::NodeDescription {
         engine: Some(models::EngineDescription {
             engine_version: Some(description.engine_version.clone()),
             labels: Some(unordered(&description.engine_labels)),
-            plugins: None,
+            plugins: Some(plugins()),
         }),
-        tls_info: None,
+        tls_info: Some(tls_info(root_ca)),
     }
+}
+
+/// What every node of Skep has built in, as SwarmKit lists it: by kind, then by name.
+fn plugins() -> Vec<models::EngineDescriptionPlugins> {
+    let kinds =
+        [("Log", &LOG_DRIVERS[..]), ("Network", &NETWORK_DRIVERS[..]), ("Volume", &VOLUME_DRIVERS[..])];
+    let plugin = |kind: &str, name: &str| models::EngineDescriptionPlugins {
+        typ: Some(kind.to_owned()),
+        name: Some(name.to_owned()),
+    };
+    kinds.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| plugin(kind, name))).collect()
 }
 
 fn spec_model(spec: &NodeSpec) -> models::NodeSpec {

@@ -2,6 +2,7 @@
 
 use bollard_stubs::models;
 use serde::{Deserialize, Serialize};
+use skep_identity::Issuer;
 use skep_swarm::{InitRequest, LocalState, SwarmInfo};
 use skep_types::swarm::{ClusterObject, ClusterSpec};
 
@@ -150,6 +151,16 @@ fn spec_model(spec: &ClusterSpec) -> models::SwarmSpec {
     }
 }
 
+/// What clients compare to see whether a node trusts the cluster's root of today (`docker node ls`: TLS STATUS).
+pub fn tls_info(root_ca: &str) -> models::TlsInfo {
+    let issuer = Issuer::of(root_ca);
+    models::TlsInfo {
+        trust_root: Some(root_ca.to_owned()),
+        cert_issuer_subject: issuer.as_ref().map(|issuer| issuer.subject.clone()),
+        cert_issuer_public_key: issuer.map(|issuer| issuer.public_key),
+    }
+}
+
 /// What `/info` tells of the cluster.
 pub fn cluster_info(cluster: &ClusterObject) -> models::ClusterInfo {
     models::ClusterInfo {
@@ -158,7 +169,7 @@ pub fn cluster_info(cluster: &ClusterObject) -> models::ClusterInfo {
         created_at: Some(cluster.meta.created_at.to_string()),
         updated_at: Some(cluster.meta.updated_at.to_string()),
         spec: Some(spec_model(&cluster.spec)),
-        tls_info: Some(models::TlsInfo { trust_root: Some(cluster.root_ca.clone()), ..Default::default() }),
+        tls_info: Some(tls_info(&cluster.root_ca)),
         root_rotation_in_progress: Some(false),
         data_path_port: Some(u32::from(cluster.data_path_port)),
         default_addr_pool: Some(cluster.address_pools.iter().map(ToString::to_string).collect()),
@@ -192,7 +203,6 @@ pub fn info(info: SwarmInfo) -> models::SwarmInfo {
         .remote_managers
         .iter()
         .map(|(id, address)| models::PeerNode { node_id: Some(id.to_string()), addr: Some(address.clone()) });
-    let managers: Vec<_> = managers.collect();
     models::SwarmInfo {
         node_id: Some(info.node_id.map_or_else(String::new, |id| id.to_string())),
         node_addr: Some(info.node_addr),
@@ -204,7 +214,7 @@ pub fn info(info: SwarmInfo) -> models::SwarmInfo {
         }),
         control_available: Some(info.control_available),
         error: Some(info.error),
-        remote_managers: (!managers.is_empty()).then_some(managers),
+        remote_managers: Some(managers.collect()),
         nodes: (info.nodes != 0).then_some(count(info.nodes)),
         managers: (info.managers != 0).then_some(count(info.managers)),
         cluster: info.cluster.as_ref().map(cluster_info),

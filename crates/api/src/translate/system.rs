@@ -14,6 +14,13 @@ use super::{count, size, unordered};
 use crate::context::{Daemon, Settings};
 use crate::version::{NEWEST, OLDEST};
 
+/// What keeps volumes.
+pub const VOLUME_DRIVERS: [&str; 1] = ["local"];
+/// What makes networks.
+pub const NETWORK_DRIVERS: [&str; 4] = ["bridge", "host", "null", "overlay"];
+/// What keeps logs.
+pub const LOG_DRIVERS: [&str; 1] = ["json-file"];
+
 /// Go's name of a processor, where users and tools expect that instead of the kernel's.
 fn go_architecture(machine: &str) -> String {
     match machine {
@@ -76,10 +83,10 @@ pub fn info(info: Info, daemon: &Daemon, swarm: models::SwarmInfo, now: Time) ->
         driver_status: Some(status.map(|(key, value)| vec![key.to_owned(), value]).into()),
         docker_root_dir: Some(info.data_root.display().to_string()),
         plugins: Some(models::PluginsInfo {
-            volume: names(&["local"]),
-            network: names(&["bridge", "host", "null", "overlay"]),
-            authorization: None,
-            log: names(&["json-file"]),
+            volume: names(&VOLUME_DRIVERS),
+            network: names(&NETWORK_DRIVERS),
+            authorization: Some(Vec::new()),
+            log: names(&LOG_DRIVERS),
         }),
         memory_limit: Some(true),
         swap_limit: Some(true),
@@ -129,7 +136,8 @@ pub fn info(info: Info, daemon: &Daemon, swarm: models::SwarmInfo, now: Time) ->
         swarm: Some(swarm),
         // Containers outlive the daemon always.
         live_restore_enabled: Some(true),
-        isolation: None,
+        isolation: Some(models::SystemInfoIsolationEnum::EMPTY),
+        generic_resources: Some(Vec::new()),
         init_binary: Some("skep".to_owned()),
         containerd_commit: Some(models::Commit { id: Some(String::new()) }),
         runc_commit: Some(models::Commit { id: Some(String::new()) }),
