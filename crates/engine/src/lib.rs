@@ -97,6 +97,11 @@ impl Engine {
         self.shared.events.emit(EventKind::Daemon, "reload", self.shared.identity.id.clone(), attributes);
     }
 
+    /// A name for what a user did not name, one that `is_free`.
+    pub fn draw_name(&self, is_free: impl Fn(&str) -> bool) -> Option<String> {
+        self.draw(|ids| names::draw(ids, is_free))
+    }
+
     /// 64 hexadecimal digits that were never drawn before.
     pub(crate) fn draw_id(&self) -> String {
         self.draw(Ids::container).to_string()

@@ -81,7 +81,12 @@ fn warnings(image: &str, client: Version) -> Option<Vec<String>> {
 
 async fn create(context: &Context, call: Call) -> Answer {
     let client = call.version;
-    let spec = service::parse(&body::read_text(&call.headers, call.body).await?)?;
+    let mut spec = service::parse(&body::read_text(&call.headers, call.body).await?)?;
+    if spec.name.is_empty() {
+        // As moby's `ServiceSpecToGRPC`: clients leave the naming to the daemon.
+        let free = |name: &str| context.swarm.service(name).is_err();
+        spec.name = context.engine.draw_name(free).unwrap_or_default();
+    }
     let image = spec.task.container.image.clone();
     let id = context.swarm.create_service(spec).await?;
     created(&models::ServiceCreateResponse { id: Some(id.to_string()), warnings: warnings(&image, client) })

@@ -10,6 +10,7 @@ use models::{
     TaskSpecRestartPolicyConditionEnum as ConditionName,
 };
 use serde::Deserialize;
+use skep_engine::images::Reference;
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
@@ -226,8 +227,7 @@ fn task(spec: models::TaskSpec) -> Result<TaskSpec, ApiError> {
         refuse("TaskTemplate.LogDriver.Options (--log-opt)", &options)?;
     }
     placement(placed.unwrap_or_default())?;
-    let container =
-        container_spec.ok_or_else(|| ApiError::invalid("ContainerSpec: missing in TaskTemplate"))?;
+    let container = container_spec.ok_or_else(|| ApiError::invalid("mismatched Runtime and *Spec fields"))?;
     let (limits, reservations) = bounds(resources.unwrap_or_default())?;
     Ok(TaskSpec {
         container: service_container(container)?,
@@ -347,6 +347,9 @@ fn service_container(spec: models::TaskSpecContainerSpec) -> Result<ServiceConta
     if image.is_empty() {
         return Err(ApiError::invalid("ContainerSpec: image reference must be provided"));
     }
+    if !is_id(&image) && image.parse::<Reference>().is_err() {
+        return Err(ApiError::invalid(format!("ContainerSpec: {image:?} is not a valid repository/tag")));
+    }
     let words = |list: Option<Vec<String>>| list.filter(|list| !list.is_empty());
     Ok(ServiceContainer {
         image,
@@ -388,11 +391,16 @@ fn refuse_privileges(privileges: models::TaskSpecContainerSpecPrivileges) -> Res
     refuse("ContainerSpec.Privileges.NoNewPrivileges", &no_new_privileges)
 }
 
+/// Whether a text is an image's id rather than a name.
+fn is_id(image: &str) -> bool {
+    let text = image.strip_prefix("sha256:").unwrap_or(image);
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// What Docker warns of when no registry told an image's digest; `None` for an image that names exactly one
 /// content anyway: by digest, or by id.
 pub fn digest_warning(image: &str) -> Option<String> {
-    let hexadecimal = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let pinned = image.contains('@') || hexadecimal(image.strip_prefix("sha256:").unwrap_or(image));
+    let pinned = image.contains('@') || is_id(image);
     (!pinned).then(|| {
         format!(
             "image {image} could not be accessed on a registry to record its digest. Each node will access {image} \
