@@ -35,8 +35,8 @@ fn list(context: &Context, query: &Query) -> Answer {
     let wanted = Wanted {
         up_to_date: filters.truth("_up-to-date")?,
         states: filters.values("desired-state").map(state).collect::<Result<_, _>>()?,
-        services: named(&filters, "service", |name| Some(context.swarm.service(name).ok()?.id)),
-        nodes: named(&filters, "node", |name| Some(context.swarm.node(name).ok()?.id)),
+        services: named(&filters, "service", |name| Ok(context.swarm.service(name)?.id))?,
+        nodes: named(&filters, "node", |name| Ok(context.swarm.node(name)?.id))?,
         all_services: context.swarm.services()?,
         filters,
     };
@@ -49,9 +49,19 @@ fn list(context: &Context, query: &Query) -> Answer {
     ok(&views)
 }
 
-/// Objects that a filter names; `None` when it does not narrow. What does not exist has no tasks.
-fn named<T: Ord>(filters: &Filters, name: &str, find: impl Fn(&str) -> Option<T>) -> Option<BTreeSet<T>> {
-    filters.has(name).then(|| filters.values(name).filter_map(find).collect())
+/// Objects that a filter names; `None` when it does not narrow.
+///
+/// # Errors
+/// 404 for what does not exist, as in Docker.
+fn named<T: Ord>(
+    filters: &Filters,
+    name: &str,
+    find: impl Fn(&str) -> Result<T, ApiError>,
+) -> Result<Option<BTreeSet<T>>, ApiError> {
+    if !filters.has(name) {
+        return Ok(None);
+    }
+    filters.values(name).map(find).collect::<Result<_, _>>().map(Some)
 }
 
 struct Wanted {
