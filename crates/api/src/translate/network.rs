@@ -8,6 +8,9 @@ use skep_types::network::Network;
 
 use super::unordered;
 
+/// Under which an overlay network carries its VXLAN identifier.
+pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
+
 /// A network that the engine knows. `Containers` is for inspection only; lists leave it empty.
 pub fn local(view: &NetworkView) -> models::Network {
     let config = view.subnet.as_ref().map(|(subnet, gateway)| models::IpamConfig {
@@ -60,7 +63,7 @@ pub fn cluster(network: &Network) -> models::Network {
         gateway: network.subnet.nth(1).map(|address| address.to_string()),
         ..Default::default()
     };
-    let vni = ("com.docker.network.driver.overlay.vxlanid_list".to_owned(), network.vni.to_string());
+    let vni = (VNI_OPTION.to_owned(), network.vni.to_string());
     models::Network {
         name: Some(network.name.clone()),
         id: Some(network.id.to_string()),

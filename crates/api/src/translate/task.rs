@@ -6,6 +6,7 @@ use serde::Serialize;
 use skep_types::task::Task;
 use skep_types::{Meta, TaskState};
 
+use super::network::VNI_OPTION;
 use super::{service_view, unordered};
 
 /// A task, with the field that the models lack: where it is on which network.
@@ -36,15 +37,11 @@ struct NetworkReference {
     #[serde(rename = "UpdatedAt")]
     updated_at: String,
     #[serde(rename = "Spec")]
-    spec: NetworkName,
+    spec: serde_json::Value,
     #[serde(rename = "DriverState")]
-    driver_state: NetworkName,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct NetworkName {
-    name: String,
+    driver_state: serde_json::Value,
+    #[serde(rename = "IPAMOptions")]
+    addresses: serde_json::Value,
 }
 
 /// A task as clients see it; `networks` are the cluster's.
@@ -66,8 +63,25 @@ fn reference(network: &skep_types::network::Network) -> NetworkReference {
         version: models::ObjectVersion { index: Some(version.0) },
         created_at: created_at.to_string(),
         updated_at: updated_at.to_string(),
-        spec: NetworkName { name: network.name.clone() },
-        driver_state: NetworkName { name: "overlay".to_owned() },
+        spec: serde_json::json!({
+            "Name": network.name,
+            "Labels": network.labels,
+            "DriverConfiguration": {},
+            "Ingress": network.ingress,
+            "IPAMOptions": { "Driver": {} },
+            "Scope": "swarm",
+        }),
+        driver_state: serde_json::json!({
+            "Name": "overlay",
+            "Options": { VNI_OPTION: network.vni.to_string() },
+        }),
+        addresses: serde_json::json!({
+            "Driver": { "Name": "default" },
+            "Configs": [{
+                "Subnet": network.subnet.to_string(),
+                "Gateway": network.subnet.nth(1).map(|address| address.to_string()),
+            }],
+        }),
     }
 }
 
