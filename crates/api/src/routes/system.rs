@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use bollard_stubs::models;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderValue, PRAGMA};
+use serde::Serialize;
 use skep_engine::options::ContainerFilter;
 use skep_swarm::LocalState;
 use skep_types::Time;
@@ -62,6 +63,15 @@ fn wants(query: &Query, kind: &str) -> bool {
     named.peek().is_none() || named.any(|named| named == kind)
 }
 
+/// The body of `GET /system/df`, whose containers are those of `docker ps`.
+#[derive(Serialize)]
+struct DiskUsage {
+    #[serde(flatten)]
+    usage: models::SystemDataUsageResponse,
+    #[serde(rename = "Containers", skip_serializing_if = "Option::is_none")]
+    containers: Option<Vec<container_view::Summary>>,
+}
+
 async fn disk_usage(context: &Context, call: &Call) -> Answer {
     let known = ["container", "image", "volume", "build-cache"];
     if let Some(kind) = call.query.all("type").find(|kind| !known.contains(kind)) {
@@ -81,15 +91,21 @@ async fn disk_usage(context: &Context, call: &Call) -> Answer {
     } else {
         None
     };
-    let volumes =
-        wants(&call.query, "volume").then(|| engine.volumes().iter().map(volume::with_usage).collect());
+    let volumes = if wants(&call.query, "volume") {
+        let volumes = engine.volumes();
+        let sizes = engine.volume_sizes(&volumes).await?;
+        Some(volumes.iter().zip(sizes).map(|(view, bytes)| volume::with_usage(view, bytes)).collect())
+    } else {
+        None
+    };
     let containers = wants(&call.query, "container")
         .then(|| containers.into_iter().map(|container| container_view::summary(container, now)).collect());
-    ok(&models::SystemDataUsageResponse {
+    let usage = models::SystemDataUsageResponse {
         layers_size: Some(size(engine.image_usage().size)),
         images,
-        containers,
+        containers: None,
         volumes,
         build_cache: wants(&call.query, "build-cache").then(Vec::new),
-    })
+    };
+    ok(&DiskUsage { usage, containers })
 }

@@ -5,7 +5,7 @@ use skep_engine::options::VolumeCreate;
 use skep_engine::view::VolumeView;
 
 use super::refuse::{refuse, refuse_if, refuse_unless};
-use super::{count, ordered, unordered};
+use super::{count, ordered, size, unordered};
 use crate::error::ApiError;
 
 /// Reads the body of `POST /volumes/create`.
@@ -33,9 +33,9 @@ pub fn to_model(view: &VolumeView) -> models::Volume {
     }
 }
 
-/// A volume with what it takes; a size of -1 is one that nobody measured.
-pub fn with_usage(view: &VolumeView) -> models::Volume {
-    let usage = models::VolumeUsageData { size: -1, ref_count: count(view.containers) };
+/// A volume with the bytes that it takes.
+pub fn with_usage(view: &VolumeView, bytes: u64) -> models::Volume {
+    let usage = models::VolumeUsageData { size: size(bytes), ref_count: count(view.containers) };
     models::Volume { usage_data: Some(usage), ..to_model(view) }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::registry::Container;
-use crate::view::ContainerSize;
+use crate::view::{ContainerSize, VolumeView};
 use crate::{Engine, Result, blocking};
 
 impl Engine {
@@ -25,6 +25,17 @@ impl Engine {
         let writable = bytes_below(&container.home.upper()).unwrap_or(0);
         let image = self.shared.images.find(&container.record.image_id.to_string());
         ContainerSize { writable, root: writable + image.map_or(0, |image| image.size) }
+    }
+}
+
+impl Engine {
+    /// Bytes in each of these volumes, in their order; walks them.
+    ///
+    /// # Errors
+    /// Internal, when the walk panicked.
+    pub async fn volume_sizes(&self, volumes: &[VolumeView]) -> Result<Vec<u64>> {
+        let folders: Vec<_> = volumes.iter().map(|volume| volume.mountpoint.clone()).collect();
+        blocking(move || folders.iter().map(|folder| bytes_below(folder).unwrap_or(0)).collect()).await
     }
 }
 
