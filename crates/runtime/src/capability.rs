@@ -95,9 +95,9 @@ impl fmt::Debug for Capability {
     }
 }
 
-/// A text that names no capability. The words are Docker's.
+/// A text that names no capability, with the prefix that Docker gives it. The words are Docker's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid capability: {0:?}")]
+#[error("unknown capability: \"CAP_{0}\"")]
 pub struct UnknownCapability(String);
 
 impl FromStr for Capability {
@@ -111,7 +111,7 @@ impl FromStr for Capability {
             .iter()
             .position(|known| *known == name)
             .map(|number| Capability(number as u8))
-            .ok_or_else(|| UnknownCapability(text.to_owned()))
+            .ok_or_else(|| UnknownCapability(name.to_owned()))
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!("Cap_Bpf".parse(), Ok(Capability::BPF));
         assert_eq!(
             "FLY".parse::<Capability>().map_err(|e| e.to_string()),
-            Err("invalid capability: \"FLY\"".into())
+            Err("unknown capability: \"CAP_FLY\"".into())
         );
     }
 

@@ -19,7 +19,7 @@ mod shim;
 pub mod spec;
 mod sys;
 
-pub use capability::{Capability, CapabilitySet};
+pub use capability::{Capability, CapabilitySet, UnknownCapability};
 pub use runtime::{
     Attach, Attached, Exec, ExecState, Exit, OpenError, Runtime, RuntimeError, StartError, Started, State,
 };

@@ -192,6 +192,17 @@ impl Swarm {
         self.activate(record, manager, assigned).await.map_err(SwarmError::Internal)
     }
 
+    /// Refuses what only a node outside any swarm may do.
+    ///
+    /// # Errors
+    /// 503 inside a swarm.
+    pub fn refuse_second(&self) -> Result<(), SwarmError> {
+        match self.membership() {
+            Membership::None => Ok(()),
+            Membership::Active(_) | Membership::Broken(_) => Err(SwarmError::Unavailable(EXISTS.to_owned())),
+        }
+    }
+
     /// Leaves the swarm: stops and removes all task containers, forgets all state. The last manager
     /// leaves only with `force`.
     ///

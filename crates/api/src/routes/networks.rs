@@ -1,6 +1,7 @@
 //! `/networks`.
 
 use bollard_stubs::models;
+use hyper::StatusCode;
 
 use super::{not_built, unknown};
 use crate::context::{Call, Context};
@@ -17,7 +18,7 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
         ("POST", ["create"]) => not_built(method, "/networks/create"),
         ("POST", ["prune"]) => not_built(method, "/networks/prune"),
         ("GET", [name]) => inspect(context, name, call.query.text("scope")),
-        ("DELETE", [_]) => not_built(method, "/networks/{id}"),
+        ("DELETE", [name]) => remove(context, name),
         ("POST", [_, action @ ("connect" | "disconnect")]) => {
             not_built(method, &format!("/networks/{{id}}/{action}"))
         }
@@ -50,6 +51,18 @@ fn inspect(context: &Context, name: &str, scope: &str) -> Answer {
         Some(network) if scope != "local" => ok(&translate::network::cluster(network)),
         _ => Err(ApiError::not_found(format!("network {name} not found"))),
     }
+}
+
+/// Only networks that cannot be removed exist so far.
+fn remove(context: &Context, name: &str) -> Answer {
+    if let Ok(network) = context.engine.inspect_network(name)
+        && ["bridge", "host", "none"].contains(&network.name.as_str())
+    {
+        let message = format!("{} is a pre-defined network and cannot be removed", network.name);
+        return Err(ApiError::new(StatusCode::FORBIDDEN, message));
+    }
+    inspect(context, name, "")?;
+    not_built("DELETE", "/networks/{id}")
 }
 
 fn list(context: &Context, query: &Query) -> Answer {

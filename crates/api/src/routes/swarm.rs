@@ -29,7 +29,11 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
             context.swarm.inspect()?;
             ok(&models::UnlockKeyResponse { unlock_key: Some(String::new()) })
         }
-        ("POST", [action @ ("join" | "unlock")]) => not_built(method, &format!("/swarm/{action}")),
+        ("POST", ["join"]) => {
+            context.swarm.refuse_second()?;
+            not_built(method, "/swarm/join")
+        }
+        ("POST", [action @ "unlock"]) => not_built(method, &format!("/swarm/{action}")),
         _ => Err(unknown()),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use skep_images::ImageConfig;
-use skep_runtime::{Capability, CapabilitySet};
+use skep_runtime::{Capability, CapabilitySet, UnknownCapability};
 use skep_types::container::{ContainerConfig, ContainerResources};
 use skep_types::mount::{Mount, MountSource, Propagation};
 
@@ -124,11 +124,12 @@ fn check_resources(resources: &ContainerResources, cpus: usize) -> Result<()> {
 /// dropped is there only when all were dropped.
 pub(crate) fn capabilities(add: &BTreeSet<String>, drop: &BTreeSet<String>) -> Result<CapabilitySet> {
     let is_all = |name: &String| name.eq_ignore_ascii_case("ALL") || name.eq_ignore_ascii_case("CAP_ALL");
-    let read = |names: &BTreeSet<String>| -> Result<Vec<Capability>> {
+    let read = |field: &str, names: &BTreeSet<String>| -> Result<Vec<Capability>> {
         let named = names.iter().filter(|name| !is_all(name));
-        named.map(|name| name.parse().map_err(|error| Error::invalid(format!("{error}")))).collect()
+        let refused = |error| Error::invalid(format!("invalid {field}: {error}"));
+        named.map(|name| name.parse().map_err(|error: UnknownCapability| refused(error))).collect()
     };
-    let (added, dropped) = (read(add)?, read(drop)?);
+    let (added, dropped) = (read("CapAdd", add)?, read("CapDrop", drop)?);
     let (add_all, drop_all) = (add.iter().any(is_all), drop.iter().any(is_all));
     let mut set = match (add_all, drop_all) {
         (true, _) => CapabilitySet::ALL,

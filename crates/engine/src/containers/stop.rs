@@ -65,7 +65,9 @@ impl Engine {
     /// 409 when it does not run; 400 for a signal that is none.
     pub async fn kill(&self, name: &str, signal: &str) -> Result<()> {
         let number = if signal.is_empty() { signals::KILL } else { signals::parse(signal)? };
-        let container = self.find(name)?;
+        let unknown =
+            |error: Error| Error { message: format!("cannot kill container: {name}: {error}"), ..error };
+        let container = self.find(name).map_err(unknown)?;
         let not_running = || {
             let id = container.id();
             Error::conflict(format!("cannot kill container: {name}: container {id} is not running"))
