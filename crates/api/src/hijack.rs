@@ -1,5 +1,7 @@
 //! Connections that give up HTTP and become a container's streams.
 
+use std::future::Future;
+
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::BodyStream;
@@ -63,26 +65,54 @@ pub fn join(join: Join, upgrade: Option<OnUpgrade>, body: Option<RequestBody>) -
     Ok(upgraded(media_type))
 }
 
-/// Tells a client whose exec could not start why, on the stream that it expects, as Docker does: the client
-/// then asks for the exit code.
-pub fn say(text: &str, tty: bool, version: Version, upgrade: Option<OnUpgrade>) -> Answer {
-    let line = format!("{text}\r\n");
-    let bytes = if tty {
-        Bytes::from(line)
-    } else {
-        [&frame_head(1, line.len())[..], line.as_bytes()].concat().into()
-    };
-    let media_type = stream_type(version, tty);
-    let Some(upgrade) = upgrade else { return Ok(with_type(StatusCode::OK, media_type, full(bytes))) };
+/// How a client is joined to streams that do not exist yet.
+pub struct JoinLater {
+    /// Of the streams.
+    pub media_type: &'static str,
+    /// Whether they are a terminal.
+    pub tty: bool,
+    /// See [`Join::stdin`].
+    pub stdin: bool,
+    /// See [`Join::detach`].
+    pub detach: Option<DetachKeys>,
+}
+
+/// Gives up HTTP first, and only then makes the streams; where that fails, the reason comes as output. As Docker:
+/// docker-py reads the head through a buffer and the output past it, so that output which came in one piece with
+/// the head would be lost to it.
+pub fn join_later(
+    upgrade: OnUpgrade,
+    how: JoinLater,
+    streams: impl Future<Output = Result<Option<UnixStream>, String>> + Send + 'static,
+) -> Answer {
+    let JoinLater { media_type, tty, stdin, detach } = how;
     tokio::spawn(async move {
-        if let Ok(connection) = upgrade.await {
-            let mut connection = TokioIo::new(connection);
-            // A client that left does not want to know.
-            let _ = connection.write_all(&bytes).await;
-            let _ = connection.shutdown().await;
-        }
+        let connection = upgrade.await;
+        // Also for a client that has left: it asked for this to happen.
+        let streams = streams.await;
+        let Ok(connection) = connection else { return };
+        let mut connection = TokioIo::new(connection);
+        // A client that left does not want to know.
+        let _ = match streams {
+            Ok(Some(stream)) => return relay(connection, Join { stream, media_type, stdin, detach }).await,
+            Ok(None) => Ok(()),
+            Err(text) => connection.write_all(&spoken(&text, tty)).await,
+        };
+        let _ = connection.shutdown().await;
     });
     Ok(upgraded(media_type))
+}
+
+/// Tells a client whose exec could not start why, on the stream that it expects, as Docker does: the client
+/// then asks for the exit code.
+pub fn say(text: &str, tty: bool, version: Version) -> Answer {
+    Ok(with_type(StatusCode::OK, stream_type(version, tty), full(spoken(text, tty))))
+}
+
+/// A text as a container would have written it.
+fn spoken(text: &str, tty: bool) -> Bytes {
+    let line = format!("{text}\r\n");
+    if tty { Bytes::from(line) } else { [&frame_head(1, line.len())[..], line.as_bytes()].concat().into() }
 }
 
 fn upgraded(media_type: &'static str) -> Response<Body> {

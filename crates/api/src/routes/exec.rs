@@ -9,7 +9,7 @@ use skep_engine::options::ExecStart;
 use super::{containers, unknown};
 use crate::context::{Call, Context};
 use crate::error::ApiError;
-use crate::hijack::{self, Join};
+use crate::hijack::{self, Join, JoinLater};
 use crate::http::{Answer, created, empty, ok};
 use crate::translate;
 
@@ -58,17 +58,26 @@ async fn start(context: &Context, id: &str, mut call: Call) -> Answer {
         detach: start.detach.unwrap_or_default(),
         console_size: start.console_size.filter(|(rows, columns)| *rows != 0 && *columns != 0),
     };
+    let media_type = hijack::stream_type(version, tty);
+    if !options.detach
+        && let Some(upgrade) = upgrade
+    {
+        let (engine, claimed) = (context.engine.clone(), context.engine.exec_claim(id)?);
+        let streams =
+            async move { engine.exec_start_claimed(claimed, options).await.map_err(|error| error.message) };
+        let how = JoinLater { media_type, tty, stdin: exec.config.attach_stdin, detach };
+        return hijack::join_later(upgrade, how, streams);
+    }
     match context.engine.exec_start(id, options).await {
         Ok(None) => empty(StatusCode::OK),
         Ok(Some(stream)) => {
-            let media_type = hijack::stream_type(version, tty);
             // The request's body was the JSON: without an upgrade there is no input.
-            hijack::join(Join { stream, media_type, stdin: exec.config.attach_stdin, detach }, upgrade, None)
+            hijack::join(Join { stream, media_type, stdin: false, detach }, None, None)
         }
         // By now Docker has given up HTTP already: the reason comes as output, and the exit code (126, 127)
         // by inspection. Clients rely on that to end with that code.
         Err(error) if !options.detach && is_start_failure(error.kind) => {
-            hijack::say(&error.message, tty, version, upgrade)
+            hijack::say(&error.message, tty, version)
         }
         Err(error) => Err(error.into()),
     }

@@ -165,6 +165,14 @@ fn no_such(id: &str) -> Error {
     Error::not_found(format!("No such exec instance: {id}"))
 }
 
+/// An exec that nobody else can start any more.
+#[derive(Debug)]
+pub struct ClaimedExec {
+    id: String,
+    container: Arc<Container>,
+    config: ExecConfig,
+}
+
 impl Engine {
     /// Prepares an exec and returns its id.
     ///
@@ -189,10 +197,31 @@ impl Engine {
     /// 404 `No such exec instance: x`; 409 when it ran already or the container does not run; 400 when its program
     /// cannot be run: then its exit code is 126 or 127, which [`Engine::exec_inspect`] tells.
     pub async fn exec_start(&self, id: &str, start: ExecStart) -> Result<Option<UnixStream>> {
+        let claimed = self.exec_claim(id)?;
+        self.exec_start_claimed(claimed, start).await
+    }
+
+    /// The first half of [`Engine::exec_start`]: all that refuses. Who has the exec must start it.
+    ///
+    /// # Errors
+    /// 404; 409 when it ran already, or its container does not run.
+    pub fn exec_claim(&self, id: &str) -> Result<ClaimedExec> {
         let container = self.exec_container(id)?;
         check_running(&container)?;
         let (_, config) = self.shared.execs.claim(id)?;
-        let (engine, id) = (self.clone(), id.to_owned());
+        Ok(ClaimedExec { id: id.to_owned(), container, config })
+    }
+
+    /// The second half of [`Engine::exec_start`].
+    ///
+    /// # Errors
+    /// When its program cannot be started.
+    pub async fn exec_start_claimed(
+        &self,
+        claimed: ClaimedExec,
+        start: ExecStart,
+    ) -> Result<Option<UnixStream>> {
+        let (engine, ClaimedExec { id, container, config }) = (self.clone(), claimed);
         self.shared.tasks.run(async move { engine.exec_run(id, container, config, start).await }).await
     }
 
