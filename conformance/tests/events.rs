@@ -110,3 +110,24 @@ fn they_are_followed_live_and_filtered() {
     assert_eq!(live.output(), "create bee\ncreate second\n");
     host.docker(&["events", "--since", "soon", "--until", "1"]).fails(1, "soon");
 }
+
+#[test]
+fn volumes_are_told_of_between_the_network_and_the_start() {
+    let host = Host::with_busybox();
+    host.docker(&["run", "--rm", "--name", "told", "--volume", "kept:/kept:ro", "busybox", "true"]).ok();
+    let format =
+        "{{.Type}} {{.Action}} {{.Actor.Attributes.destination}} {{index .Actor.Attributes \"read/write\"}}";
+    let lines = events(&host, &["--format", format]);
+    let find = |start: &str| lines.iter().position(|line| line.starts_with(start)).unwrap_or(usize::MAX);
+    let order = [
+        "network connect",
+        "volume mount /kept false",
+        "container start",
+        "container die",
+        "network disconnect",
+        "volume unmount",
+        "container destroy",
+    ];
+    let places = order.map(find);
+    assert!(places.is_sorted() && places.iter().all(|place| *place < lines.len()), "{lines:?}");
+}

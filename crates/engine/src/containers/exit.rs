@@ -114,6 +114,7 @@ impl Engine {
             let ended = attributes([("exitCode", exit.code.to_string()), ("execDuration", duration)]);
             self.container_event_with(container, "die", ended);
             self.network_events(container, "disconnect", &connection);
+            self.mount_events(container, "unmount");
         });
         if container.record.config.host.auto_remove {
             self.auto_remove(Arc::clone(container));

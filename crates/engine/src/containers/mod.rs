@@ -32,7 +32,9 @@ use crate::events::attributes;
 use crate::networks::place::Connection;
 use crate::{Engine, Result};
 
+pub use exec::ClaimedExec;
 pub use logs::{LogLine, LogSource, LogStream};
+use record::MountedFrom;
 use registry::Container;
 
 /// Network modes as inspect names them; Docker says `bridge` for `default` since version 26.
@@ -70,6 +72,23 @@ impl Engine {
         all.insert("image".to_owned(), record.config.image.clone());
         all.insert("name".to_owned(), record.name.clone());
         self.shared.events.emit(EventKind::Container, action, record.id.to_string(), all);
+    }
+
+    /// Tells that a container took its volumes into use (`mount`) or gave them up (`unmount`).
+    pub(crate) fn mount_events(&self, container: &Container, action: &str) {
+        for mount in &container.record.mounts {
+            let MountedFrom::Volume { name, .. } = &mount.source else { continue };
+            let mut about =
+                attributes([("container", container.id().to_string()), ("driver", "local".to_owned())]);
+            if action == "mount" {
+                about.extend(attributes([
+                    ("destination", mount.target.display().to_string()),
+                    ("propagation", String::new()),
+                    ("read/write", (!mount.read_only).to_string()),
+                ]));
+            }
+            self.shared.events.emit(EventKind::Volume, action, name.clone(), about);
+        }
     }
 
     /// Tells that a container joined or left its networks.

@@ -212,6 +212,7 @@ impl Engine {
             };
             // Inside, so that whoever sees an event sees the state that goes with it.
             self.network_events(container, "connect", &connection);
+            self.mount_events(container, "mount");
             self.container_event(container, "start");
         });
     }
