@@ -30,10 +30,11 @@ impl Engine {
             };
             match state.wait_for(holds).await {
                 Ok(state) => {
-                    // A failed removal, or a failed start: the client has nobody else to learn it from. Once it is
-                    // gone all is well, as in moby: whoever started it was told already.
-                    let went_well = state.gone && condition == WaitCondition::Removed;
-                    let error = (!state.error.is_empty() && !went_well).then(|| state.error.clone());
+                    // A failed removal: the client has nobody else to learn it from. Whoever started a container in
+                    // vain was told already, and would print it twice.
+                    let failed =
+                        !state.gone && condition == WaitCondition::Removed && !state.error.is_empty();
+                    let error = failed.then(|| state.error.clone());
                     WaitResult { code: state.exit_code, error }
                 }
                 Err(_) => WaitResult { code: 0, error: Some("the engine was shut down".to_owned()) },
