@@ -11,6 +11,7 @@ use models::{
 };
 use serde::Deserialize;
 use skep_engine::images::Reference;
+use skep_types::mount::{Mount, MountSource};
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
@@ -343,6 +344,11 @@ fn service_container(spec: models::TaskSpecContainerSpec) -> Result<ServiceConta
     let mounts =
         mounts.unwrap_or_default().into_iter().map(mount::from_model).collect::<Result<Vec<_>, _>>()?;
     mount::refuse_duplicates(&mounts)?;
+    let hostname = hostname.unwrap_or_default();
+    let env = env.unwrap_or_default();
+    refuse_if("ContainerSpec.Hostname with a template ({{...}})", is_template(&hostname))?;
+    refuse_if("ContainerSpec.Env with a template ({{...}})", env.iter().any(|entry| is_template(entry)))?;
+    refuse_if("ContainerSpec.Mounts with a template ({{...}})", mounts.iter().any(names_template))?;
     let image = image.unwrap_or_default();
     if image.is_empty() {
         return Err(ApiError::invalid("ContainerSpec: image reference must be provided"));
@@ -356,11 +362,11 @@ fn service_container(spec: models::TaskSpecContainerSpec) -> Result<ServiceConta
         labels: ordered(labels),
         command: words(command),
         args: words(args),
-        env: env.unwrap_or_default(),
+        env,
         dir: dir.unwrap_or_default(),
         user: user.unwrap_or_default(),
         groups: groups.unwrap_or_default(),
-        hostname: hostname.unwrap_or_default(),
+        hostname,
         init: init.unwrap_or_default(),
         tty: tty.unwrap_or_default(),
         open_stdin: open_stdin.unwrap_or_default(),
@@ -389,6 +395,22 @@ fn refuse_privileges(privileges: models::TaskSpecContainerSpecPrivileges) -> Res
     refuse_if("ContainerSpec.Privileges.Seccomp", seccomp.is_some())?;
     refuse_if("ContainerSpec.Privileges.AppArmor", app_armor.is_some())?;
     refuse("ContainerSpec.Privileges.NoNewPrivileges", &no_new_privileges)
+}
+
+/// Whether SwarmKit would expand a text for each task. Nothing here does, and a service that ran with the braces in
+/// place would be worse than none.
+fn is_template(text: &str) -> bool {
+    text.contains("{{")
+}
+
+/// Whether SwarmKit would expand a mount's source or target.
+fn names_template(mount: &Mount) -> bool {
+    let source = match &mount.source {
+        MountSource::Bind { path, .. } => path.to_string_lossy().into_owned(),
+        MountSource::Volume { name, .. } => name.clone(),
+        MountSource::Tmpfs { .. } => String::new(),
+    };
+    is_template(&source) || is_template(&mount.target.to_string_lossy())
 }
 
 /// Whether a text is an image's id rather than a name.

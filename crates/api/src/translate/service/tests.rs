@@ -91,6 +91,12 @@ fn what_is_not_built_is_refused_by_its_name() {
         (r#""RollbackConfig":{"Parallelism":2}"#, "RollbackConfig"),
         (r#""TaskTemplate":{"Placement":{"Constraints":["a==b"]}}"#, "--constraint"),
         (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Secrets":[{}]}}"#, "--secret"),
+        (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Hostname":"{{.Node.Hostname}}"}}"#, "Hostname"),
+        (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Env":["A={{.Task.Slot}}"]}}"#, "Env"),
+        (
+            r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Mounts":[{"Type":"volume","Source":"v{{.Task.Slot}}","Target":"/v"}]}}"#,
+            "Mounts",
+        ),
         (
             r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Healthcheck":{"Test":["CMD","x"]}}}"#,
             "Healthcheck",
@@ -112,6 +118,7 @@ fn nonsense_is_a_bad_request() {
     for text in [
         "{}",
         r#"{"TaskTemplate":{"ContainerSpec":{}}}"#,
+        r#"{"TaskTemplate":{"ContainerSpec":{"Image":"No/Reference"}}}"#,
         r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"Mode":{"Replicated":{"Replicas":-1}}}"#,
         r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"EndpointSpec":{"Ports":[{"TargetPort":70000}]}}"#,
         r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"EndpointSpec":{"Ports":[{"PublishedPort":80}]}}"#,
