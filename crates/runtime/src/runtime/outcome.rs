@@ -116,8 +116,17 @@ impl StartError {
         StartError { code: 125, message: format!("{what}: {}", protocol::words(error)) }
     }
 
+    /// What moby finds out before it asks its runtime, and so says in its own words alone.
+    fn by_moby(failure: &Failure) -> Option<StartError> {
+        let is_its_own = failure.message.starts_with("unable to find user");
+        is_its_own.then(|| StartError { code: failure.code, message: failure.message.clone() })
+    }
+
     /// Docker's words around the runtime's; they end in the error class of containerd's wire.
     pub(super) fn create(failure: &Failure) -> StartError {
+        if let Some(found) = StartError::by_moby(failure) {
+            return found;
+        }
         // As moby adds where a mount is of the wrong kind.
         let hint = if failure.message.contains("not a directory") {
             ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path \
@@ -134,6 +143,9 @@ impl StartError {
     }
 
     pub(super) fn exec(failure: &Failure) -> StartError {
+        if let Some(found) = StartError::by_moby(failure) {
+            return found;
+        }
         let message = format!(
             "OCI runtime exec failed: exec failed: unable to start container process: {}: unknown",
             failure.message
