@@ -189,3 +189,43 @@ fn an_exec_is_inspected_while_and_after_it_runs() {
     let again = host.api("POST", &format!("/exec/{exec}/start"), "{\"Detach\":true}").unwrap();
     assert_eq!(again.status, 409, "{again:?}");
 }
+
+/// Python's clients index by these names.
+#[test]
+fn what_nobody_set_is_null_rather_than_missing() {
+    let host = Host::with_busybox();
+    host.docker(&["create", "--name", "bare", "busybox", "true"]).ok();
+    let answer = host.api_get("/containers/bare/json").unwrap();
+    let shown: Value = serde_json::from_str(&answer.body).unwrap();
+    for path in [
+        "/ExecIDs",
+        "/Config/Entrypoint",
+        "/Config/OnBuild",
+        "/HostConfig/Binds",
+        "/HostConfig/Ulimits",
+        "/NetworkSettings/SecondaryIPAddresses",
+        "/NetworkSettings/Networks/bridge/Aliases",
+    ] {
+        assert_eq!(shown.pointer(path), Some(&Value::Null), "{path}");
+    }
+    let answer = host.api_get("/containers/json?all=1").unwrap();
+    let listed: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(listed.pointer("/0/NetworkSettings/Networks/bridge/Links"), Some(&Value::Null));
+}
+
+#[test]
+fn a_swarm_names_its_services_and_knows_its_certificates() {
+    let host = Host::with_busybox();
+    host.docker(&["swarm", "init", "--advertise-addr", "127.0.0.1"]).ok();
+    let listed = host.docker(&["node", "ls", "--format", "{{.TLSStatus}}"]).ok();
+    assert_eq!(listed.trim(), "Ready");
+    host.docker(&["service", "create", "--detach", "--quiet", "--replicas", "0", "busybox", "true"]).ok();
+    let names = host.docker(&["service", "ls", "--format", "{{.Name}}"]).ok();
+    assert!(names.trim().contains('_'), "a drawn name: {names}");
+
+    let second = host.api("POST", "/swarm/join", "{}").unwrap();
+    assert_eq!(second.status, 503, "{second:?}");
+    assert!(message(&second.body).starts_with("This node is already part of a swarm."), "{second:?}");
+    let tasks = host.api_get("/tasks?filters=%7B%22service%22:%5B%22nobody%22%5D%7D").unwrap();
+    assert_eq!((tasks.status, message(&tasks.body).as_str()), (404, "service nobody not found"));
+}
