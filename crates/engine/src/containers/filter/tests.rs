@@ -121,6 +121,7 @@ fn volumes_and_networks() {
         mode: String::new(),
         writable: true,
         propagation: String::new(),
+        anonymous: false,
     });
     one.networks.push(EndpointView {
         network: "bridge".to_owned(),

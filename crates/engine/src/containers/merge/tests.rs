@@ -79,7 +79,7 @@ fn capabilities_are_added_and_dropped() {
     assert_eq!(set(&["cap_chown"], &["ALL"]).unwrap(), CapabilitySet::of(&[Capability::CHOWN]));
     assert_eq!(set(&["ALL"], &[]).unwrap(), CapabilitySet::ALL);
     assert!(!set(&["ALL"], &["SYS_ADMIN"]).unwrap().contains(Capability::SYS_ADMIN));
-    assert_eq!(set(&["FLY"], &[]).unwrap_err().message, "invalid capability: \"FLY\"");
+    assert_eq!(set(&["FLY"], &[]).unwrap_err().message, "invalid CapAdd: unknown capability: \"CAP_FLY\"");
 }
 
 #[test]
