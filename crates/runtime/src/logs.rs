@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::time::Duration;
 
 use rustix::fs::inotify;
 use serde::Deserialize;
@@ -76,6 +77,9 @@ const BLOCK: usize = 64 << 10;
 /// The longest line of a file. The shim's stay far below; a longer one is foreign and passed over.
 const LINE_LIMIT: usize = 1 << 20;
 
+/// Between two looks at a log that cannot be watched.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
 /// Reads a log.
 pub struct LogReader {
     path: PathBuf,
@@ -91,7 +95,9 @@ pub struct LogReader {
 }
 
 struct Follow {
-    changes: AsyncFd<OwnedFd>,
+    /// Tells that the file has changed. `None` where the kernel has no more such watches for this user (128, by
+    /// default): then the file is looked at every [`LOOK_PAUSE`].
+    changes: Option<AsyncFd<OwnedFd>>,
     /// `None` once it has completed.
     ended: Option<Ended>,
 }
@@ -140,10 +146,7 @@ impl LogReader {
                 // There must be something to watch; the shim appends to what it finds.
                 use std::os::unix::fs::OpenOptionsExt;
                 std::fs::OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-                let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-                inotify::add_watch(&changes, path, inotify::WatchFlags::MODIFY)?;
-                let changes = crate::sys::watch(changes)?;
-                Some(Follow { changes, ended: Some(ended) })
+                Some(Follow { changes: watch(path).ok(), ended: Some(ended) })
             }
         };
         let file = match File::open(path) {
@@ -234,15 +237,29 @@ impl Follow {
         let Some(ended) = &mut self.ended else { return Ok(()) };
         tokio::select! {
             () = ended => self.ended = None,
-            ready = self.changes.readable() => {
-                let mut events = [0u8; 1024];
-                let mut ready = ready?;
-                // What changed is known; the events only wake.
-                let _ = ready.try_io(|changes| Ok(rustix::io::read(changes.get_ref(), &mut events)?));
-            }
+            changed = changed(self.changes.as_ref()) => changed?,
         }
         Ok(())
     }
+}
+
+fn watch(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+    let changes = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&changes, path, inotify::WatchFlags::MODIFY)?;
+    crate::sys::watch(changes)
+}
+
+/// Waits until a watched file has changed, or one that is not watched may have.
+async fn changed(changes: Option<&AsyncFd<OwnedFd>>) -> io::Result<()> {
+    let Some(changes) = changes else {
+        tokio::time::sleep(LOOK_PAUSE).await;
+        return Ok(());
+    };
+    let mut events = [0u8; 1024];
+    let mut ready = changes.readable().await?;
+    // What changed is known; the events only wake.
+    let _ = ready.try_io(|changes| Ok(rustix::io::read(changes.get_ref(), &mut events)?));
+    Ok(())
 }
 
 /// Where the last `lines` whole lines of a file begin.

@@ -93,3 +93,21 @@ async fn following_ends_when_the_container_has_and_all_is_read() {
     end.send(()).unwrap();
     assert_eq!(collect(reader).await, ["two\n"]);
 }
+
+#[tokio::test]
+async fn without_watches_a_log_is_followed_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let ended: Ended = Box::pin(async { drop(ended.await) });
+    let mut reader = LogReader::open(&path, both(), Some(ended)).unwrap();
+    reader.follow.as_mut().unwrap().changes = None;
+    let writer = async {
+        tokio::task::yield_now().await;
+        std::fs::write(&path, entry("late\n", "stdout", 1)).unwrap();
+    };
+    let (line, ()) = tokio::join!(reader.next(), writer);
+    assert_eq!(line.unwrap().unwrap().bytes, b"late\n");
+    end.send(()).unwrap();
+    assert!(collect(reader).await.is_empty());
+}
