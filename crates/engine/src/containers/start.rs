@@ -23,6 +23,9 @@ const ENGINE_FAILED: i32 = 125;
 /// What goes in front of the runtime's words: clients look for it.
 const TASK_FAILED: &str = "failed to create task for container: ";
 
+/// What moby finds out before it makes a task.
+const NO_USER: &str = "unable to find user";
+
 /// Why a container did not start.
 struct Failure {
     exit_code: i32,
@@ -40,8 +43,8 @@ impl From<StartError> for Failure {
         let StartError { code, message } = refused;
         // Docker blames the configuration for what cannot be executed (moby, daemon/errors.go).
         let kind = if matches!(code, 126 | 127) { ErrorKind::InvalidParameter } else { ErrorKind::Internal };
-        let message =
-            if message.starts_with(TASK_FAILED) { message } else { format!("{TASK_FAILED}{message}") };
+        let is_whole = message.starts_with(TASK_FAILED) || message.starts_with(NO_USER);
+        let message = if is_whole { message } else { format!("{TASK_FAILED}{message}") };
         Failure { exit_code: code, error: Error::new(kind, message) }
     }
 }
