@@ -97,8 +97,8 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::invalid(format!("unsupported Content-Type header ({given}): must be 'application/json'")))
 }
 
-/// A request's body as it comes in. What nobody has read when it is dropped is still taken from the client, for
-/// [`DRAIN_LIMIT`] at most: one that is cut off while it writes sees a broken pipe instead of the answer.
+/// A request's body as it comes in. What nobody has read when it is dropped is still taken from the client, up to
+/// [`MAX_JSON_LEN`] and for [`DRAIN_LIMIT`] at most: one that is cut off while it writes sees a broken pipe instead of the answer.
 pub struct RequestBody(Option<Incoming>);
 
 impl RequestBody {
@@ -135,7 +135,7 @@ impl Drop for RequestBody {
     fn drop(&mut self) {
         let Some(body) = self.0.take().filter(|body| !hyper::body::Body::is_end_stream(body)) else { return };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(drain(BodyStream::new(body)));
+            runtime.spawn(drain(BodyStream::new(Limited::new(body, MAX_JSON_LEN))));
         }
     }
 }
