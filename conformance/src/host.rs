@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -146,6 +147,22 @@ impl Host {
         let mut daemon = self.daemon.take().expect("a daemon to kill");
         daemon.kill().unwrap();
         daemon.wait().unwrap();
+    }
+
+    /// The machine loses its power: daemon, shims and containers are gone, and so is what only memory held.
+    pub fn lose_power(&mut self) {
+        self.kill_daemon();
+        let inode = |path: String| std::fs::metadata(path).map(|found| found.ino());
+        let ours = inode(format!("/run/netns/{}", self.name)).unwrap();
+        let shims = std::fs::read_dir("/proc").unwrap().flatten();
+        let shims = shims.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        // A shim lives in the daemon's network; its container dies with it.
+        for pid in shims.filter(|pid| inode(format!("/proc/{pid}/ns/net")).is_ok_and(|theirs| theirs == ours))
+        {
+            signal(pid, libc::SIGKILL);
+        }
+        unmount_all_below(self.folder.path());
+        std::fs::remove_dir_all(self.exec_root()).unwrap();
     }
 
     /// SIGTERM; asserts that it ends with exit code 0.

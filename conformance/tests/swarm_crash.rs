@@ -162,3 +162,34 @@ fn tasks_survive_the_daemon_and_are_replaced_when_they_end_meanwhile() {
     let tasks = host.docker(&["service", "ps", "web", "--format", "{{.CurrentState}}|{{.Error}}"]).ok();
     assert!(tasks.lines().any(|line| line.starts_with("Failed") && line.contains("(137)")), "{tasks}");
 }
+
+/// After a power failure containers have ended, services run again, and nothing of it is an error.
+#[test]
+fn a_machine_that_lost_its_power_serves_again() {
+    let mut host = Host::new();
+    host.load_image("simple_server");
+    host.docker(&["swarm", "init"]).ok();
+    let create =
+        ["service", "create", "--detach", "--name", "web", "--replicas", "2", "--restart-delay", "0s"];
+    host.docker(&[&create[..], &["-p", "8000:8000", "simple_server"]].concat()).ok();
+    host.docker(&["run", "--detach", "--name", "plain", "-p", "9000:8000", "simple_server"]).ok();
+    host.docker(&["run", "--detach", "--rm", "--name", "gone", "simple_server"]).ok();
+    for port in [8000, 9000] {
+        eventually("it answers", Duration::from_secs(20), || host.curl(port));
+    }
+    host.lose_power();
+    host.start_daemon();
+
+    eventually("the service answers again", Duration::from_secs(20), || host.curl(8000));
+    eventually("both replicas run", Duration::from_secs(20), || {
+        let shown = services(&host);
+        if shown["web"] == "2/2" { Ok(()) } else { Err(format!("{shown:?}")) }
+    });
+    let state = host.docker(&["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", "plain"]).ok();
+    assert_eq!(state, "exited 255");
+    host.docker(&["inspect", "gone"]).fails(1, "No such object");
+    host.docker(&["start", "plain"]).ok();
+    eventually("it answers again", Duration::from_secs(20), || host.curl(9000));
+    let log = host.daemon_log();
+    assert!(!log.contains("level=error"), "{log}");
+}

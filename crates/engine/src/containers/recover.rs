@@ -4,6 +4,7 @@
 //! left a record of its end, which is reported as if it had just happened; or the runtime knows nothing of it, and
 //! if it ran it ended with the machine.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,7 +39,8 @@ impl Engine {
         let ended = self.adopt().await;
         self.remove_orphans().await;
         let engine = self.clone();
-        blocking(move || engine.reconcile()).await??;
+        let over: BTreeSet<ContainerId> = ended.iter().map(|ended| ended.container.id()).collect();
+        blocking(move || engine.reconcile(&over)).await??;
         for Ended { container, exit } in ended {
             self.has_ended(&container, exit).await;
         }
@@ -196,11 +198,12 @@ impl Engine {
         }
     }
 
-    /// Makes the kernel's side what it should be.
-    fn reconcile(&self) -> Result<()> {
+    /// Makes the kernel's side what it should be. Containers that are `over` need nothing, though that is not told yet.
+    fn reconcile(&self, over: &BTreeSet<ContainerId>) -> Result<()> {
         let networks = &self.shared.networks;
         let mut desired = Desired { bridges: vec![networks.bridge.clone()], ..Desired::default() };
-        for container in self.shared.containers.all() {
+        let lives = |container: &Arc<Container>| !over.contains(&container.id());
+        for container in self.shared.containers.all().into_iter().filter(lives) {
             let state = container.state.borrow();
             let Some(connection) = state.connection.as_ref().filter(|_| state.status == Status::Running)
             else {
@@ -232,6 +235,7 @@ impl Engine {
         report.repaired.iter().for_each(|what| tracing::info!("network repaired: {what}"));
         report.removed.iter().for_each(|what| tracing::info!("network removed: {what}"));
         report.failed.iter().for_each(|what| tracing::error!("network: {what}"));
+        report.warnings.iter().for_each(|what| tracing::warn!("network: {what}"));
         for (key, error) in &report.contested {
             tracing::warn!("ports of {key}: {}", chain(error));
         }
