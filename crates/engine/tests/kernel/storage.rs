@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use skep_engine::images::Removed;
 use skep_engine::options::{RemoveOptions, VolumeCreate};
 use skep_types::container::ContainerConfig;
 use skep_types::mount::{Mount, MountSource};
@@ -95,7 +96,9 @@ pub async fn an_image_removed_amid_a_creation_leaves_no_container_without_one() 
         match created {
             Ok(created) => {
                 house.engine.inspect_image(&image.to_string()).await.unwrap();
-                removed.unwrap_err();
+                // Refused, or overtaken between taking the name away and deleting the image.
+                let removed = removed.unwrap_or_default();
+                assert!(!removed.iter().any(|what| matches!(what, Removed::Deleted(_))), "{removed:?}");
                 house.engine.remove(&created.id.to_string(), RemoveOptions::default()).await.unwrap();
             }
             Err(error) => {
