@@ -127,6 +127,18 @@ fn a_folder_keeps_its_time_though_work_returns_to_it() {
 }
 
 #[test]
+fn a_symbolic_link_needs_a_target() {
+    for target in ["".to_owned(), "x".repeat(4096)] {
+        let place = Place::new();
+        let layer = Layer::new().pax(&[("linkpath", target.as_bytes())]);
+        let layer = layer.entry(EntryType::Symlink, "link", "", b"", |_| {});
+        let error = place.unpack(layer).unwrap_err();
+        assert!(error.to_string().contains("symbolic link"), "{error}");
+        assert!(!place.path("link").is_symlink());
+    }
+}
+
+#[test]
 fn whiteouts_take_the_form_of_overlayfs() {
     let place = Place::new();
     let layer = Layer::new()
