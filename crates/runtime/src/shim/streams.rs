@@ -128,6 +128,12 @@ impl Streams {
 
     /// Forgets clients that are gone.
     pub fn sweep(&mut self) {
+        // One that broke off has ended its input too, also when output that it did not take was what told.
+        let input_left = self.clients.iter().any(|client| client.gone && client.streams.stdin);
+        if input_left && self.close_input && !self.tty && !self.ended {
+            self.input_ends = true;
+            self.write_input();
+        }
         self.clients.retain(|client| !client.gone);
         if self.clients.is_empty() {
             self.clients = Vec::new();
