@@ -133,10 +133,20 @@ impl Root {
     }
 }
 
+/// How often a resolution that a busy machine disturbed is begun anew.
+const AGAIN_LIMIT: u32 = 10_000;
+
 /// Opens `path` below `base` as if that were the root.
 pub fn open_inside(base: impl AsFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    Ok(rustix::fs::openat2(base, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
+    let mut tries = 0;
+    loop {
+        match rustix::fs::openat2(&base, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            // A mount or rename elsewhere while `..` was followed: openat2(2) asks to try again.
+            Err(rustix::io::Errno::AGAIN) if tries < AGAIN_LIMIT => tries += 1,
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// Whether this is a folder.
