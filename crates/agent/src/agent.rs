@@ -191,6 +191,7 @@ impl Agent {
                 }
             },
             Duty::Task(task) => self.take_on_task(task, resync, now, operations),
+            Duty::Peer(_) => {}
         }
     }
 
@@ -213,6 +214,7 @@ impl Agent {
     fn give_up(&mut self, duty: DutyId) {
         match duty {
             DutyId::Task(task) => self.with(task, |work| work.gone = true),
+            DutyId::Peer(..) => {}
             DutyId::Network(network) => {
                 if let Some(duty) = self.networks.get_mut(&network) {
                     duty.wanted = None;

@@ -1,5 +1,6 @@
 //! What users ask of the cluster, and what they are answered.
 
+use serde::{Deserialize, Serialize};
 use skep_types::node::{Node, NodeSpec};
 use skep_types::service::ServiceSpec;
 use skep_types::swarm::{ClusterObject, ClusterSpec};
@@ -10,7 +11,7 @@ use skep_types::{NodeId, ServiceId, Version};
 pub struct RequestId(pub u64);
 
 /// Something a user wants changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Found the cluster, with its first manager and its ingress network.
     CreateCluster {
@@ -64,7 +65,7 @@ pub enum Request {
 }
 
 /// Whether the usual guards are overridden.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Force {
     /// The guards hold.
     #[default]
@@ -74,7 +75,7 @@ pub enum Force {
 }
 
 /// What a committed request gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// It is done.
     Done,
@@ -92,7 +93,7 @@ pub struct Reply {
 }
 
 /// Why a request was refused, in SwarmKit's words.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
     /// What kind of refusal, for the status code.
@@ -102,7 +103,7 @@ pub struct Refusal {
 }
 
 /// Kinds of refusal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefusalKind {
     /// No such object: 404.
     NotFound,

@@ -6,8 +6,8 @@ use skep_cluster::Request;
 use skep_engine::Engine;
 use skep_identity::{Files, JoinToken, Role, RootCa, SECRET_BYTES};
 use skep_types::ip::Subnet;
-use skep_types::node::{Node, NodeDescription, NodeRole, NodeSpec, NodeState};
-use skep_types::swarm::{ClusterObject, ClusterSpec};
+use skep_types::node::{Member, Node, NodeDescription, NodeRole, NodeSpec, NodeState};
+use skep_types::swarm::{Authority, ClusterObject, ClusterSpec, Secret};
 use skep_types::{ClusterId, Meta, NodeId};
 
 use crate::addresses::{self, Place};
@@ -149,7 +149,8 @@ impl Founding {
             data_path_port: self.data_path_port,
             worker_token: join_token(&root_ca)?,
             manager_token: join_token(&root_ca)?,
-            root_ca,
+            authority: Authority { certificate: root_ca, key: Some(Secret(root.key_pem())), rotation: None },
+            unlock_key: None,
         };
         let node = Node {
             id: self.record.node,
@@ -159,7 +160,9 @@ impl Founding {
             state: NodeState::Ready,
             message: String::new(),
             address: self.record.address,
-            manager_address: Some(self.record.advertise_addr),
+            manager: Some(Member { raft: 1, address: self.record.advertise_addr }),
+            data_path: self.record.data_path_addr,
+            ingress_address: None,
         };
         Ok(Request::CreateCluster { cluster: Box::new(cluster), node: Box::new(node) })
     }
@@ -219,12 +222,14 @@ mod tests {
             panic!("founding creates a cluster");
         };
         assert_eq!((cluster.id, node.id), (expected.cluster, expected.node));
-        assert_eq!(node.manager_address.as_deref(), Some("192.0.2.1:2377"));
+        assert_eq!(node.manager.expect("it has a seat").address, "192.0.2.1:2377");
         let worker: JoinToken = cluster.worker_token.parse().expect("a token");
         let manager: JoinToken = cluster.manager_token.parse().expect("a token");
-        assert!(worker.names(&cluster.root_ca) && manager.names(&cluster.root_ca));
+        assert!(
+            worker.names(&cluster.authority.certificate) && manager.names(&cluster.authority.certificate)
+        );
         assert!(!worker.has_secret_of(&manager));
         let kept = Files::new(folder.certificates()).load_root().expect("kept");
-        assert_eq!(kept.certificate_pem(), cluster.root_ca);
+        assert_eq!(kept.certificate_pem(), cluster.authority.certificate);
     }
 }

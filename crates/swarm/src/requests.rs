@@ -27,7 +27,7 @@ impl Swarm {
     /// # Errors
     /// 503 when this node is no manager; 500 `update out of sequence`; 400 for settings that make no sense.
     pub async fn update_cluster(&self, update: ClusterUpdate) -> Result<(), SwarmError> {
-        let root_ca = self.inspect()?.root_ca;
+        let root_ca = self.inspect()?.authority.certificate;
         let token = |rotate: bool| rotate.then(|| join_token(&root_ca)).transpose();
         let request = Request::UpdateCluster {
             version: update.version,

@@ -267,7 +267,7 @@ impl Swarm {
                 info.error = trouble.unwrap_or_default();
                 active.manager.read(|objects| {
                     info.nodes = objects.nodes().count();
-                    info.managers = objects.nodes().filter(|node| node.manager_address.is_some()).count();
+                    info.managers = objects.nodes().filter(|node| node.manager.is_some()).count();
                     info.cluster = objects.cluster().cloned();
                 });
             }

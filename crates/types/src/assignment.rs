@@ -1,6 +1,6 @@
 //! What a manager tells an agent to do, and what an agent reports back.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,8 @@ pub enum Duty {
     Network(Network),
     /// Serve a published port or virtual address.
     Endpoint(Endpoint),
+    /// Know where an address of a network is.
+    Peer(Peer),
 }
 
 /// Names a [`Duty`].
@@ -42,6 +44,19 @@ pub enum DutyId {
     Network(NetworkId),
     /// The endpoint of a service.
     Endpoint(ServiceId),
+    /// An address of a network.
+    Peer(NetworkId, Ipv4Addr),
+}
+
+/// Where an address of a network is: another node, that carries packets to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// The network.
+    pub network: NetworkId,
+    /// The address on it: a task's, or a node's own.
+    pub address: Ipv4Addr,
+    /// The data path address of the node that it is on.
+    pub host: IpAddr,
 }
 
 /// How a service is reached: the one truth that name service, virtual addresses and the routing mesh serve.

@@ -1,7 +1,7 @@
 //! Nodes of a cluster.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,8 @@ pub struct NodeDescription {
     pub engine_version: String,
     /// Labels of the daemon.
     pub engine_labels: BTreeMap<String, String>,
+    /// What its certificate stands on.
+    pub tls: NodeTls,
 }
 
 /// What the user wants of a node.
@@ -88,6 +90,31 @@ pub struct Node {
     pub message: String,
     /// The address that it is reached at.
     pub address: IpAddr,
-    /// `address:port` of its manager, for managers.
-    pub manager_address: Option<String>,
+    /// Its seat among the managers, while it has one.
+    pub manager: Option<Member>,
+    /// The address that overlay networks reach it at; `None` follows `address`.
+    pub data_path: Option<IpAddr>,
+    /// Its own address on the ingress network, once it has been given one.
+    pub ingress_address: Option<Ipv4Addr>,
+}
+
+/// A manager's seat in the managers' consensus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name in the consensus. A node that is demoted and promoted again gets another one, because its log
+    /// is another one.
+    pub raft: u64,
+    /// `address:port` that it is reached at.
+    pub address: String,
+}
+
+/// What a node's certificate stands on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeTls {
+    /// The roots that it trusts, PEM.
+    pub trust_root: String,
+    /// The name of its certificate's issuer, DER.
+    pub issuer_subject: Vec<u8>,
+    /// The public key of its certificate's issuer, DER.
+    pub issuer_public_key: Vec<u8>,
 }

@@ -23,7 +23,8 @@ impl World {
             // Few addresses, so that they run out now and then.
             subnet_prefix: 26,
             data_path_port: DATA_PATH_PORT,
-            root_ca: String::new(),
+            authority: Default::default(),
+            unlock_key: None,
             worker_token: "worker".to_owned(),
             manager_token: "manager".to_owned(),
         };
@@ -53,7 +54,9 @@ impl World {
             state: NodeState::Unknown,
             message: String::new(),
             address: address(number),
-            manager_address: None,
+            manager: None,
+            data_path: None,
+            ingress_address: None,
         }
     }
 }

@@ -17,7 +17,7 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
     match (method, path) {
         ("GET", []) => list(context, &call.query),
         ("GET", [name]) => {
-            let root_ca = context.swarm.inspect()?.root_ca;
+            let root_ca = context.swarm.inspect()?.authority.certificate;
             ok(&translate::node::to_model(&context.swarm.node(name)?, &root_ca))
         }
         ("POST", [name, "update"]) => {
@@ -39,7 +39,7 @@ fn list(context: &Context, query: &Query) -> Answer {
             return Err(ApiError::invalid(format!("invalid filter '{name}={value}'")));
         }
     }
-    let root_ca = context.swarm.inspect()?.root_ca;
+    let root_ca = context.swarm.inspect()?.authority.certificate;
     let shown = nodes.iter().filter(|node| matches(node, &filters));
     ok(&shown.map(|node| translate::node::to_model(node, &root_ca)).collect::<Vec<_>>())
 }

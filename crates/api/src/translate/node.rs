@@ -27,11 +27,11 @@ pub fn to_model(node: &Node, root_ca: &str) -> models::Node {
             message: (!node.message.is_empty()).then(|| node.message.clone()),
             addr: Some(node.address.to_string()),
         }),
-        manager_status: node.manager_address.as_ref().map(|address| models::ManagerStatus {
+        manager_status: node.manager.as_ref().map(|member| models::ManagerStatus {
             // A swarm of one: its manager leads.
             leader: Some(true),
             reachability: Some(models::Reachability::REACHABLE),
-            addr: Some(address.clone()),
+            addr: Some(member.address.clone()),
         }),
     }
 }

@@ -87,6 +87,9 @@ pub fn spec(spec: models::SwarmSpec, current: ClusterSpec) -> Result<ClusterSpec
         heartbeat: heartbeat.unwrap_or(current.heartbeat),
         cert_expiry: ca(ca_config.unwrap_or_default())?.unwrap_or(current.cert_expiry),
         snapshot_interval: snapshots(raft.unwrap_or_default())?.unwrap_or(current.snapshot_interval),
+        autolock: current.autolock,
+        external_authorities: current.external_authorities,
+        force_rotate: current.force_rotate,
     })
 }
 
@@ -169,7 +172,7 @@ pub fn cluster_info(cluster: &ClusterObject) -> models::ClusterInfo {
         created_at: Some(cluster.meta.created_at.to_string()),
         updated_at: Some(cluster.meta.updated_at.to_string()),
         spec: Some(spec_model(&cluster.spec)),
-        tls_info: Some(tls_info(&cluster.root_ca)),
+        tls_info: Some(tls_info(&cluster.authority.certificate)),
         root_rotation_in_progress: Some(false),
         data_path_port: Some(u32::from(cluster.data_path_port)),
         default_addr_pool: Some(cluster.address_pools.iter().map(ToString::to_string).collect()),

@@ -87,7 +87,9 @@ pub(super) fn node(number: u64) -> Node {
         state: NodeState::Ready,
         message: String::new(),
         address: Ipv4Addr::LOCALHOST.into(),
-        manager_address: None,
+        manager: None,
+        data_path: None,
+        ingress_address: None,
     }
 }
 
@@ -99,7 +101,8 @@ pub(super) fn cluster_object(prefix: u8) -> ClusterObject {
         address_pools: vec!["10.0.0.0/8".parse().unwrap()],
         subnet_prefix: prefix,
         data_path_port: 4789,
-        root_ca: String::new(),
+        authority: Default::default(),
+        unlock_key: None,
         worker_token: "worker".to_owned(),
         manager_token: "manager".to_owned(),
     }

@@ -46,7 +46,8 @@ fn cluster(snapshot_interval: u64) -> Request {
         address_pools: vec!["10.0.0.0/8".parse().unwrap()],
         subnet_prefix: 24,
         data_path_port: 4789,
-        root_ca: "root".to_owned(),
+        authority: Default::default(),
+        unlock_key: None,
         worker_token: "worker".to_owned(),
         manager_token: "manager".to_owned(),
     };
@@ -63,7 +64,9 @@ fn cluster(snapshot_interval: u64) -> Request {
         state: NodeState::Ready,
         message: String::new(),
         address: [192, 0, 2, 1].into(),
-        manager_address: Some("192.0.2.1:2377".to_owned()),
+        manager: None,
+        data_path: None,
+        ingress_address: None,
     };
     Request::CreateCluster { cluster: Box::new(cluster), node: Box::new(node) }
 }

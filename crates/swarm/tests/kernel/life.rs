@@ -44,7 +44,7 @@ pub async fn a_node_enters_and_leaves() {
     assert!(cluster.worker_token.starts_with("SWMTKN-1-"));
     assert_eq!(house.swarm.networks().iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["ingress"]);
     assert_eq!(house.swarm.node("self").unwrap().id, node);
-    assert_eq!(house.swarm.tls_info().unwrap().trust_root, cluster.root_ca);
+    assert_eq!(house.swarm.tls_info().unwrap().trust_root, cluster.authority.certificate);
     let refused = house.swarm.leave(false).await.unwrap_err();
     assert!(refused.to_string().ends_with("Use `--force` to ignore this message. "), "{refused}");
     house.close().await;
