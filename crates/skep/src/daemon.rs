@@ -113,6 +113,7 @@ async fn open_swarm(config: &Config, engine: &Engine) -> anyhow::Result<Swarm> {
         memory_bytes: i64::try_from(info.memory_total).unwrap_or(i64::MAX),
         engine_version: VERSION.to_owned(),
         engine_labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        ..NodeDescription::default()
     };
     let swarm = SwarmConfig {
         dir: config.data_root.join("swarm"),
