@@ -370,6 +370,7 @@ impl Scene {
         words.extend(remove.iter().map(|id| match id {
             DutyId::Task(id) => format!("-{}", self.name(*id)),
             DutyId::Network(_) => "-network".to_owned(),
+            DutyId::Peer(_, address) => format!("remove peer {address}"),
             DutyId::Endpoint(id) => format!("-endpoint {}", self.service_name(*id)),
         }));
         format!("{kind}[{}]", words.join(", "))
@@ -377,6 +378,7 @@ impl Scene {
 
     fn duty(&self, duty: &Duty) -> String {
         match duty {
+            Duty::Peer(peer) => format!("peer {} at {}", peer.address, peer.host),
             Duty::Task(task) => format!("{} {}", self.name(task.id), task.desired),
             Duty::Network(network) => network.name.clone(),
             Duty::Endpoint(endpoint) => {
