@@ -2,6 +2,7 @@
 
 mod config;
 mod daemon;
+mod lab;
 mod listen;
 mod lock;
 mod logging;
@@ -11,7 +12,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// The version, as `skep version` and the API tell it.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -43,9 +44,16 @@ fn main() -> ExitCode {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(daemon_command())
+        .subcommand(lab::Arguments::augment_args(
+            Command::new("lab").about("A whole cluster on this machine, to try Skep with"),
+        ))
         .subcommand(Command::new("version").about("Tell the version"));
     match parse(command, &name, rest).subcommand() {
         Some(("daemon", matches)) => finish(daemon::main(matches)),
+        Some(("lab", matches)) => match lab::Arguments::from_arg_matches(matches) {
+            Ok(arguments) => lab::main(arguments),
+            Err(error) => error.exit(),
+        },
         _ => {
             println!("skep {VERSION} {COMMIT}, API {} (minimum {})", skep_api::NEWEST, skep_api::OLDEST);
             ExitCode::SUCCESS
