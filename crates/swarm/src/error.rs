@@ -1,7 +1,9 @@
 //! Why a request to the swarm failed, by the kind that the API maps to a status code.
 
+use serde::{Deserialize, Serialize};
+
 /// A refused or failed request. Each text is the one that Docker's clients expect.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum SwarmError {
     /// No such object: 404.
     #[error("{0}")]

@@ -12,13 +12,15 @@ use skep_cluster::Event;
 use skep_engine::Engine;
 use skep_types::assignment::{Assignment, StatusReport};
 use skep_types::{NodeId, TaskId, Time};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
 
 use crate::clock::Clock;
 use crate::manager::Input;
 use crate::operations;
+use crate::record::Folder;
+use crate::session::{Connector, Hello, News};
 
 /// Containers that are created, started or removed at the same time: more would only wait for the same disk.
 const PARALLEL: usize = 16;
@@ -71,6 +73,23 @@ impl Worker {
         };
         tokio::spawn(actor.run(AgentEvent::Recovered(recovered), assignments, ending));
         Ok(Worker { end })
+    }
+
+    /// Starts the agent of a node. It takes on what a former one left, keeps to the duties that are remembered in
+    /// `folder` until a leader says otherwise, and opens sessions through `connector` for as long as it lives. A new
+    /// value of `hello` opens a new session. What a leader tells the node goes to `news`.
+    ///
+    /// # Errors
+    /// When the engine cannot say what is there.
+    #[expect(dead_code, reason = "its users come with the next commits")]
+    pub(crate) async fn connect<C: Connector>(
+        _engine: Engine,
+        _folder: Folder,
+        _hello: watch::Receiver<Hello>,
+        _connector: Arc<C>,
+        _news: mpsc::Sender<News>,
+    ) -> Result<Worker, skep_engine::Error> {
+        todo!()
     }
 
     /// Ends the agent; returns when it has ended.
