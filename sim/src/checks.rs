@@ -220,6 +220,7 @@ pub(crate) fn brief_request(request: &Request) -> String {
         Request::UpdateCluster { spec, .. } => format!("keep {} tasks of history", spec.task_history_limit),
         Request::AddNode(node) => format!("add node {}", node.id),
         Request::UpdateNode { id, spec, .. } => format!("node {id} {:?}", spec.availability),
+        Request::SetSeat { node, seat } => format!("seat of node {node}: {seat:?}"),
         Request::RemoveNode { id, .. } => format!("remove node {id}"),
         Request::CreateService(service) => format!("create {}", spec(None, service)),
         Request::UpdateService { id, spec: service, .. } => format!("update {}", spec(Some(*id), service)),

@@ -133,8 +133,14 @@ impl User {
                 let mut spec = cluster.spec.clone();
                 spec.task_history_limit = chance.below(6);
                 let version = cluster.meta.version;
-                let (spec, worker_token, manager_token) = (Box::new(spec), None, None);
-                Some(Request::UpdateCluster { version, spec, worker_token, manager_token })
+                Some(Request::UpdateCluster {
+                    version,
+                    spec: Box::new(spec),
+                    worker_token: None,
+                    manager_token: None,
+                    unlock_key: None,
+                    authority: None,
+                })
             }
         }
     }
@@ -208,6 +214,7 @@ fn new_spec(chance: &mut Chance) -> ServiceSpec {
             limits: Resources::default(),
             reservations: reserved,
             restart,
+            placement: Default::default(),
             force_update: 0,
         }),
         mode: ServiceMode::Replicated { replicas: chance.below(8) },

@@ -281,7 +281,7 @@ impl World {
     }
 
     fn perform(&mut self, output: Output) {
-        let Output { propose, replies, sends, wake_at } = output;
+        let Output { propose, replies, sends, wake_at, seats: _ } = output;
         if !propose.is_empty() {
             assert!(self.manager.in_flight.is_none(), "one proposal at a time");
             for change in &propose {

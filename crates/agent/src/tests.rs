@@ -46,6 +46,7 @@ fn task(id: u128, desired: TaskState) -> Task {
             limits: Resources::default(),
             reservations: Resources::default(),
             restart: RestartPolicy::default(),
+            placement: Default::default(),
             force_update: 0,
         }),
         spec_version: Version(1),

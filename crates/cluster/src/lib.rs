@@ -34,4 +34,4 @@ pub use objects::{
     Cause, Change, NewTask, Objects, RestartHistory, RestoreError, Rollout, Snapshot, UpdateStep, Watch,
 };
 pub use request::{Answer, Force, Refusal, RefusalKind, Reply, Request, RequestId};
-pub use step::{Cluster, Event, Output};
+pub use step::{Cluster, Event, Output, SeatStep};

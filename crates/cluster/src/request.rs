@@ -1,9 +1,9 @@
 //! What users ask of the cluster, and what they are answered.
 
 use serde::{Deserialize, Serialize};
-use skep_types::node::{Node, NodeSpec};
+use skep_types::node::{Member, Node, NodeSpec};
 use skep_types::service::ServiceSpec;
-use skep_types::swarm::{ClusterObject, ClusterSpec};
+use skep_types::swarm::{Authority, ClusterObject, ClusterSpec, Secret};
 use skep_types::{NodeId, ServiceId, Version};
 
 /// Names one request of one leader's life, chosen by whoever asks.
@@ -20,7 +20,8 @@ pub enum Request {
         /// The first manager; `meta` is filled in.
         node: Box<Node>,
     },
-    /// Change the cluster's settings, replace its join tokens, or both.
+    /// Change the cluster's settings, its secrets or its authority, all at once. The leader itself asks for this
+    /// with unchanged settings when it moves the rotation of the root on.
     UpdateCluster {
         /// The version that the change was made from.
         version: Version,
@@ -30,8 +31,14 @@ pub enum Request {
         worker_token: Option<String>,
         /// A new token for managers; `None` keeps the old.
         manager_token: Option<String>,
+        /// A new key that unlocks managers; `None` keeps the old. Whatever is given, there is none while the
+        /// settings say that managers are not locked.
+        unlock_key: Option<Secret>,
+        /// The authority as it is from now on; `None` keeps it.
+        authority: Option<Box<Authority>>,
     },
-    /// Let a node in. Its token or certificate was checked by the caller.
+    /// Let a node in. Its token or certificate was checked by the caller. One that is in already keeps what is
+    /// wanted of it: joining may be repeated.
     AddNode(Box<Node>),
     /// Change what is wanted of a node.
     UpdateNode {
@@ -41,6 +48,16 @@ pub enum Request {
         version: Version,
         /// What is wanted now.
         spec: Box<NodeSpec>,
+    },
+    /// Record that a manager took a seat in the managers' consensus (after it was added there), moved it to
+    /// another address, or gave it up (`None`, after it was removed there). Repeating it changes nothing.
+    ///
+    /// Refused for a node that is no manager, and for one that still has another seat.
+    SetSeat {
+        /// Which node.
+        node: NodeId,
+        /// Its seat from now on.
+        seat: Option<Member>,
     },
     /// Forget a node.
     RemoveNode {

@@ -1,5 +1,6 @@
 //! The step: one event in, decisions out.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -42,6 +43,9 @@ pub enum Event {
         /// Why, for the user: `heartbeat failure`.
         reason: String,
     },
+    /// The managers, by their names in the consensus, that the leader reaches, itself among them. Said when it
+    /// begins to lead and whenever it changes; until then all are taken to be reached.
+    Reachable(BTreeSet<u64>),
     /// The proposal in flight is durable, at this position of the log.
     Committed {
         /// The position.
@@ -73,8 +77,22 @@ pub struct Output {
     pub replies: Vec<Reply>,
     /// Send these to the nodes' agents, in this order. What cannot be delivered ends the agent's session.
     pub sends: Vec<(NodeId, Assignment)>,
+    /// Do this to the seats of the managers' consensus. What did not succeed is asked for again after a while.
+    pub seats: Vec<SeatStep>,
     /// Say [`Event::Tick`] at this time; replaces what earlier steps said.
     pub wake_at: Option<Time>,
+}
+
+/// A change to the seats of the managers' consensus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeatStep {
+    /// Take a demoted manager's seat away, then say so with [`Request::SetSeat`]. The others keep their quorum.
+    Remove {
+        /// The node.
+        node: NodeId,
+        /// The name of its seat in the consensus.
+        raft: u64,
+    },
 }
 
 /// Time after which a proposal that the log refused is made again.
@@ -140,6 +158,7 @@ impl Cluster {
                     leader.news.insert(node, News::Lost { reason });
                 }
             }
+            Event::Reachable(_) => {}
             Event::Tick => {}
         }
         self.decide(now, ids, &mut output);

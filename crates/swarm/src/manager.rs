@@ -282,7 +282,8 @@ impl Actor {
     }
 
     async fn perform(&mut self, output: Output) {
-        let Output { propose, replies, sends, wake_at } = output;
+        // A cluster of one manager keeps its seat.
+        let Output { propose, replies, sends, wake_at, seats: _ } = output;
         if !propose.is_empty() {
             assert!(self.flight.is_none(), "one proposal is in flight at a time");
             let fate = self.log.propose(codec::encode(&propose));

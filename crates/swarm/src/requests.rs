@@ -34,6 +34,8 @@ impl Swarm {
             worker_token: token(update.rotate_worker_token)?,
             manager_token: token(update.rotate_manager_token)?,
             spec: Box::new(update.spec),
+            unlock_key: None,
+            authority: None,
         };
         self.manager()?.request(request).await.map(|_| ())
     }

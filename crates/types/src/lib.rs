@@ -12,6 +12,7 @@ pub mod mount;
 pub mod network;
 pub mod node;
 pub mod object;
+pub mod placement;
 pub mod port;
 pub mod resources;
 pub mod service;

@@ -98,6 +98,14 @@ pub struct Node {
     pub ingress_address: Option<Ipv4Addr>,
 }
 
+impl Node {
+    /// What the node is at present: one that is promoted is a manager at once, one that is demoted only ceases to
+    /// be one when it has given up its seat, as in SwarmKit.
+    pub fn role(&self) -> NodeRole {
+        if self.manager.is_some() { NodeRole::Manager } else { self.spec.role }
+    }
+}
+
 /// A manager's seat in the managers' consensus.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::mount::Mount;
+use crate::placement::Placement;
 use crate::port::Protocol;
 use crate::resources::Resources;
 use crate::{Meta, NetworkId, ServiceId, Time, Version};
@@ -84,6 +85,9 @@ pub struct TaskSpec {
     pub reservations: Resources,
     /// What follows a task's end.
     pub restart: RestartPolicy,
+    /// Where it may run.
+    #[serde(default)]
+    pub placement: Placement,
     /// Raised to restart tasks whose specification did not change.
     pub force_update: u64,
 }

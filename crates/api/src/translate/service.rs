@@ -12,6 +12,7 @@ use models::{
 use serde::Deserialize;
 use skep_engine::images::Reference;
 use skep_types::mount::{Mount, MountSource};
+use skep_types::placement::{Constraint, Placement, Platform};
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
@@ -227,7 +228,7 @@ fn task(spec: models::TaskSpec) -> Result<TaskSpec, ApiError> {
         refuse_unless("TaskTemplate.LogDriver (--log-driver)", name.as_deref(), &["json-file"])?;
         refuse("TaskTemplate.LogDriver.Options (--log-opt)", &options)?;
     }
-    placement(placed.unwrap_or_default())?;
+    let placement = placement(placed.unwrap_or_default())?;
     let container = container_spec.ok_or_else(|| ApiError::invalid("mismatched Runtime and *Spec fields"))?;
     let (limits, reservations) = bounds(resources.unwrap_or_default())?;
     Ok(TaskSpec {
@@ -235,21 +236,25 @@ fn task(spec: models::TaskSpec) -> Result<TaskSpec, ApiError> {
         limits,
         reservations,
         restart: restart(restart_policy)?,
+        placement,
         force_update: force_update.unwrap_or_default(),
     })
 }
 
-fn placement(placement: models::TaskSpecPlacement) -> Result<(), ApiError> {
-    let models::TaskSpecPlacement {
-        constraints,
-        preferences,
-        max_replicas,
-        // What the client read from a registry: of use once there are several kinds of node.
-        platforms: _,
-    } = placement;
-    refuse("TaskTemplate.Placement.Constraints (--constraint)", &constraints)?;
+fn placement(placement: models::TaskSpecPlacement) -> Result<Placement, ApiError> {
+    let models::TaskSpecPlacement { constraints, preferences, max_replicas, platforms } = placement;
     refuse("TaskTemplate.Placement.Preferences (--placement-pref)", &preferences)?;
-    refuse("TaskTemplate.Placement.MaxReplicas (--replicas-max-per-node)", &max_replicas)
+    refuse("TaskTemplate.Placement.MaxReplicas (--replicas-max-per-node)", &max_replicas)?;
+    let constraints = constraints.unwrap_or_default().into_iter().map(Constraint::try_from);
+    let platforms = platforms.unwrap_or_default().into_iter().map(|models::Platform { architecture, os }| {
+        Platform { architecture: architecture.unwrap_or_default(), os: os.unwrap_or_default() }
+    });
+    Ok(Placement {
+        constraints: constraints
+            .collect::<Result<_, _>>()
+            .map_err(|error| ApiError::invalid(error.to_string()))?,
+        platforms: platforms.collect(),
+    })
 }
 
 fn bounds(resources: models::TaskSpecResources) -> Result<(Resources, Resources), ApiError> {

@@ -12,6 +12,7 @@ use models::{
 use serde::Serialize;
 use skep_types::ServiceId;
 use skep_types::network::Network;
+use skep_types::placement::{Constraint, Placement, Platform};
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
@@ -184,9 +185,23 @@ pub fn task_spec(spec: &TaskSpec) -> models::TaskSpec {
         container_spec: Some(container_spec(&spec.container)),
         resources: Some(resources(&spec.limits, &spec.reservations)),
         restart_policy: Some(restart_policy(&spec.restart)),
-        placement: Some(models::TaskSpecPlacement::default()),
+        placement: Some(placement(&spec.placement)),
         force_update: Some(spec.force_update),
         runtime: Some("container".to_owned()),
+        ..Default::default()
+    }
+}
+
+fn placement(placement: &Placement) -> models::TaskSpecPlacement {
+    let constraints: Vec<String> = placement.constraints.iter().map(Constraint::to_string).collect();
+    let platform = |platform: &Platform| {
+        let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+        models::Platform { architecture: some(&platform.architecture), os: some(&platform.os) }
+    };
+    let platforms: Vec<_> = placement.platforms.iter().map(platform).collect();
+    models::TaskSpecPlacement {
+        constraints: (!constraints.is_empty()).then_some(constraints),
+        platforms: (!platforms.is_empty()).then_some(platforms),
         ..Default::default()
     }
 }

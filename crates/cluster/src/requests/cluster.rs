@@ -6,7 +6,7 @@ use std::time::Duration;
 use skep_types::ip::Subnet;
 use skep_types::network::{INGRESS, Network};
 use skep_types::node::{Node, NodeRole};
-use skep_types::swarm::{ClusterObject, ClusterSpec};
+use skep_types::swarm::{Authority, ClusterObject, ClusterSpec, Secret};
 use skep_types::{Meta, NetworkId, Version};
 
 use super::{out_of_sequence, refuse};
@@ -55,12 +55,19 @@ fn ingress_subnet(cluster: &ClusterObject) -> Option<Subnet> {
     Subnet::containing(pool.network(), cluster.subnet_prefix).filter(|_| fits)
 }
 
+/// What a change of the cluster replaces besides its settings; `None` keeps what there is.
+pub(super) struct Secrets {
+    pub worker_token: Option<String>,
+    pub manager_token: Option<String>,
+    pub unlock_key: Option<Secret>,
+    pub authority: Option<Box<Authority>>,
+}
+
 pub(super) fn update(
     plan: &mut Plan,
     version: Version,
     spec: ClusterSpec,
-    worker_token: Option<String>,
-    manager_token: Option<String>,
+    secrets: Secrets,
 ) -> Result<Answer, Refusal> {
     let Some(old) = plan.objects.cluster() else {
         return refuse(RefusalKind::NotFound, "there is no cluster yet");
@@ -73,8 +80,14 @@ pub(super) fn update(
     let mut cluster = old.clone();
     cluster.meta.updated_at = plan.now;
     cluster.spec = spec;
+    let Secrets { worker_token, manager_token, unlock_key, authority } = secrets;
     cluster.worker_token = worker_token.unwrap_or(cluster.worker_token);
     cluster.manager_token = manager_token.unwrap_or(cluster.manager_token);
+    cluster.authority = authority.map_or(cluster.authority, |authority| *authority);
+    cluster.unlock_key = unlock_key.or(cluster.unlock_key).filter(|_| cluster.spec.autolock);
+    if cluster.spec.autolock && cluster.unlock_key.is_none() {
+        return refuse(RefusalKind::Invalid, "managers cannot be locked without a key that unlocks them");
+    }
     plan.changes.push(Change::PutCluster(Box::new(cluster)));
     Ok(Answer::Done)
 }

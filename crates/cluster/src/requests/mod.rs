@@ -5,6 +5,7 @@ mod node;
 mod service;
 mod validate;
 
+use self::cluster::Secrets;
 use crate::allocator::ipam::Cursors;
 use crate::plan::Plan;
 use crate::{Answer, Refusal, RefusalKind, Request};
@@ -20,11 +21,13 @@ pub(crate) fn decide(plan: &mut Plan, cursors: &mut Cursors, request: Request) -
     }
     match request {
         Request::CreateCluster { cluster, node } => cluster::create(plan, *cluster, *node),
-        Request::UpdateCluster { version, spec, worker_token, manager_token } => {
-            cluster::update(plan, version, *spec, worker_token, manager_token)
+        Request::UpdateCluster { version, spec, worker_token, manager_token, unlock_key, authority } => {
+            let secrets = Secrets { worker_token, manager_token, unlock_key, authority };
+            cluster::update(plan, version, *spec, secrets)
         }
         Request::AddNode(node) => node::add(plan, *node),
         Request::UpdateNode { id, version, spec } => node::update(plan, id, version, *spec),
+        Request::SetSeat { node, seat } => node::set_seat(plan, node, seat),
         Request::RemoveNode { id, force } => node::remove(plan, id, force),
         Request::CreateService(spec) => service::create(plan, cursors, *spec),
         Request::UpdateService { id, version, spec } => service::update(plan, cursors, id, version, *spec),

@@ -1,6 +1,6 @@
 //! Nodes that join, change and leave.
 
-use skep_types::node::{Node, NodeRole, NodeSpec, NodeState};
+use skep_types::node::{Member, Node, NodeRole, NodeSpec, NodeState};
 use skep_types::{Meta, NodeId, Version};
 
 use super::{out_of_sequence, refuse};
@@ -41,6 +41,26 @@ pub(super) fn update(
     }
     let meta = Meta { updated_at: plan.now, ..node.meta };
     plan.nodes.insert(id, Node { meta, spec, ..node.clone() });
+    Ok(Answer::Done)
+}
+
+/// Records a manager's seat in the consensus.
+pub(super) fn set_seat(plan: &mut Plan, id: NodeId, seat: Option<Member>) -> Result<Answer, Refusal> {
+    let Some(known) = known(plan, id) else { return not_found(id) };
+    let mut node = plan.nodes.get(&id).unwrap_or(known).clone();
+    if let Some(seat) = &seat {
+        if node.spec.role != NodeRole::Manager {
+            return refuse(RefusalKind::Precondition, format!("node {id} is not a manager"));
+        }
+        if node.manager.as_ref().is_some_and(|held| held.raft != seat.raft) {
+            return refuse(RefusalKind::Conflict, format!("node {id} has another seat among the managers"));
+        }
+    }
+    if node.manager != seat {
+        node.manager = seat;
+        node.meta.updated_at = plan.now;
+        plan.nodes.insert(id, node);
+    }
     Ok(Answer::Done)
 }
 

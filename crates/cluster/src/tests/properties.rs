@@ -7,7 +7,7 @@ use skep_types::node::Availability;
 use skep_types::service::ServiceMode;
 use skep_types::{NodeId, ServiceId, Task, TaskId, TaskState};
 
-use super::scene::{Scene, node, port, spec, task_spec};
+use super::scene::{Scene, node, port, spec, task_spec, update_cluster};
 use crate::{Event, Force, Objects, Request, check};
 
 /// Something that may happen. Numbers choose among what there is.
@@ -142,10 +142,9 @@ fn play_node(scene: &mut Scene, act: Act) {
         }
         Act::History { limit } => {
             let cluster = scene.objects().cluster().unwrap();
-            let (version, mut spec) = (cluster.meta.version, Box::new(cluster.spec.clone()));
+            let (version, mut spec) = (cluster.meta.version, cluster.spec.clone());
             spec.task_history_limit = u64::from(limit);
-            let (worker_token, manager_token) = (None, None);
-            scene.ask(Request::UpdateCluster { version, spec, worker_token, manager_token }).unwrap();
+            scene.ask(update_cluster(version, spec)).unwrap();
         }
         _ => {
             let restored = Objects::restore(scene.objects().snapshot()).unwrap();

@@ -14,7 +14,9 @@ use skep_types::service::{
     TaskSpec, UpdateConfig,
 };
 use skep_types::swarm::{ClusterObject, ClusterSpec};
-use skep_types::{ClusterId, Ids, Meta, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time};
+use skep_types::{
+    ClusterId, Ids, Meta, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time, Version,
+};
 
 use crate::{
     Answer, Change, Cluster, Event, Objects, Output, Refusal, Request, RequestId, UpdateStep, check,
@@ -54,6 +56,7 @@ pub(super) fn spec(name: &str, replicas: u64) -> ServiceSpec {
             limits: Resources::default(),
             reservations: Resources::default(),
             restart: RestartPolicy::default(),
+            placement: Default::default(),
             force_update: 0,
         }),
         mode: ServiceMode::Replicated { replicas },
@@ -105,6 +108,18 @@ pub(super) fn cluster_object(prefix: u8) -> ClusterObject {
         unlock_key: None,
         worker_token: "worker".to_owned(),
         manager_token: "manager".to_owned(),
+    }
+}
+
+/// A change of the cluster's settings alone.
+pub(super) fn update_cluster(version: Version, spec: ClusterSpec) -> Request {
+    Request::UpdateCluster {
+        version,
+        spec: Box::new(spec),
+        worker_token: None,
+        manager_token: None,
+        unlock_key: None,
+        authority: None,
     }
 }
 

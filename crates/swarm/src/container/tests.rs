@@ -29,6 +29,7 @@ fn task(container: ServiceContainer, limits: Resources) -> Task {
             limits,
             reservations: Resources::default(),
             restart: RestartPolicy::default(),
+            placement: Default::default(),
             force_update: 0,
         }),
         spec_version: Version(1),

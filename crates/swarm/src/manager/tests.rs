@@ -29,6 +29,7 @@ fn service(name: &str, replicas: u64) -> ServiceSpec {
             limits: Default::default(),
             reservations: Default::default(),
             restart: RestartPolicy::default(),
+            placement: Default::default(),
             force_update: 0,
         }),
         mode: ServiceMode::Replicated { replicas },

@@ -27,6 +27,7 @@ fn plain() -> ServiceSpec {
             limits: Resources::default(),
             reservations: Resources::default(),
             restart: RestartPolicy::default(),
+            placement: Default::default(),
             force_update: 0,
         }),
         mode: ServiceMode::Replicated { replicas: 1 },
@@ -80,6 +81,22 @@ fn a_specification_survives_the_round_trip() {
 }
 
 #[test]
+fn placement_is_read_and_shown_as_it_was_written() {
+    let text = r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"},"Placement":{"Constraints":["node.role == manager",
+        "node.labels.disk!=ssd"],"Platforms":[{"Architecture":"amd64","OS":"linux"}]}}}"#;
+    let spec = read(text).unwrap();
+    let placement = &spec.task.placement;
+    assert_eq!(placement.platforms, [Platform { architecture: "amd64".to_owned(), os: "linux".to_owned() }]);
+    let shown = service_view::spec(&spec, false).task_template.unwrap().placement.unwrap();
+    assert_eq!(shown.constraints.unwrap(), ["node.role == manager", "node.labels.disk!=ssd"]);
+    let error = read(&text.replace("==", "=")).unwrap_err();
+    assert_eq!(
+        (error.status(), error.to_string().as_str()),
+        (StatusCode::BAD_REQUEST, "constraint expected one operator from ==, !=")
+    );
+}
+
+#[test]
 fn what_is_not_built_is_refused_by_its_name() {
     for (part, named) in [
         (r#""Mode":{"Global":{}}"#, "--mode global"),
@@ -89,7 +106,8 @@ fn what_is_not_built_is_refused_by_its_name() {
         (r#""UpdateConfig":{"Order":"start-first"}"#, "start-first"),
         (r#""UpdateConfig":{"FailureAction":"rollback"}"#, "rollback"),
         (r#""RollbackConfig":{"Parallelism":2}"#, "RollbackConfig"),
-        (r#""TaskTemplate":{"Placement":{"Constraints":["a==b"]}}"#, "--constraint"),
+        (r#""TaskTemplate":{"Placement":{"MaxReplicas":2}}"#, "--replicas-max-per-node"),
+        (r#""TaskTemplate":{"Placement":{"Preferences":[{}]}}"#, "--placement-pref"),
         (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Secrets":[{}]}}"#, "--secret"),
         (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Hostname":"{{.Node.Hostname}}"}}"#, "Hostname"),
         (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Env":["A={{.Task.Slot}}"]}}"#, "Env"),
