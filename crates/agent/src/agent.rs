@@ -1,15 +1,16 @@
 //! The agent: duties in, operations and reports out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use skep_types::assignment::{Assignment, Duty, DutyId, StatusReport};
+use skep_types::assignment::{Assignment, Duty, DutyId, Overlay, StatusReport};
 use skep_types::container::ClusterAttachment;
 use skep_types::port::Protocol;
 use skep_types::{ContainerId, NetworkId, ServiceId, Task, TaskId, Time};
 
 use crate::duties::{EndpointDuty, NetworkDuty, NetworkState};
 use crate::event::{AgentEvent, Observed, Operation, Recovered};
+use crate::peers::PeersDuty;
 use crate::work::{Networks, Work};
 
 /// Wait before an operation that failed once is tried again.
@@ -64,6 +65,9 @@ pub struct AgentOutput {
 pub struct Agent {
     tasks: BTreeMap<TaskId, Work>,
     networks: BTreeMap<NetworkId, NetworkDuty>,
+    /// This node's own places; one may be named before its network is.
+    overlays: BTreeMap<NetworkId, Overlay>,
+    peers: BTreeMap<NetworkId, PeersDuty>,
     endpoints: BTreeMap<ServiceId, EndpointDuty>,
     /// Containers of a former agent that no assignment has named yet.
     found: BTreeMap<TaskId, (ContainerId, Observed)>,
@@ -85,6 +89,11 @@ impl Agent {
             AgentEvent::Assigned(assignment) => self.assign(assignment, now, &mut operations),
             AgentEvent::NetworkEnsured { network, result } => self.network_ensured(network, result, now),
             AgentEvent::NetworkRemoved { network, result } => self.network_removed(network, result, now),
+            AgentEvent::PeersUpdated { network, result } => {
+                if let Some(duty) = self.peers.get_mut(&network) {
+                    duty.end(&result, now);
+                }
+            }
             AgentEvent::EndpointApplied { service, result } => {
                 if let Some(duty) = self.endpoints.get_mut(&service) {
                     duty.end(result, now);
@@ -134,6 +143,7 @@ impl Agent {
         }
         for network in recovered.networks {
             self.networks.insert(network, NetworkDuty::left_over());
+            self.peers.insert(network, PeersDuty::default());
         }
         for service in recovered.endpoints {
             self.endpoints.insert(service, EndpointDuty::new(None));
@@ -150,6 +160,7 @@ impl Agent {
                 for duty in self.networks.values_mut() {
                     duty.wanted = None;
                 }
+                self.keep_overlays(&duties);
                 let named = |service: &ServiceId| {
                     duties
                         .iter()
@@ -181,7 +192,9 @@ impl Agent {
             Duty::Network(network) => match self.networks.get_mut(&network.id) {
                 Some(known) => known.update(network),
                 None => {
-                    self.networks.insert(network.id, NetworkDuty::wanted(network));
+                    let (id, mut duty) = (network.id, NetworkDuty::wanted(network));
+                    duty.place(self.overlays.get(&id).copied());
+                    self.networks.insert(id, duty);
                 }
             },
             Duty::Endpoint(endpoint) => match self.endpoints.get_mut(&endpoint.service) {
@@ -191,7 +204,40 @@ impl Agent {
                 }
             },
             Duty::Task(task) => self.take_on_task(task, resync, now, operations),
-            Duty::Peer(_) => {}
+            Duty::Overlay(overlay) => self.place(overlay.network, Some(overlay)),
+            Duty::Peer(peer) => {
+                self.peers.entry(peer.network).or_default().want(peer.address, Some(peer.host));
+            }
+        }
+    }
+
+    /// Gives up the places and peers that a whole set does not name.
+    fn keep_overlays(&mut self, duties: &[Duty]) {
+        let (mut overlays, mut peers) = (BTreeSet::new(), BTreeSet::new());
+        for duty in duties {
+            match duty {
+                Duty::Overlay(overlay) => drop(overlays.insert(overlay.network)),
+                Duty::Peer(peer) => drop(peers.insert((peer.network, peer.address))),
+                Duty::Task(_) | Duty::Network(_) | Duty::Endpoint(_) => {}
+            }
+        }
+        let gone: Vec<NetworkId> =
+            self.overlays.keys().copied().filter(|network| !overlays.contains(network)).collect();
+        for network in gone {
+            self.place(network, None);
+        }
+        for (network, duty) in &mut self.peers {
+            duty.keep(|address| peers.contains(&(*network, address)));
+        }
+    }
+
+    fn place(&mut self, network: NetworkId, overlay: Option<Overlay>) {
+        match overlay {
+            Some(overlay) => drop(self.overlays.insert(network, overlay)),
+            None => drop(self.overlays.remove(&network)),
+        }
+        if let Some(duty) = self.networks.get_mut(&network) {
+            duty.place(overlay);
         }
     }
 
@@ -214,7 +260,12 @@ impl Agent {
     fn give_up(&mut self, duty: DutyId) {
         match duty {
             DutyId::Task(task) => self.with(task, |work| work.gone = true),
-            DutyId::Peer(..) => {}
+            DutyId::Overlay(network) => self.place(network, None),
+            DutyId::Peer(network, address) => {
+                if let Some(duty) = self.peers.get_mut(&network) {
+                    duty.want(address, None);
+                }
+            }
             DutyId::Network(network) => {
                 if let Some(duty) = self.networks.get_mut(&network) {
                     duty.wanted = None;
@@ -231,8 +282,10 @@ impl Agent {
     fn network_ensured(&mut self, network: NetworkId, result: Result<(), String>, now: Time) {
         let Some(duty) = self.networks.get_mut(&network) else { return };
         let Err(error) = result else {
-            duty.state = NetworkState::Ready;
-            duty.retry.reset();
+            duty.ensured();
+            if let Some(peers) = self.peers.get_mut(&network) {
+                peers.invalidate();
+            }
             return;
         };
         duty.state = NetworkState::Absent;
@@ -247,7 +300,10 @@ impl Agent {
     fn network_removed(&mut self, network: NetworkId, result: Result<(), String>, now: Time) {
         let Some(duty) = self.networks.get_mut(&network) else { return };
         match result {
-            Ok(()) => duty.state = NetworkState::Absent,
+            Ok(()) => {
+                duty.state = NetworkState::Absent;
+                duty.leaves_something = false;
+            }
             Err(_) => {
                 duty.state = NetworkState::Ready;
                 duty.retry.failed(now);
@@ -258,8 +314,9 @@ impl Agent {
     /// Gives out every operation that is due. The whole table is looked at after each event: it holds the
     /// tasks of one node, and a pass takes less time than one of their system calls.
     fn settle(&mut self, now: Time, mut operations: Vec<Operation>) -> AgentOutput {
-        self.settle_endpoints(now, &mut operations);
         self.settle_networks(now, &mut operations);
+        self.settle_peers(now, &mut operations);
+        self.settle_endpoints(now, &mut operations);
         self.settle_tasks(now, &mut operations);
         self.drop_networks(now, &mut operations);
         let mut reports = Vec::new();
@@ -272,7 +329,29 @@ impl Agent {
         AgentOutput { operations, reports, wake_at: self.wake_at() }
     }
 
+    fn settle_peers(&mut self, now: Time, operations: &mut Vec<Operation>) {
+        for (network, duty) in &mut self.peers {
+            if self.networks.get(network).is_some_and(NetworkDuty::is_up)
+                && let Some(change) = duty.begin(now)
+            {
+                operations.push(Operation::UpdatePeers { network: *network, change });
+            }
+        }
+    }
+
+    /// Whether peers are about to be brought into force. A connection that an endpoint sent to one before that would
+    /// never be answered: which source it has is decided once.
+    fn awaits_peers(&self) -> bool {
+        let comes = |network: &NetworkDuty| network.wanted.is_some() && network.retry.at.is_none();
+        self.peers
+            .iter()
+            .any(|(network, duty)| duty.unsettled() && self.networks.get(network).is_some_and(comes))
+    }
+
     fn settle_endpoints(&mut self, now: Time, operations: &mut Vec<Operation>) {
+        if self.awaits_peers() {
+            return;
+        }
         for (service, duty) in &mut self.endpoints {
             operations.extend(duty.begin(now).map(|endpoint| match endpoint {
                 Some(endpoint) => Operation::ServeEndpoint(endpoint),
@@ -284,14 +363,15 @@ impl Agent {
 
     fn settle_networks(&mut self, now: Time, operations: &mut Vec<Operation>) {
         for (id, duty) in &mut self.networks {
-            let Some(network) = &duty.wanted else { continue };
+            if duty.wanted.is_none() || self.peers.get(id).is_some_and(PeersDuty::is_under_way) {
+                continue;
+            }
             // A task that needs the network does not wait for the time to try again.
             let needed = self.tasks.values().any(|work| work.waits_for_networks() && uses(work, *id));
             let due = needed || !duty.retry.waits(now);
             if duty.state == NetworkState::Absent && due {
-                duty.state = NetworkState::Ensuring;
-                duty.retry.at = None;
-                operations.push(Operation::EnsureNetwork(network.clone()));
+                let begun = duty.begin();
+                operations.extend(begun.map(|(network, overlay)| Operation::EnsureNetwork(network, overlay)));
             }
         }
     }
@@ -310,21 +390,36 @@ impl Agent {
     fn drop_networks(&mut self, now: Time, operations: &mut Vec<Operation>) {
         for (id, duty) in &mut self.networks {
             let used = self.tasks.values().any(|work| work.uses_networks() && uses(work, *id));
-            let due = !duty.retry.waits(now);
-            if self.complete && duty.wanted.is_none() && duty.state == NetworkState::Ready && !used && due {
+            let busy = self.peers.get(id).is_some_and(PeersDuty::is_under_way);
+            let due = !duty.retry.waits(now) && !busy;
+            let rests = matches!(duty.state, NetworkState::Ready | NetworkState::Absent);
+            let unwanted = self.complete && duty.wanted.is_none() && duty.leaves_something;
+            if unwanted && rests && !used && due {
                 duty.state = NetworkState::Removing;
                 duty.retry.at = None;
                 operations.push(Operation::RemoveNetwork(*id));
             }
         }
-        self.networks.retain(|_, duty| duty.wanted.is_some() || duty.state != NetworkState::Absent);
+        self.networks.retain(|_, duty| {
+            duty.wanted.is_some() || duty.leaves_something || duty.state != NetworkState::Absent
+        });
+        self.peers.retain(|network, duty| !duty.is_idle() || self.networks.contains_key(network));
     }
 
+    /// The end of an operation that something waits for is an event too, so that needs no time.
     fn wake_at(&self) -> Option<Time> {
         let tasks = self.tasks.values().filter_map(|work| work.retry.at);
-        let networks = self.networks.values().filter_map(|duty| duty.retry.at);
-        let endpoints = self.endpoints.values().filter_map(|duty| duty.retry.at);
-        tasks.chain(networks).chain(endpoints).min()
+        let networks = self.networks.iter().filter(|(id, _)| !self.updates_peers(**id));
+        let networks = networks.filter_map(|(_, duty)| duty.retry.at);
+        let peers = self.peers.iter().filter(|(id, _)| self.networks.get(id).is_some_and(NetworkDuty::is_up));
+        let peers = peers.filter_map(|(_, duty)| duty.retry.at);
+        let endpoints = self.endpoints.values().filter(|_| !self.awaits_peers());
+        let endpoints = endpoints.filter_map(|duty| duty.retry.at);
+        tasks.chain(networks).chain(peers).chain(endpoints).min()
+    }
+
+    fn updates_peers(&self, network: NetworkId) -> bool {
+        self.peers.get(&network).is_some_and(PeersDuty::is_under_way)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Networks and endpoints: kept as asked, each with at most one operation under way.
 
 use skep_types::Time;
-use skep_types::assignment::Endpoint;
+use skep_types::assignment::{Endpoint, Overlay};
 use skep_types::network::Network;
 
 use crate::agent::Retry;
@@ -20,17 +20,35 @@ pub(crate) enum NetworkState {
 pub(crate) struct NetworkDuty {
     /// `None` once it is no longer this node's.
     pub(crate) wanted: Option<Network>,
+    /// This node's own place on it, where it spans machines.
+    overlay: Option<Overlay>,
+    /// What the operation under way will bring about.
+    ensuring: Option<(Network, Option<Overlay>)>,
     pub(crate) state: NetworkState,
+    /// Whether the machine may have something of it.
+    pub(crate) leaves_something: bool,
     pub(crate) retry: Retry,
 }
 
 impl NetworkDuty {
     pub(crate) fn wanted(network: Network) -> NetworkDuty {
-        NetworkDuty { wanted: Some(network), state: NetworkState::Absent, retry: Retry::default() }
+        NetworkDuty {
+            wanted: Some(network),
+            state: NetworkState::Absent,
+            leaves_something: false,
+            ..NetworkDuty::left_over()
+        }
     }
 
     pub(crate) fn left_over() -> NetworkDuty {
-        NetworkDuty { wanted: None, state: NetworkState::Ready, retry: Retry::default() }
+        NetworkDuty {
+            wanted: None,
+            overlay: None,
+            ensuring: None,
+            state: NetworkState::Ready,
+            leaves_something: true,
+            retry: Retry::default(),
+        }
     }
 
     /// Takes a new description of the network; a changed one is brought up again.
@@ -39,6 +57,39 @@ impl NetworkDuty {
             self.state = NetworkState::Absent;
         }
         self.wanted = Some(network);
+    }
+
+    /// Takes this node's place on the network; another one is brought up as a changed network is.
+    pub(crate) fn place(&mut self, overlay: Option<Overlay>) {
+        if self.state == NetworkState::Ready && self.overlay != overlay {
+            self.state = NetworkState::Absent;
+        }
+        self.overlay = overlay;
+    }
+
+    /// Whether it is there as it is wanted, so that its peers can be told.
+    pub(crate) fn is_up(&self) -> bool {
+        self.wanted.is_some() && self.state == NetworkState::Ready
+    }
+
+    /// What to bring up now, if the network is wanted.
+    pub(crate) fn begin(&mut self) -> Option<(Network, Option<Overlay>)> {
+        self.ensuring = self.wanted.clone().map(|network| (network, self.overlay));
+        self.state = NetworkState::Ensuring;
+        self.leaves_something = true;
+        self.retry.at = None;
+        self.ensuring.clone()
+    }
+
+    /// It was brought up as it was wanted when that began; what is wanted now may differ.
+    pub(crate) fn ensured(&mut self) {
+        self.retry.reset();
+        let ensured = self.ensuring.take();
+        let still_wanted = self.wanted.is_none()
+            || ensured.is_some_and(|(network, overlay)| {
+                self.wanted.as_ref() == Some(&network) && self.overlay == overlay
+            });
+        self.state = if still_wanted { NetworkState::Ready } else { NetworkState::Absent };
     }
 }
 

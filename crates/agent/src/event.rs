@@ -1,8 +1,10 @@
 //! What an agent is told, and what it asks for.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use skep_types::assignment::{Assignment, Endpoint};
+use skep_types::assignment::{Assignment, Endpoint, Overlay};
 use skep_types::container::ClusterAttachment;
 use skep_types::network::Network;
 use skep_types::{ContainerId, NetworkId, ServiceId, Task, TaskId};
@@ -26,6 +28,13 @@ pub enum AgentEvent {
         /// Which network.
         network: NetworkId,
         /// Why it is still there.
+        result: Result<(), String>,
+    },
+    /// [`Operation::UpdatePeers`] ended.
+    PeersUpdated {
+        /// Which network.
+        network: NetworkId,
+        /// Why not all of it is as asked.
         result: Result<(), String>,
     },
     /// [`Operation::ServeEndpoint`] or [`Operation::RemoveEndpoint`] ended.
@@ -101,13 +110,35 @@ pub enum Observed {
     Exited(i32),
 }
 
+/// Where addresses of a network are: the data path addresses of other nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerChange {
+    /// Exactly these and no others.
+    All(BTreeMap<Ipv4Addr, IpAddr>),
+    /// The difference to what the last operation, which succeeded, brought about.
+    Changed {
+        /// New or moved.
+        update: BTreeMap<Ipv4Addr, IpAddr>,
+        /// No longer on another node.
+        remove: BTreeSet<Ipv4Addr>,
+    },
+}
+
 /// What is to be done. Each is answered by one [`AgentEvent`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Make a cluster-wide network known here.
-    EnsureNetwork(Network),
+    /// Make a cluster-wide network known here, with this node's own place on it where it spans machines. The peers
+    /// that were told before may be forgotten by it.
+    EnsureNetwork(Network, Option<Overlay>),
     /// Take it away.
     RemoveNetwork(NetworkId),
+    /// Know where a network's addresses on other nodes are.
+    UpdatePeers {
+        /// Which network; it was ensured.
+        network: NetworkId,
+        /// What to know.
+        change: PeerChange,
+    },
     /// Serve a service's published ports with exactly these backends.
     ServeEndpoint(Endpoint),
     /// Serve them no longer.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
-use skep_types::assignment::{Assignment, Duty, DutyId, Endpoint};
+use skep_types::assignment::{Assignment, Duty, DutyId, Endpoint, Overlay, Peer};
 use skep_types::network::Network;
 use skep_types::resources::Resources;
 use skep_types::service::{RestartPolicy, ServiceContainer, TaskSpec};
@@ -15,7 +15,7 @@ use skep_types::{
     ContainerId, Meta, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time, Version,
 };
 
-use crate::{Agent, AgentEvent, AgentOutput, Observed, Operation, Recovered};
+use crate::{Agent, AgentEvent, AgentOutput, Observed, Operation, PeerChange, Recovered};
 
 mod duties;
 mod random;
@@ -93,6 +93,16 @@ fn ingress() -> Duty {
     })
 }
 
+/// This node's own place on the ingress network.
+fn place(host: u8) -> Duty {
+    let address = [10, 0, 0, 200].into();
+    Duty::Overlay(Overlay { network: INGRESS, address, host: [192, 0, 2, host].into(), port: 4789 })
+}
+
+fn peer(last: u8, host: u8) -> Duty {
+    Duty::Peer(Peer { network: INGRESS, address: [10, 0, 0, last].into(), host: [192, 0, 2, host].into() })
+}
+
 fn endpoint(backends: &[u8]) -> Duty {
     let backends = backends.iter().map(|last| [10, 0, 0, *last].into()).collect();
     Duty::Endpoint(Endpoint { service: WEB, name: "web".to_owned(), ports: Vec::new(), backends })
@@ -144,7 +154,17 @@ fn number(id: impl ToString) -> String {
 
 fn operation_text(operation: &Operation) -> String {
     match operation {
-        Operation::EnsureNetwork(network) => format!("ensure network {}", network.name),
+        Operation::EnsureNetwork(network, None) => format!("ensure network {}", network.name),
+        Operation::EnsureNetwork(network, Some(overlay)) => {
+            format!(
+                "ensure network {} at {} on {}:{}",
+                network.name, overlay.address, overlay.host, overlay.port
+            )
+        }
+        Operation::UpdatePeers { change: PeerChange::All(peers), .. } => format!("peers {peers:?}"),
+        Operation::UpdatePeers { change: PeerChange::Changed { update, remove }, .. } => {
+            format!("peers +{update:?} -{remove:?}")
+        }
         Operation::RemoveNetwork(_) => "remove network".to_owned(),
         Operation::ServeEndpoint(endpoint) => format!("serve {} {:?}", endpoint.name, endpoint.backends),
         Operation::RemoveEndpoint(_) => "remove endpoint".to_owned(),

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use skep_agent::{AgentEvent, Observed, Operation, Recovered};
+use skep_agent::{AgentEvent, Observed, Operation, PeerChange, Recovered};
 use skep_engine::options::{ContainerFilter, RemoveOptions, WaitCondition};
 use skep_engine::view::Status;
 use skep_engine::{Engine, Error, ErrorKind};
 use skep_types::container::ClusterAttachment;
-use skep_types::{ContainerId, Task, TaskId};
+use skep_types::{ContainerId, NetworkId, Task, TaskId};
 use tracing::warn;
 
 use crate::container::{self, LABEL_TASK, LABEL_TASK_ID};
@@ -15,9 +15,13 @@ use crate::container::{self, LABEL_TASK, LABEL_TASK_ID};
 /// Performs one operation and says how it ended.
 pub(crate) async fn perform(engine: &Engine, operation: Operation) -> AgentEvent {
     match operation {
-        Operation::EnsureNetwork(network) => AgentEvent::NetworkEnsured {
+        Operation::EnsureNetwork(network, overlay) => AgentEvent::NetworkEnsured {
             network: network.id,
-            result: logged("bring up a network", engine.ensure_network(&network).await),
+            result: logged("bring up a network", engine.ensure_network(&network, overlay).await),
+        },
+        Operation::UpdatePeers { network, change } => AgentEvent::PeersUpdated {
+            network,
+            result: logged("tell a network its peers", update_peers(engine, network, change).await),
         },
         Operation::RemoveNetwork(network) => AgentEvent::NetworkRemoved {
             network,
@@ -147,6 +151,13 @@ pub(crate) async fn task_containers(
         (task, summary.id, observed)
     });
     Ok(found.collect())
+}
+
+async fn update_peers(engine: &Engine, network: NetworkId, change: PeerChange) -> Result<(), Error> {
+    match change {
+        PeerChange::All(peers) => engine.set_peers(network, peers).await,
+        PeerChange::Changed { update, remove } => engine.change_peers(network, update, remove).await,
+    }
 }
 
 /// What a former agent left on this machine.

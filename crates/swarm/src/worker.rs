@@ -192,7 +192,8 @@ impl Actor {
 fn works_hard(operation: &Operation) -> bool {
     match operation {
         Operation::Prepare { .. } | Operation::Start { .. } | Operation::Remove { .. } => true,
-        Operation::EnsureNetwork(_)
+        Operation::EnsureNetwork(..)
+        | Operation::UpdatePeers { .. }
         | Operation::RemoveNetwork(_)
         | Operation::ServeEndpoint(_)
         | Operation::RemoveEndpoint(_)

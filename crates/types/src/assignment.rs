@@ -31,6 +31,8 @@ pub enum Duty {
     Network(Network),
     /// Serve a published port or virtual address.
     Endpoint(Endpoint),
+    /// Take part in a network that spans machines.
+    Overlay(Overlay),
     /// Know where an address of a network is.
     Peer(Peer),
 }
@@ -44,8 +46,23 @@ pub enum DutyId {
     Network(NetworkId),
     /// The endpoint of a service.
     Endpoint(ServiceId),
+    /// A node's own place on a network.
+    Overlay(NetworkId),
     /// An address of a network.
     Peer(NetworkId, Ipv4Addr),
+}
+
+/// A node's own place on a network that spans machines: what it must know besides the [`Network`] and its [`Peer`]s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlay {
+    /// The network.
+    pub network: NetworkId,
+    /// The node's own address on it.
+    pub address: Ipv4Addr,
+    /// The node's own data path address, that its peers send to.
+    pub host: IpAddr,
+    /// The UDP port that every node of the cluster takes packets at.
+    pub port: u16,
 }
 
 /// Where an address of a network is: another node, that carries packets to it.

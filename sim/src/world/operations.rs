@@ -59,7 +59,10 @@ impl World {
             return Ok(());
         }
         match operation {
-            Operation::EnsureNetwork(network) => {
+            Operation::UpdatePeers { network, .. } => {
+                self.agent(node, AgentEvent::PeersUpdated { network, result: Ok(()) })
+            }
+            Operation::EnsureNetwork(network, _) => {
                 let id = network.id;
                 if !self.machine(node).networks.contains(&id) {
                     self.machine(node).networks.push(id);

@@ -265,3 +265,143 @@ fn a_task_with_a_published_port_runs_once_it_listens() {
         "#]],
     );
 }
+
+fn ensured(result: Result<(), String>) -> AgentEvent {
+    AgentEvent::NetworkEnsured { network: INGRESS, result }
+}
+
+fn peers_updated(result: Result<(), String>) -> AgentEvent {
+    AgentEvent::PeersUpdated { network: INGRESS, result }
+}
+
+fn peer_id(last: u8) -> DutyId {
+    DutyId::Peer(INGRESS, [10, 0, 0, last].into())
+}
+
+#[test]
+fn peers_are_told_whole_once_and_then_in_differences_ahead_of_endpoints() {
+    check(
+        [
+            complete([ingress(), place(1), endpoint(&[2]), peer(2, 2), peer(3, 2)]),
+            ensured(Ok(())),
+            update([peer(3, 3), peer(4, 3)]),
+            peers_updated(Ok(())),
+            remove([peer_id(2), peer_id(9)]),
+            peers_updated(Ok(())),
+            peers_updated(Ok(())),
+            AgentEvent::EndpointApplied { service: WEB, result: Ok(()) },
+            // Nothing is new in it.
+            update([peer(3, 3)]),
+        ],
+        expect![[r#"
+            1
+              ensure network ingress at 10.0.0.200 on 192.0.2.1:4789
+            2
+              peers {10.0.0.2: 192.0.2.2, 10.0.0.3: 192.0.2.2}
+            3
+            4
+              peers +{10.0.0.3: 192.0.2.3, 10.0.0.4: 192.0.2.3} -{}
+            5
+            6
+              peers +{} -{10.0.0.2}
+            7
+              serve web [10.0.0.2]
+            8
+            9
+        "#]],
+    );
+}
+
+#[test]
+fn peers_that_could_not_be_told_are_told_whole_and_hold_nothing_up() {
+    check(
+        [
+            complete([ingress(), place(1), endpoint(&[2])]),
+            ensured(Ok(())),
+            update([peer(2, 2)]),
+            peers_updated(Err("refused".to_owned())),
+            update([peer(3, 3)]),
+            AgentEvent::Tick,
+        ],
+        expect![[r#"
+            1
+              ensure network ingress at 10.0.0.200 on 192.0.2.1:4789
+              serve web [10.0.0.2]
+            2
+            3
+              peers {10.0.0.2: 192.0.2.2}
+            4
+              wake at 5
+            5
+              peers {10.0.0.2: 192.0.2.2, 10.0.0.3: 192.0.2.3}
+            6
+        "#]],
+    );
+}
+
+#[test]
+fn a_node_that_moves_brings_its_networks_up_again() {
+    check(
+        [
+            complete([ingress(), place(1), peer(2, 2)]),
+            ensured(Ok(())),
+            peers_updated(Ok(())),
+            update([place(2)]),
+            // It moved once more before that was done.
+            update([place(3)]),
+            ensured(Ok(())),
+            ensured(Ok(())),
+            peers_updated(Ok(())),
+            remove([DutyId::Overlay(INGRESS)]),
+        ],
+        expect![[r#"
+            1
+              ensure network ingress at 10.0.0.200 on 192.0.2.1:4789
+            2
+              peers {10.0.0.2: 192.0.2.2}
+            3
+            4
+              ensure network ingress at 10.0.0.200 on 192.0.2.2:4789
+            5
+            6
+              ensure network ingress at 10.0.0.200 on 192.0.2.3:4789
+            7
+              peers {10.0.0.2: 192.0.2.2}
+            8
+            9
+              ensure network ingress
+        "#]],
+    );
+}
+
+#[test]
+fn peers_of_a_former_agent_go_when_nobody_names_them() {
+    let left = Recovered { networks: vec![INGRESS], ..Recovered::default() };
+    check(
+        [
+            AgentEvent::Recovered(left),
+            complete([ingress(), place(1)]),
+            ensured(Ok(())),
+            peers_updated(Ok(())),
+            update([peer(2, 2)]),
+            peers_updated(Ok(())),
+            // Its peers go with the network.
+            complete([]),
+            AgentEvent::NetworkRemoved { network: INGRESS, result: Ok(()) },
+        ],
+        expect![[r#"
+            1
+            2
+              ensure network ingress at 10.0.0.200 on 192.0.2.1:4789
+            3
+              peers {}
+            4
+            5
+              peers +{10.0.0.2: 192.0.2.2} -{}
+            6
+            7
+              remove network
+            8
+        "#]],
+    );
+}

@@ -2,6 +2,7 @@
 //! end nothing left over.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
 
@@ -14,6 +15,9 @@ enum Happening {
     Unassign(u128),
     Endpoint(Vec<u8>),
     Network,
+    Overlay(u8),
+    Peer(u8, u8),
+    PeerGone(u8),
     Exit(usize, i32),
     /// The operation under way at this place ends, well or not.
     End(usize, bool),
@@ -33,6 +37,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (1u128..6).prop_map(Happening::Unassign),
         1 => proptest::collection::vec(1u8..6, 0..3).prop_map(Happening::Endpoint),
         1 => Just(Happening::Network),
+        1 => (1u8..3).prop_map(Happening::Overlay),
+        4 => (10u8..20, 1u8..4).prop_map(|(last, host)| Happening::Peer(last, host)),
+        2 => (10u8..20).prop_map(Happening::PeerGone),
         1 => (any::<usize>(), 0i32..2).prop_map(|(place, code)| Happening::Exit(place, code)),
         8 => (any::<usize>(), proptest::bool::weighted(0.8)).prop_map(|(place, well)| Happening::End(place, well)),
         1 => Just(Happening::Resync),
@@ -61,7 +68,10 @@ struct World {
     duties: BTreeMap<DutyId, Duty>,
     /// The highest state that was reported.
     reported: BTreeMap<TaskId, TaskState>,
-    served: Option<Vec<std::net::Ipv4Addr>>,
+    served: Option<Vec<Ipv4Addr>>,
+    overlay: Option<Overlay>,
+    /// While the network is up.
+    peers: Option<BTreeMap<Ipv4Addr, IpAddr>>,
 }
 
 impl World {
@@ -81,7 +91,8 @@ impl World {
 
     fn begin(&mut self, operation: Operation) {
         let subject = match &operation {
-            Operation::EnsureNetwork(network) => Subject::Network(network.id),
+            Operation::EnsureNetwork(network, _) => Subject::Network(network.id),
+            Operation::UpdatePeers { network, .. } => Subject::Network(*network),
             Operation::RemoveNetwork(network) => {
                 assert!(self.containers.is_empty(), "the network is in use");
                 Subject::Network(*network)
@@ -106,6 +117,27 @@ impl World {
         assert!(self.under_way.insert(subject, operation).is_none(), "two operations for {subject:?}");
     }
 
+    /// A change that fails has happened in part.
+    fn update_peers(&mut self, change: PeerChange, well: bool) {
+        let peers = self.peers.as_mut().expect("peers belong to a network that is up");
+        let half = |count: usize| if well { count } else { count / 2 };
+        match change {
+            PeerChange::All(all) => {
+                peers.clear();
+                let count = half(all.len());
+                peers.extend(all.into_iter().take(count));
+            }
+            PeerChange::Changed { update, remove } => {
+                assert!(!update.is_empty() || !remove.is_empty(), "it changes something");
+                for address in &remove {
+                    peers.remove(address);
+                }
+                let count = half(update.len());
+                peers.extend(update.into_iter().take(count));
+            }
+        }
+    }
+
     /// Ends one of the operations under way.
     fn end(&mut self, place: usize, well: bool) {
         let Some(subject) = self.under_way.keys().nth(place % self.under_way.len().max(1)).copied() else {
@@ -115,10 +147,23 @@ impl World {
         let refused = || "refused".to_owned();
         let plain = || if well { Ok(()) } else { Err(refused()) };
         let event = match operation {
-            Operation::EnsureNetwork(network) => {
+            Operation::EnsureNetwork(network, overlay) => {
+                if well {
+                    self.overlay = overlay;
+                    self.peers.get_or_insert_default();
+                }
                 AgentEvent::NetworkEnsured { network: network.id, result: plain() }
             }
-            Operation::RemoveNetwork(network) => AgentEvent::NetworkRemoved { network, result: plain() },
+            Operation::RemoveNetwork(network) => {
+                if well {
+                    self.peers = None;
+                }
+                AgentEvent::NetworkRemoved { network, result: plain() }
+            }
+            Operation::UpdatePeers { network, change } => {
+                self.update_peers(change, well);
+                AgentEvent::PeersUpdated { network, result: plain() }
+            }
             Operation::ServeEndpoint(endpoint) => {
                 self.served = well.then_some(endpoint.backends);
                 AgentEvent::EndpointApplied { service: endpoint.service, result: plain() }
@@ -195,6 +240,16 @@ impl World {
             }
             Happening::Endpoint(backends) => self.assign(DutyId::Endpoint(WEB), endpoint(&backends)),
             Happening::Network => self.assign(DutyId::Network(INGRESS), ingress()),
+            Happening::Overlay(host) => self.assign(DutyId::Overlay(INGRESS), place(host)),
+            Happening::Peer(last, host) => {
+                self.assign(DutyId::Peer(INGRESS, [10, 0, 0, last].into()), peer(last, host));
+            }
+            Happening::PeerGone(last) => {
+                let id = DutyId::Peer(INGRESS, [10, 0, 0, last].into());
+                if self.duties.remove(&id).is_some() {
+                    self.step(remove([id]));
+                }
+            }
             Happening::Exit(place, code) => {
                 let running: Vec<TaskId> = self.watched.iter().copied().collect();
                 if let Some(task) = running.get(place % running.len().max(1)).copied() {
@@ -257,6 +312,20 @@ impl World {
             _ => None,
         };
         assert_eq!(self.served, wanted);
+        if self.duties.contains_key(&DutyId::Network(INGRESS)) {
+            let overlay = self.duties.values().find_map(|duty| match duty {
+                Duty::Overlay(overlay) => Some(*overlay),
+                _ => None,
+            });
+            assert_eq!(self.overlay, overlay);
+            let peers = self.duties.values().filter_map(|duty| match duty {
+                Duty::Peer(peer) => Some((peer.address, peer.host)),
+                _ => None,
+            });
+            assert_eq!(self.peers, Some(peers.collect()));
+        } else {
+            assert_eq!(self.peers, None, "the network is gone with its peers");
+        }
     }
 }
 

@@ -385,7 +385,8 @@ impl Scene {
         words.extend(remove.iter().map(|id| match id {
             DutyId::Task(id) => format!("-{}", self.name(*id)),
             DutyId::Network(_) => "-network".to_owned(),
-            DutyId::Peer(_, address) => format!("remove peer {address}"),
+            DutyId::Overlay(_) => "-overlay".to_owned(),
+            DutyId::Peer(_, address) => format!("-peer {address}"),
             DutyId::Endpoint(id) => format!("-endpoint {}", self.service_name(*id)),
         }));
         format!("{kind}[{}]", words.join(", "))
@@ -393,6 +394,7 @@ impl Scene {
 
     fn duty(&self, duty: &Duty) -> String {
         match duty {
+            Duty::Overlay(overlay) => format!("overlay {} on {}", overlay.address, overlay.host),
             Duty::Peer(peer) => format!("peer {} at {}", peer.address, peer.host),
             Duty::Task(task) => format!("{} {}", self.name(task.id), task.desired),
             Duty::Network(network) => network.name.clone(),

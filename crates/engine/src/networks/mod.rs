@@ -6,15 +6,15 @@
 pub(crate) mod place;
 pub(crate) mod pool;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use skep_network::{Bridge, Network as Kernel, Publication, PublicationKey};
-use skep_types::assignment::Endpoint;
+use skep_types::assignment::{Endpoint, Overlay};
 use skep_types::ip::AddressPool;
 use skep_types::network::Network;
 use skep_types::{ContainerId, NetworkId, ServiceId, Time};
@@ -110,6 +110,23 @@ impl Networks {
         if let Err(error) = disk::write_json(&self.cluster_file, &*cluster, Durability::Kernel) {
             tracing::warn!("cannot write {}: {error}", self.cluster_file.display());
         }
+    }
+
+    fn place(&self, network: &Network, _overlay: Option<Overlay>) -> Result<()> {
+        self.ensure(network)
+    }
+
+    fn set_peers(&self, _network: NetworkId, _peers: BTreeMap<Ipv4Addr, IpAddr>) -> Result<()> {
+        Ok(())
+    }
+
+    fn change_peers(
+        &self,
+        _network: NetworkId,
+        _update: BTreeMap<Ipv4Addr, IpAddr>,
+        _remove: BTreeSet<Ipv4Addr>,
+    ) -> Result<()> {
+        Ok(())
     }
 
     /// Makes the bridge of a cluster network unless it is there.
@@ -273,13 +290,37 @@ impl Engine {
         Ok(networks.swap_remove(index))
     }
 
-    /// Makes sure that tasks here can be attached to a cluster network. Repeating it changes nothing.
+    /// Makes sure that tasks here can be attached to a cluster network, at this node's own place on it where it spans
+    /// machines. Repeating it changes nothing.
     ///
     /// # Errors
     /// Internal, when the kernel refuses.
-    pub async fn ensure_network(&self, network: &Network) -> Result<()> {
+    pub async fn ensure_network(&self, network: &Network, overlay: Option<Overlay>) -> Result<()> {
         let (networks, network) = (self.shared.networks.clone(), network.clone());
-        blocking(move || networks.ensure(&network)).await?
+        blocking(move || networks.place(&network, overlay)).await?
+    }
+
+    /// Makes these the addresses of a network that are on other nodes, with the data path addresses of those nodes.
+    ///
+    /// # Errors
+    /// 404 for a network that was not ensured; internal, when the kernel refuses.
+    pub async fn set_peers(&self, network: NetworkId, peers: BTreeMap<Ipv4Addr, IpAddr>) -> Result<()> {
+        let networks = self.shared.networks.clone();
+        blocking(move || networks.set_peers(network, peers)).await?
+    }
+
+    /// Changes some of them: those in `update` are new or moved, those in `remove` are on other nodes no longer.
+    ///
+    /// # Errors
+    /// As [`Engine::set_peers`]; some of the change may have happened.
+    pub async fn change_peers(
+        &self,
+        network: NetworkId,
+        update: BTreeMap<Ipv4Addr, IpAddr>,
+        remove: BTreeSet<Ipv4Addr>,
+    ) -> Result<()> {
+        let networks = self.shared.networks.clone();
+        blocking(move || networks.change_peers(network, update, remove)).await?
     }
 
     /// Forgets a cluster network. One that is not there is fine.

@@ -128,8 +128,8 @@ pub async fn a_service_is_answered_by_its_backends() {
         vni: 4096,
         ingress: true,
     };
-    house.engine.ensure_network(&network).await.unwrap();
-    house.engine.ensure_network(&network).await.unwrap();
+    house.engine.ensure_network(&network, None).await.unwrap();
+    house.engine.ensure_network(&network, None).await.unwrap();
     let mut names = Vec::new();
     for host in 2..4 {
         let address = subnet.nth(host).unwrap();

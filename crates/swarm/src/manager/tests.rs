@@ -107,9 +107,10 @@ async fn create(manager: &Manager, spec: ServiceSpec) -> ServiceId {
 /// What an engine without failures answers.
 fn succeed(operation: Operation, ids: &mut Ids) -> Option<AgentEvent> {
     Some(match operation {
-        Operation::EnsureNetwork(network) => {
+        Operation::EnsureNetwork(network, _) => {
             AgentEvent::NetworkEnsured { network: network.id, result: Ok(()) }
         }
+        Operation::UpdatePeers { network, .. } => AgentEvent::PeersUpdated { network, result: Ok(()) },
         Operation::RemoveNetwork(network) => AgentEvent::NetworkRemoved { network, result: Ok(()) },
         Operation::ServeEndpoint(endpoint) => {
             AgentEvent::EndpointApplied { service: endpoint.service, result: Ok(()) }
