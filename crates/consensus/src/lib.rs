@@ -8,8 +8,14 @@
 //! at all; after a failed write nothing more is written until the log is opened again, because only the disk
 //! knows what became of that write. What is absent: threads, clocks, knowledge of what the bytes mean.
 
+mod consensus;
 mod log;
+mod notice;
 mod solo;
+mod transport;
 
-pub use log::{Entry, Index, Log, LogError, MAX_ENTRY_BYTES, Snapshot, Term};
+pub use consensus::{Config, Consensus, FoundError, MemberError, NotLeader, ReceiveError};
+pub use log::{Entry, Index, Log, LogError, LogKey, MAX_ENTRY_BYTES, Snapshot, Term};
+pub use notice::{Notice, ProposalId, RaftId, Seat, Standing};
 pub use solo::{Recovery, Solo};
+pub use transport::{Transport, TransportError};

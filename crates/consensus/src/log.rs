@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 mod checksum;
+mod cipher;
 #[cfg(test)]
 mod tests;
+
+pub use cipher::LogKey;
 
 /// Position of an entry in the log; the first is 1, 0 is before all.
 pub type Index = u64;
@@ -86,6 +89,9 @@ pub enum LogError {
         /// The format on the disk.
         found: u64,
     },
+    /// The log is encrypted under another key.
+    #[error("cannot open the log: it is encrypted under another key")]
+    Key,
     /// A payload above [`MAX_ENTRY_BYTES`].
     #[error("an entry of {bytes} bytes is above the limit of {MAX_ENTRY_BYTES}")]
     TooLarge {
