@@ -5,85 +5,37 @@ use std::time::{Duration, SystemTime};
 use rcgen::string::PrintableString;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SubjectPublicKeyInfo,
 };
 use sha2::{Digest, Sha256};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
+
+use crate::certificate::{Certificate, arcs, chain, encode, normalize};
+use crate::error::failed;
+use crate::{IdentityError, NodeCertificate, NodeKey, Role, Trust};
 
 /// SwarmKit's `rootCN`, and the name under which managers serve as certificate authority.
-const ROOT_NAME: &str = "swarm-ca";
+pub(crate) const ROOT_NAME: &str = "swarm-ca";
 /// SwarmKit's `RootCAExpiration`: 20 years.
 const ROOT_LIFE: Duration = Duration::from_secs(630_720_000);
 /// SwarmKit's `CertBackdate`: certificates begin earlier, for nodes whose clocks lag.
 const BACKDATE: Duration = Duration::from_secs(3600);
-
-/// What a certificate allows its node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// `swarm-worker`
-    Worker,
-    /// `swarm-manager`
-    Manager,
-}
-
-impl Role {
-    /// The organisational unit in a certificate.
-    pub fn unit(self) -> &'static str {
-        match self {
-            Role::Worker => "swarm-worker",
-            Role::Manager => "swarm-manager",
-        }
-    }
-}
-
-/// A certificate or key could not be made or read.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {action}")]
-pub struct IdentityError {
-    action: &'static str,
-    #[source]
-    source: rcgen::Error,
-}
-
-fn failed(action: &'static str) -> impl FnOnce(rcgen::Error) -> IdentityError {
-    move |source| IdentityError { action, source }
-}
-
-/// A node's certificate and private key.
-#[derive(Clone, PartialEq, Eq)]
-pub struct NodeCertificate {
-    /// The node's certificate, then the root's. PEM.
-    pub chain_pem: String,
-    /// The private key. PEM.
-    pub key_pem: String,
-}
-
-impl std::fmt::Debug for NodeCertificate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NodeCertificate").field("chain_pem", &self.chain_pem).finish_non_exhaustive()
-    }
-}
+/// The longest certificate request that is looked at, in bytes. One with a P-256 key has about 400.
+const MAX_CSR: usize = 64 << 10;
 
 /// The cluster's certificate authority, with its private key.
 pub struct RootCa {
     certificate_pem: String,
-    key: KeyPair,
+    /// This root, certified by the root that it takes the place of: nodes that know only that one need it.
+    cross_signed: Option<String>,
+    issuer: Issuer<'static, KeyPair>,
 }
 
 impl std::fmt::Debug for RootCa {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RootCa").field("certificate_pem", &self.certificate_pem).finish_non_exhaustive()
     }
-}
-
-fn root_params() -> CertificateParams {
-    let mut params = CertificateParams::default();
-    let mut name = DistinguishedName::new();
-    let text = PrintableString::try_from(ROOT_NAME).expect("letters and a hyphen are printable");
-    name.push(DnType::CommonName, DnValue::PrintableString(text));
-    params.distinguished_name = name;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
 }
 
 impl RootCa {
@@ -93,20 +45,55 @@ impl RootCa {
     /// When the system has no randomness.
     pub fn generate(now: SystemTime) -> Result<RootCa, IdentityError> {
         let key = KeyPair::generate().map_err(failed("make the cluster's root key"))?;
-        let mut params = root_params();
+        let mut params = CertificateParams::default();
+        let text = PrintableString::try_from(ROOT_NAME).expect("letters and a hyphen are printable");
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, DnValue::PrintableString(text));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = (now - BACKDATE).into();
         params.not_after = (now + ROOT_LIFE).into();
         let certificate = params.self_signed(&key).map_err(failed("make the cluster's root certificate"))?;
-        Ok(RootCa { certificate_pem: certificate.pem(), key })
+        RootCa::new(encode(certificate.der()), key)
     }
 
     /// Takes an authority from its files' content.
     ///
     /// # Errors
-    /// When the key cannot be read.
+    /// When one of the two cannot be read, or they do not belong together.
     pub fn from_pem(certificate_pem: String, key_pem: &str) -> Result<RootCa, IdentityError> {
         let key = KeyPair::from_pem(key_pem).map_err(failed("read the cluster's root key"))?;
-        Ok(RootCa { certificate_pem, key })
+        RootCa::new(certificate_pem, key)
+    }
+
+    fn new(certificate_pem: String, key: KeyPair) -> Result<RootCa, IdentityError> {
+        let certificates = chain(&certificate_pem)?;
+        // The first one is the active one. As SwarmKit's newLocalSigner.
+        let certificate = Certificate::parse(&certificates[0])?;
+        if !certificate.0.is_ca() {
+            return Err(IdentityError::NoAuthority { reason: "certificate not a CA" });
+        }
+        if !certificate.has_key(&key.subject_public_key_info()) {
+            return Err(IdentityError::KeyMismatch);
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificates[0], key)
+            .map_err(failed("read the cluster's root certificate"))?;
+        Ok(RootCa { certificate_pem, cross_signed: None, issuer })
+    }
+
+    /// The same authority, whose certificates are to be trusted also by nodes that know only the root that made
+    /// `cross_signed_pem`.
+    ///
+    /// # Errors
+    /// When that is no certificate of this authority's key.
+    pub fn with_cross_signed(mut self, cross_signed_pem: &str) -> Result<RootCa, IdentityError> {
+        let between = normalize(cross_signed_pem)?;
+        let ders = chain(&between)?;
+        if !Certificate::parse(&ders[0])?.has_key(&self.public_key_der()) {
+            return Err(IdentityError::KeyMismatch);
+        }
+        self.cross_signed = Some(between);
+        Ok(self)
     }
 
     /// The root certificate.
@@ -114,9 +101,9 @@ impl RootCa {
         &self.certificate_pem
     }
 
-    /// The private key.
+    /// The private key. Secret.
     pub fn key_pem(&self) -> String {
-        self.key.serialize_pem()
+        self.issuer.key().serialize_pem()
     }
 
     /// What join tokens name the root by.
@@ -124,29 +111,24 @@ impl RootCa {
         digest(&self.certificate_pem)
     }
 
-    /// The root's name in DER, as the API's `CertIssuerSubject` shows it in base 64.
-    pub fn subject_der() -> Vec<u8> {
-        // SEQUENCE { SET { SEQUENCE { OBJECT commonName, PrintableString } } }
-        let text = ROOT_NAME.as_bytes();
-        let mut value = vec![0x06, 0x03, 0x55, 0x04, 0x03];
-        for tag in [0x13, 0x30, 0x31, 0x30] {
-            value = match tag {
-                0x13 => [&value[..], &[0x13, text.len() as u8], text].concat(),
-                tag => [&[tag, value.len() as u8], &value[..]].concat(),
-            };
-        }
-        value
-    }
-
     /// The root's public key in DER, as the API's `CertIssuerPublicKey` shows it in base 64.
     pub fn public_key_der(&self) -> Vec<u8> {
-        self.key.subject_public_key_info()
+        self.issuer.key().subject_public_key_info()
     }
 
-    /// Issues a certificate: common name the node, unit the role, organisation the cluster.
+    /// The root's name in DER, as the API's `CertIssuerSubject` shows it in base 64.
     ///
     /// # Errors
-    /// When the system has no randomness, or a name is no text that a certificate can hold.
+    /// When the certificate cannot be read.
+    pub fn subject_der(&self) -> Result<Vec<u8>, IdentityError> {
+        let ders = chain(&self.certificate_pem)?;
+        Ok(Certificate::parse(&ders[0])?.0.subject().as_raw().to_vec())
+    }
+
+    /// Makes a key and a certificate for it: see [`RootCa::sign`].
+    ///
+    /// # Errors
+    /// As [`RootCa::sign`].
     pub fn issue(
         &self,
         node: &str,
@@ -155,17 +137,35 @@ impl RootCa {
         now: SystemTime,
         life: Duration,
     ) -> Result<NodeCertificate, IdentityError> {
+        let key = NodeKey::generate()?;
+        Ok(NodeCertificate::new(self.sign(&key.csr()?, node, role, cluster, now, life)?, &key))
+    }
+
+    /// Certifies a request's key: common name the node, unit the role, organisation the cluster. Whatever names
+    /// and extensions the request asks for are not looked at. Gives the certificate and what lies between it and
+    /// the root that all nodes know, PEM.
+    ///
+    /// # Errors
+    /// When the request cannot be read or is not signed by its own key; when a name is no text that a
+    /// certificate can hold.
+    pub fn sign(
+        &self,
+        csr_pem: &str,
+        node: &str,
+        role: Role,
+        cluster: &str,
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<String, IdentityError> {
+        let key = requested_key(csr_pem)?;
         let action = "issue a node certificate";
-        let key = KeyPair::generate().map_err(failed("make a node's key"))?;
         let mut params = CertificateParams::default();
         let mut name = DistinguishedName::new();
         name.push(DnType::OrganizationName, cluster);
         name.push(DnType::OrganizationalUnitName, role.unit());
         name.push(DnType::CommonName, node);
         params.distinguished_name = name;
-        // As SwarmKit's PrepareCSR: peers are verified by role and by id, managers also as the authority.
-        let manager_name = (role == Role::Manager).then_some(ROOT_NAME);
-        for host in [role.unit(), node].into_iter().chain(manager_name) {
+        for host in host_names(node, role) {
             params.subject_alt_names.push(SanType::DnsName(host.try_into().map_err(failed(action))?));
         }
         params.not_before = (now - BACKDATE).into();
@@ -174,11 +174,96 @@ impl RootCa {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        let issuer = Issuer::new(root_params(), &self.key);
-        let certificate = params.signed_by(&key, &issuer).map_err(failed(action))?;
-        let chain_pem = certificate.pem() + &self.certificate_pem;
-        Ok(NodeCertificate { chain_pem, key_pem: key.serialize_pem() })
+        let certificate = params.signed_by(&key, &self.issuer).map_err(failed(action))?;
+        Ok(encode(certificate.der()) + self.cross_signed.as_deref().unwrap_or_default())
     }
+
+    /// Certifies the key of the root that is to take this one's place, with that root's names and life. Gives
+    /// one certificate, PEM. As SwarmKit's `CrossSignCACertificate`.
+    ///
+    /// # Errors
+    /// When it is no authority's certificate, or nodes that know only this root would not trust what stands on it.
+    pub fn cross_sign(&self, other: &RootCa, now: SystemTime) -> Result<String, IdentityError> {
+        let ders = chain(&other.certificate_pem)?;
+        let root = Certificate::parse(&ders[0])?;
+        let action = "certify the new root by the old one";
+        let mut params = CertificateParams::default();
+        params.distinguished_name = subject(&root)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = root.not_before().into();
+        params.not_after = root.not_after().into();
+        let key = SubjectPublicKeyInfo::from_der(&other.public_key_der()).map_err(failed(action))?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(failed(action))?;
+        let cross_signed = encode(certificate.der());
+        self.try_out(other, &cross_signed, now)?;
+        Ok(cross_signed)
+    }
+
+    /// Whether a node that knows only this root would trust one that stands on `other`: a root that forbids
+    /// intermediates, for one, cannot be rotated away from.
+    fn try_out(&self, other: &RootCa, cross_signed: &str, now: SystemTime) -> Result<(), IdentityError> {
+        let leaf = other.issue("trial", Role::Manager, "trial", now, Duration::from_secs(3600))?;
+        Trust::parse(&self.certificate_pem)?.verify(
+            &(leaf.chain_pem.clone() + cross_signed),
+            Role::Manager,
+            now,
+        )?;
+        Trust::parse(&other.certificate_pem)?.verify(&leaf.chain_pem, Role::Manager, now)
+    }
+
+    /// A request for a certificate of this authority's own key, for an authority outside to cross-sign, PEM.
+    ///
+    /// # Errors
+    /// When the root's names cannot be put into a request.
+    pub fn csr(&self) -> Result<String, IdentityError> {
+        let ders = chain(&self.certificate_pem)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = subject(&Certificate::parse(&ders[0])?)?;
+        let request = params.serialize_request(self.issuer.key()).and_then(|request| request.pem());
+        request.map_err(failed("make a certificate request"))
+    }
+}
+
+/// The names that a node's certificate holds for, as SwarmKit's `PrepareCSR`: peers are verified by role and by
+/// id, managers also as the authority.
+pub(crate) fn host_names(node: &str, role: Role) -> Vec<&str> {
+    let manager_name = (role == Role::Manager).then_some(ROOT_NAME);
+    [role.unit(), node].into_iter().chain(manager_name).collect()
+}
+
+/// The key that a certificate is asked for, by whoever has it.
+fn requested_key(csr_pem: &str) -> Result<SubjectPublicKeyInfo, IdentityError> {
+    let unreadable = || IdentityError::Unreadable { what: "the certificate request" };
+    if csr_pem.len() > MAX_CSR {
+        return Err(unreadable());
+    }
+    let pem = pem::parse(csr_pem).map_err(|_| unreadable())?;
+    let Ok(([], request)) = X509CertificationRequest::from_der(pem.contents()) else {
+        return Err(unreadable());
+    };
+    request.verify_signature().map_err(|_| IdentityError::NoProofOfPossession)?;
+    let key = request.certification_request_info.subject_pki.raw;
+    SubjectPublicKeyInfo::from_der(key).map_err(|_| unreadable())
+}
+
+/// A certificate's subject, to be written again.
+fn subject(certificate: &Certificate<'_>) -> Result<DistinguishedName, IdentityError> {
+    let unreadable = || IdentityError::Unreadable { what: "the certificate's subject" };
+    let mut name = DistinguishedName::new();
+    for attribute in certificate.0.subject().iter_attributes() {
+        let kind = DnType::from_oid(&arcs(attribute.attr_type()).ok_or_else(unreadable)?);
+        let text = attribute.as_str().map_err(|_| unreadable())?;
+        // Printable strings are 19 in ASN.1; all other texts are written as UTF-8, which compares equal in the
+        // verifiers that compare texts, and is found out by the trial in those that compare bytes.
+        let value = match attribute.attr_value().tag().0 {
+            19 => DnValue::PrintableString(PrintableString::try_from(text).map_err(|_| unreadable())?),
+            _ => DnValue::Utf8String(text.to_owned()),
+        };
+        name.push(kind, value);
+    }
+    Ok(name)
 }
 
 /// SwarmKit digests the certificate's PEM bytes, not its DER.
@@ -187,60 +272,4 @@ pub(crate) fn digest(certificate_pem: &str) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
-
-    use x509_parser::prelude::*;
-
-    use super::*;
-
-    fn parse(pem: &str) -> Vec<Pem> {
-        Pem::iter_from_buffer(pem.as_bytes()).map(Result::unwrap).collect()
-    }
-
-    #[test]
-    fn a_node_certificate_is_what_swarmkit_would_issue() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        let root = RootCa::generate(now).unwrap();
-        let life = Duration::from_secs(90 * 24 * 3600);
-        let issued = root.issue("node1", Role::Manager, "cluster1", now, life).unwrap();
-
-        let chain = parse(&issued.chain_pem);
-        assert_eq!(chain.len(), 2);
-        let (node, parent) = (chain[0].parse_x509().unwrap(), chain[1].parse_x509().unwrap());
-        node.verify_signature(Some(parent.public_key())).unwrap();
-        parent.verify_signature(None).unwrap();
-        assert_eq!(node.subject().to_string(), "O=cluster1, OU=swarm-manager, CN=node1");
-        assert_eq!(node.issuer().to_string(), "CN=swarm-ca");
-        assert_eq!(node.validity().not_before.timestamp(), 1_700_000_000 - 3600);
-        assert_eq!(node.validity().not_after.timestamp(), 1_700_000_000 + 90 * 24 * 3600);
-        let names: Vec<String> = node
-            .subject_alternative_name()
-            .unwrap()
-            .unwrap()
-            .value
-            .general_names
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(names, ["DNSName(swarm-manager)", "DNSName(node1)", "DNSName(swarm-ca)"]);
-        assert!(parent.is_ca() && !node.is_ca());
-        assert_eq!(parent.validity().not_after.timestamp(), 1_700_000_000 + 630_720_000);
-        assert_eq!(parent.subject().as_raw(), RootCa::subject_der());
-        assert_eq!(parent.public_key().raw, root.public_key_der());
-    }
-
-    #[test]
-    fn an_authority_survives_its_text() {
-        let root = RootCa::generate(SystemTime::now()).unwrap();
-        let again = RootCa::from_pem(root.certificate_pem().to_owned(), &root.key_pem()).unwrap();
-        assert_eq!(again.digest(), root.digest());
-        let now = SystemTime::now();
-        let issued = again.issue("n", Role::Worker, "c", now, Duration::from_secs(3600)).unwrap();
-        let chain = parse(&issued.chain_pem);
-        let parent = chain[1].parse_x509().unwrap();
-        chain[0].parse_x509().unwrap().verify_signature(Some(parent.public_key())).unwrap();
-        assert!(!format!("{again:?} {issued:?}").contains("PRIVATE"), "keys stay out of logs");
-        assert!(RootCa::from_pem(String::new(), "no key").is_err());
-    }
-}
+mod tests;

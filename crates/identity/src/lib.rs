@@ -1,15 +1,26 @@
 //! Who a node is: the cluster's certificate authority, node certificates, join tokens, and their files.
 //!
 //! Names, lifetimes and formats are SwarmKit's (ca/certificates.go, ca/config.go), so that what reads a Docker
-//! swarm's certificates and tokens reads these. What is absent: a clock and a source of secrets for tokens (both
-//! are arguments), TLS, and networks.
+//! swarm's certificates and tokens reads these. TLS comes as configurations for
+//! rustls. What is absent: a clock and a source of secrets for tokens (both are arguments), and networks, but for
+//! asking an authority outside the cluster.
 
 mod authority;
+mod certificate;
+mod error;
 mod files;
 mod issuer;
+mod node;
+mod tls;
 mod token;
+mod trust;
 
-pub use authority::{IdentityError, NodeCertificate, Role, RootCa};
+pub use authority::RootCa;
+pub use certificate::{normalize, renewal_time};
+pub use error::IdentityError;
 pub use files::{Files, FilesError};
 pub use issuer::Issuer;
+pub use node::{Identity, NodeCertificate, NodeKey, Role, peer_identity};
+pub use tls::{Credentials, handshake_failure, join_client_config, unverified_client_config};
 pub use token::{JoinToken, ParseTokenError, SECRET_BYTES};
+pub use trust::{Trust, verify_root};

@@ -37,6 +37,11 @@ impl JoinToken {
         self.digest == digest(root_certificate_pem)
     }
 
+    /// The digest of the root, as SwarmKit shows it.
+    pub(crate) fn digest_hex(&self) -> String {
+        self.digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Whether the secrets are the same, in a time that does not tell where they differ.
     pub fn has_secret_of(&self, other: &JoinToken) -> bool {
         let differences = self.secret.iter().zip(other.secret).fold(0, |sum, (a, b)| sum | (a ^ b));

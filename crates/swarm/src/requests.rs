@@ -1,7 +1,7 @@
 //! What users read and change in the cluster.
 
 use skep_cluster::{Answer, Request};
-use skep_identity::{Files, RootCa};
+use skep_identity::Files;
 use skep_types::network::Network;
 use skep_types::node::{Node, NodeSpec};
 use skep_types::service::{Service, ServiceSpec};
@@ -172,10 +172,11 @@ impl Swarm {
     pub fn tls_info(&self) -> Result<TlsInfo, SwarmError> {
         self.manager()?;
         let root = Files::new(self.folder().certificates()).load_root();
-        let root = root.map_err(|error| SwarmError::Internal(crate::log_worker::chain(&error)))?;
+        let failed = |error: &dyn std::error::Error| SwarmError::Internal(crate::log_worker::chain(error));
+        let root = root.map_err(|error| failed(&error))?;
         Ok(TlsInfo {
             trust_root: root.certificate_pem().to_owned(),
-            issuer_subject: RootCa::subject_der(),
+            issuer_subject: root.subject_der().map_err(|error| failed(&error))?,
             issuer_public_key: root.public_key_der(),
         })
     }
