@@ -88,6 +88,9 @@ pub fn check(objects: &Objects) -> Vec<Violation> {
 fn indexes(objects: &Objects, violations: &mut Vec<Violation>) {
     let (kept, rebuilt) = (objects.index(), objects.rebuilt_index());
     let compared = [
+        ("node_names", kept.node_names == rebuilt.node_names),
+        ("managers", kept.managers == rebuilt.managers),
+        ("unaddressed", kept.unaddressed == rebuilt.unaddressed),
         ("service_names", kept.service_names == rebuilt.service_names),
         ("network_names", kept.network_names == rebuilt.network_names),
         ("ports", kept.ports == rebuilt.ports),
@@ -122,6 +125,11 @@ fn holders(objects: &Objects, violations: &mut Vec<Violation>) {
         }
         for address in &service.virtual_ips {
             *held.entry(format!("address {}", address.address)).or_default() += 1;
+        }
+    }
+    for node in objects.nodes() {
+        if let Some(address) = node.ingress_address {
+            *held.entry(format!("address {address}")).or_default() += 1;
         }
     }
     for task in objects.tasks().filter(|task| is_live(task)) {

@@ -10,20 +10,24 @@ use skep_types::node::{NodeDescription, NodeState};
 use skep_types::service::Service;
 use skep_types::{NodeId, ServiceId, TaskId, TaskState, TaskStatus, Time};
 
-use crate::allocator::ipam::{self, Cursors};
+use crate::allocator::ipam;
 use crate::dispatcher::Dispatcher;
 use crate::objects::{Group, Touched};
+use crate::orchestrator::restart::MISPLACED;
 use crate::orchestrator::{replicated, slot, updater};
 use crate::plan::{Full, Plan};
 use crate::requests::{self, MAX_CHANGES_OF_REQUEST};
 use crate::scheduler::{self, Placed};
 use crate::timers::{Timer, Timers};
-use crate::{Change, Objects, Reply, Request, RequestId, tasks};
+use crate::{Change, Objects, Reply, Request, RequestId, SeatStep, seats, tasks};
 
 /// Requests granted in one entry of the log: each may carry a specification, twice, of the greatest size.
 const MAX_REQUESTS_OF_BATCH: usize = 25;
 /// Bytes of an agent's message or error that are kept.
 const MAX_STATUS_TEXT: usize = 4096;
+
+/// Time after which a manager's seat that was not taken away is asked for again: SwarmKit's interval.
+const SEAT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Heartbeats for which a new leader waits for a node that it has not heard of.
 const UNKNOWN_BEATS: u32 = 10;
@@ -61,7 +65,10 @@ pub(crate) struct Leader {
     /// Whether tasks that wait for addresses or a node may find some now.
     capacity: bool,
     explained: BTreeMap<Group, String>,
-    cursors: Cursors,
+    /// The managers that this one reaches, once it was told.
+    reachable: Option<BTreeSet<u64>>,
+    /// Whether seats of the managers' consensus may have to be taken away.
+    seats: bool,
     /// Nodes not heard of since this manager leads.
     pub unheard: BTreeSet<NodeId>,
 }
@@ -106,7 +113,26 @@ impl Leader {
         self.services.extend(objects.services().map(|service| service.id));
         self.slots.extend(objects.index().tasks_of_slot.keys());
         self.capacity = true;
+        self.seats = true;
         self.explained.clear();
+    }
+
+    /// Learns which managers this one reaches.
+    pub fn reaches(&mut self, managers: BTreeSet<u64>) {
+        self.reachable = Some(managers);
+        self.seats = true;
+    }
+
+    /// What is to be done about managers' seats now. What was asked for is only asked for again after a while.
+    pub fn seat_steps(&mut self, objects: &Objects, now: Time) -> Vec<SeatStep> {
+        let Some(reachable) = self.reachable.as_ref().filter(|_| self.seats) else { return Vec::new() };
+        let mut steps = seats::steps(objects, reachable);
+        steps.retain(|SeatStep::Remove { node, .. }| !self.timers.is_set(Timer::Seat(*node)));
+        for SeatStep::Remove { node, .. } in &steps {
+            self.timers.set(Timer::Seat(*node), Some(now + SEAT_PATIENCE));
+        }
+        self.seats = false;
+        steps
     }
 
     /// Looks again at what an entry of the log changed.
@@ -122,12 +148,18 @@ impl Leader {
         }
         for id in &touched.nodes {
             self.slots.extend(objects.tasks_on(*id).map(|task| (task.service, task.slot)));
+            // Where a task may be decides whether its service's update is done with it.
+            self.services.extend(objects.tasks_on(*id).map(|task| task.service));
+            if objects.node(*id).is_none_or(|node| node.manager.is_none()) {
+                self.timers.set(Timer::Seat(*id), None);
+            }
         }
+        self.seats |= !touched.nodes.is_empty();
         if touched.cluster {
             // The history limit may have changed.
             self.slots.extend(objects.index().tasks_of_slot.keys());
         }
-        self.capacity |= touched.capacity || !touched.nodes.is_empty();
+        self.capacity |= touched.capacity || touched.networks || !touched.nodes.is_empty();
     }
 
     /// Keeps an agent's reports on its tasks until they can be decided; the newest of a task counts.
@@ -189,6 +221,7 @@ impl Leader {
                         self.news.insert(node, News::Lost { reason: UNHEARD.to_owned() });
                     }
                 }
+                Timer::Seat(_) => self.seats = true,
                 Timer::Retry => {}
             }
         }
@@ -215,7 +248,7 @@ impl Leader {
             self.plan_capacity(plan, &mut placed)
         });
         // Also when the batch is full: what is drafted belongs to what is in it already.
-        tasks::create(plan, &mut self.cursors, &mut placed);
+        tasks::create(plan, &mut placed);
         planned
     }
 
@@ -231,7 +264,7 @@ impl Leader {
         while granted < MAX_REQUESTS_OF_BATCH && !self.requests.is_empty() {
             plan.reserve(MAX_CHANGES_OF_REQUEST)?;
             let Some((to, request)) = self.requests.pop_front() else { break };
-            let result = requests::decide(plan, &mut self.cursors, request);
+            let result = requests::decide(plan, self.reachable.as_ref(), request);
             granted += usize::from(result.is_ok());
             plan.replies.push(Reply { to, result });
         }
@@ -251,11 +284,16 @@ impl Leader {
                 self.plan_node(plan, id, news);
             }
         }
+        if result.is_ok() && self.capacity {
+            result = plan_unaddressed(plan);
+        }
         // Also when the batch is full: what requests change of nodes is in it already.
-        let nodes = std::mem::take(&mut plan.nodes);
-        let removed = &plan.removed_nodes;
-        let staying = nodes.into_values().filter(|node| !removed.contains(&node.id));
-        plan.changes.extend(staying.map(|node| Change::PutNode(Box::new(node))));
+        let mut nodes = std::mem::take(&mut plan.nodes);
+        nodes.retain(|id, _| !plan.removed_nodes.contains(id));
+        for mut node in nodes.into_values() {
+            ipam::address_node(plan, &mut node);
+            plan.changes.push(Change::PutNode(Box::new(node)));
+        }
         result
     }
 
@@ -288,11 +326,16 @@ impl Leader {
     fn plan_reports(&mut self, plan: &mut Plan) -> Result<(), Full> {
         while !self.reports.is_empty() {
             plan.reserve(1)?;
-            let Some((task, status)) = self.reports.pop_first() else { break };
+            let Some((task, mut status)) = self.reports.pop_first() else { break };
             let Some(current) = plan.objects.task(task).map(|task| &task.status) else { continue };
+            if current.error == MISPLACED && status.error.is_empty() {
+                // The agent does not know why its task had to go.
+                status.error.clone_from(&current.error);
+            }
             let owned = (TaskState::Accepted..TaskState::Remove).contains(&status.state);
             let moves = status.state >= current.state && !current.state.is_terminal() && status != *current;
             if owned && moves {
+                plan.reported.insert(task);
                 plan.changes.push(Change::SetStatus { task, status: Box::new(status), at: plan.now });
             }
         }
@@ -342,7 +385,7 @@ impl Leader {
             return Ok(());
         }
         let before = plan.changes.len();
-        ipam::retry(plan, &mut self.cursors)?;
+        ipam::retry(plan)?;
         if plan.changes.len() > before {
             // Tasks that found an address join a queue whose reasons they have not been told.
             self.explained.clear();
@@ -351,4 +394,22 @@ impl Leader {
         self.capacity = false;
         Ok(())
     }
+}
+
+/// Adds to the batch the nodes that wait for an address and get one, or learn why not.
+fn plan_unaddressed(plan: &mut Plan) -> Result<(), Full> {
+    let objects = plan.objects;
+    for node in objects.index().unaddressed.iter().filter_map(|id| objects.node(*id)) {
+        if plan.nodes.contains_key(&node.id) || plan.removed_nodes.contains(&node.id) {
+            continue;
+        }
+        plan.reserve(1)?;
+        let mut addressed = node.clone();
+        ipam::address_node(plan, &mut addressed);
+        if addressed != *node {
+            addressed.meta.updated_at = plan.now;
+            plan.nodes.insert(node.id, addressed);
+        }
+    }
+    Ok(())
 }

@@ -22,6 +22,7 @@ mod reaper;
 mod request;
 mod requests;
 mod scheduler;
+mod seats;
 mod step;
 mod tasks;
 mod timers;

@@ -54,8 +54,14 @@ pub(crate) struct Plan<'a> {
     pub ports: BTreeSet<(Protocol, u16)>,
     /// Addresses that this batch takes.
     pub addresses: BTreeSet<(NetworkId, Ipv4Addr)>,
+    /// The last of them, by network.
+    pub last_given: BTreeMap<NetworkId, Ipv4Addr>,
+    /// Networks that have no address left.
+    pub exhausted: BTreeSet<NetworkId>,
     /// Slots that this batch decided about: each is decided about once.
     pub slots: BTreeSet<(ServiceId, u64)>,
+    /// Tasks whose agents' word is in this batch: what is committed of their status is old.
+    pub reported: BTreeSet<TaskId>,
     /// Services whose rolling update this batch ends.
     pub ended_updates: BTreeSet<ServiceId>,
 }
@@ -76,7 +82,10 @@ impl<'a> Plan<'a> {
             names: BTreeSet::new(),
             ports: BTreeSet::new(),
             addresses: BTreeSet::new(),
+            last_given: BTreeMap::new(),
+            exhausted: BTreeSet::new(),
             slots: BTreeSet::new(),
+            reported: BTreeSet::new(),
             ended_updates: BTreeSet::new(),
         }
     }

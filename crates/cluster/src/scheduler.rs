@@ -17,6 +17,10 @@ enum Unfit {
     NotAvailable,
     /// Lacks CPU or memory.
     Resources,
+    /// Is not what the constraints ask for.
+    Constraints,
+    /// Is of another platform than the image.
+    Platform,
 }
 
 impl Unfit {
@@ -28,6 +32,10 @@ impl Unfit {
             Unfit::NotAvailable => format!("{nodes} nodes not available for new tasks"),
             Unfit::Resources if one => "insufficient resources on 1 node".to_owned(),
             Unfit::Resources => format!("insufficient resources on {nodes} nodes"),
+            Unfit::Constraints if one => "scheduling constraints not satisfied on 1 node".to_owned(),
+            Unfit::Constraints => format!("scheduling constraints not satisfied on {nodes} nodes"),
+            Unfit::Platform if one => "unsupported platform on 1 node".to_owned(),
+            Unfit::Platform => format!("unsupported platform on {nodes} nodes"),
         }
     }
 }
@@ -107,7 +115,13 @@ fn unfit(node: &Node, spec: &TaskSpec, load: &Load, added: &Load) -> Option<Unfi
         load.memory_bytes + added.memory_bytes,
     );
     let lacking = lacks(cpus.0, cpus.1, cpus.2) || lacks(memory.0, memory.1, memory.2);
-    lacking.then_some(Unfit::Resources)
+    if lacking {
+        return Some(Unfit::Resources);
+    }
+    if !spec.placement.allows(node) {
+        return Some(Unfit::Constraints);
+    }
+    (!spec.placement.fits_platform(node)).then_some(Unfit::Platform)
 }
 
 /// Tries again for tasks that wait for a node. `explained` holds what was last said of each group, so

@@ -158,7 +158,11 @@ impl Cluster {
                     leader.news.insert(node, News::Lost { reason });
                 }
             }
-            Event::Reachable(_) => {}
+            Event::Reachable(managers) => {
+                if let Some(leader) = &mut self.leader {
+                    leader.reaches(managers);
+                }
+            }
             Event::Tick => {}
         }
         self.decide(now, ids, &mut output);
@@ -184,6 +188,7 @@ impl Cluster {
                 break;
             }
         }
+        output.seats = leader.seat_steps(&self.objects, now);
         output.wake_at = leader.timers.next();
     }
 

@@ -4,13 +4,13 @@
 use skep_types::service::Service;
 use skep_types::{TaskId, TaskState, TaskStatus};
 
-use crate::allocator::ipam::{self, Cursors};
+use crate::allocator::ipam;
 use crate::plan::{Draft, Plan};
 use crate::scheduler::{self, Candidates, Placed};
 use crate::{Change, NewTask};
 
 /// Creates the tasks that the batch has drafted.
-pub(crate) fn create(plan: &mut Plan, cursors: &mut Cursors, placed: &mut Placed) {
+pub(crate) fn create(plan: &mut Plan, placed: &mut Placed) {
     let objects = plan.objects;
     let mut drafts = std::mem::take(&mut plan.drafts);
     scheduler::by_service(&mut drafts);
@@ -18,7 +18,7 @@ pub(crate) fn create(plan: &mut Plan, cursors: &mut Cursors, placed: &mut Placed
         let Some(service) = drafts.first().and_then(|draft| objects.service(draft.service)) else { continue };
         let mut candidates = Candidates::new(objects, placed, service.id, &service.spec.task);
         for draft in drafts {
-            let task = make(plan, cursors, placed, &mut candidates, service, draft);
+            let task = make(plan, placed, &mut candidates, service, draft);
             plan.changes.push(Change::CreateTask(Box::new(task)));
         }
     }
@@ -26,7 +26,6 @@ pub(crate) fn create(plan: &mut Plan, cursors: &mut Cursors, placed: &mut Placed
 
 fn make(
     plan: &mut Plan,
-    cursors: &mut Cursors,
     placed: &mut Placed,
     candidates: &mut Candidates,
     service: &Service,
@@ -45,7 +44,7 @@ fn make(
         cause: draft.cause,
         at: plan.now,
     };
-    match ipam::attach(plan, cursors, service) {
+    match ipam::attach(plan, service) {
         Ok(attachments) => task.attachments = attachments,
         Err(error) => {
             task.status.error = error;

@@ -12,6 +12,8 @@ pub(crate) enum Timer {
     Slot(ServiceId, u64),
     /// A node that was not heard of since this manager leads.
     Node(NodeId),
+    /// A manager's seat that was asked to be taken away: whether it was.
+    Seat(NodeId),
     /// The log refused a proposal.
     Retry,
 }

@@ -92,6 +92,15 @@ pub struct TaskSpec {
     pub force_update: u64,
 }
 
+impl TaskSpec {
+    /// Whether two specifications run the same, though perhaps elsewhere.
+    pub fn differs_in_placement_only(&self, other: &TaskSpec) -> bool {
+        let TaskSpec { container, limits, reservations, restart, placement: _, force_update } = self;
+        (container, limits, reservations, restart, force_update)
+            == (&other.container, &other.limits, &other.reservations, &other.restart, &other.force_update)
+    }
+}
+
 /// The container of a service's task.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceContainer {

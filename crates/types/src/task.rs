@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::node::Node;
 use crate::service::{Service, TaskSpec};
 use crate::{ContainerId, Meta, NetworkId, NodeId, ServiceId, TaskId, Time, Version};
 
@@ -142,9 +143,13 @@ pub struct Task {
 
 impl Task {
     /// Whether the task is of the service's present specification, by value: an update back to what a
-    /// task has already leaves it alone, as in SwarmKit's `IsTaskDirty`.
-    pub fn is_current(&self, service: &Service) -> bool {
-        let same_spec = self.spec_version == service.spec_version || self.spec == service.spec.task;
+    /// task has already leaves it alone, and so does one that only moves the bounds of its placement around
+    /// `node`, the node that it is on; as in SwarmKit's `IsTaskDirty`.
+    pub fn is_current(&self, service: &Service, node: Option<&Node>) -> bool {
+        let same_spec = self.spec_version == service.spec_version
+            || self.spec == service.spec.task
+            || self.spec.differs_in_placement_only(&service.spec.task)
+                && node.is_some_and(|node| service.spec.task.placement.allows(node));
         // A service that publishes its first port needs tasks with an address on the ingress network.
         let reachable = service.ports.is_empty() || !self.attachments.is_empty();
         same_spec && (reachable || self.status.state == TaskState::New)

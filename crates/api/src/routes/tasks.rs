@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use skep_types::node::Node;
 use skep_types::service::Service;
 use skep_types::{NodeId, ServiceId, Task, TaskState};
 
@@ -38,6 +39,7 @@ fn list(context: &Context, query: &Query) -> Answer {
         services: named(&filters, "service", |name| Ok(context.swarm.service(name)?.id))?,
         nodes: named(&filters, "node", |name| Ok(context.swarm.node(name)?.id))?,
         all_services: context.swarm.services()?,
+        all_nodes: context.swarm.nodes()?,
         filters,
     };
     let networks = context.swarm.networks();
@@ -71,13 +73,15 @@ struct Wanted {
     services: Option<BTreeSet<ServiceId>>,
     nodes: Option<BTreeSet<NodeId>>,
     all_services: Vec<Service>,
+    all_nodes: Vec<Node>,
 }
 
 impl Wanted {
     fn lets_through(&self, task: &Task) -> bool {
         let is_current = |task: &Task| {
             let service = self.all_services.iter().find(|service| service.id == task.service);
-            service.is_some_and(|service| task.is_current(service))
+            let node = self.all_nodes.iter().find(|node| Some(node.id) == task.node);
+            service.is_some_and(|service| task.is_current(service, node))
         };
         self.filters.any("id", |prefix| task.id.to_string().starts_with(prefix))
             && self.filters.any("name", |prefix| task.container_name().starts_with(prefix))

@@ -2,10 +2,13 @@
 //! applied the same entries hold equal objects.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use skep_types::network::Network;
+use skep_types::node::Node;
 use skep_types::service::{Service, UpdateState, UpdateStatus};
-use skep_types::{NodeId, ServiceId, Task, TaskId, TaskState, Time, Version};
+use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, Time, Version};
 
 use super::index::{self, Up};
 use super::{Cause, Change, NewTask, Objects, Rollout, Touched, UpdateStep, Watch};
@@ -39,44 +42,24 @@ impl Objects {
                 self.cluster = Some(cluster);
                 touched.cluster = true;
             }
-            Change::PutNode(node) => {
-                let mut node = node.as_ref().clone();
-                node.meta.version = self.version();
-                touched.nodes.insert(node.id);
-                self.nodes.insert(node.id, node);
-            }
-            Change::RemoveNode(id) => {
-                touched.nodes.insert(*id);
-                self.nodes.remove(id);
-            }
-            Change::PutNetwork(network) => {
-                let mut network = network.as_ref().clone();
-                network.meta.version = self.version();
-                self.index.network_names.insert(network.name.clone(), network.id);
-                if network.ingress {
-                    self.index.ingress = Some(network.id);
-                }
-                self.networks.insert(network.id, network);
-                touched.networks = true;
-            }
-            Change::RemoveNetwork(id) => {
-                if let Some(network) = self.networks.remove(id) {
-                    self.index.network_names.remove(&network.name);
-                    if self.index.ingress == Some(*id) {
-                        self.index.ingress = None;
-                    }
-                    touched.networks = true;
-                }
-            }
+            Change::PutNode(node) => self.put_node(node, touched),
+            Change::RemoveNode(id) => self.remove_node(*id, touched),
+            Change::PutNetwork(network) => self.put_network(network, touched),
+            Change::RemoveNetwork(id) => self.remove_network(*id, touched),
             Change::PutService(service) => self.put_service(service, touched),
             Change::RemoveService(id) => self.remove_service(*id, touched),
             Change::Update { service, step, at } => self.step_update(*service, step, *at, touched),
             Change::CreateTask(task) => self.create_task(task, touched),
-            Change::Allocate { task, attachments, status } => self.change_task(*task, touched, |task| {
-                task.attachments.clone_from(attachments);
-                task.status = status.as_ref().clone();
-                status.since
-            }),
+            Change::Allocate { task, attachments, status } => {
+                self.note_given(
+                    attachments.iter().map(|attachment| (attachment.network, attachment.address)),
+                );
+                self.change_task(*task, touched, |task| {
+                    task.attachments.clone_from(attachments);
+                    task.status = status.as_ref().clone();
+                    status.since
+                });
+            }
             Change::Assign { task, node, status } => self.change_task(*task, touched, |task| {
                 task.node = Some(*node);
                 task.status = status.as_ref().clone();
@@ -94,6 +77,75 @@ impl Objects {
         }
     }
 
+    fn put_node(&mut self, node: &Node, touched: &mut Touched) {
+        let mut node = node.clone();
+        node.meta.version = self.version();
+        let id = node.id;
+        let old = self.nodes.get(&id);
+        let same_place = old.is_some_and(|old| looks_alike(old, &node));
+        if let Some(old) = old {
+            self.index.remove_node(old);
+        }
+        if old.and_then(|old| old.ingress_address) != node.ingress_address {
+            let given = self.index.ingress.zip(node.ingress_address);
+            self.note_given(given.into_iter());
+        }
+        self.index.add_node(&node);
+        self.nodes.insert(id, node);
+        touched.nodes.insert(id);
+        if !same_place {
+            self.index_slots_on(id);
+        }
+    }
+
+    fn remove_node(&mut self, id: NodeId, touched: &mut Touched) {
+        touched.nodes.insert(id);
+        let Some(node) = self.nodes.remove(&id) else { return };
+        self.index.remove_node(&node);
+        self.index_slots_on(id);
+    }
+
+    fn put_network(&mut self, network: &Network, touched: &mut Touched) {
+        let mut network = network.clone();
+        network.meta.version = self.version();
+        self.index.network_names.insert(network.name.clone(), network.id);
+        if network.ingress {
+            self.set_ingress(Some(network.id));
+        }
+        self.networks.insert(network.id, network);
+        touched.networks = true;
+    }
+
+    fn remove_network(&mut self, id: NetworkId, touched: &mut Touched) {
+        let Some(network) = self.networks.remove(&id) else { return };
+        self.index.network_names.remove(&network.name);
+        self.last_given.remove(&id);
+        if self.index.ingress == Some(id) {
+            self.set_ingress(None);
+        }
+        touched.networks = true;
+    }
+
+    /// Nodes' addresses are on whatever network is the ingress network.
+    fn set_ingress(&mut self, network: Option<NetworkId>) {
+        self.nodes.values().for_each(|node| self.index.remove_node(node));
+        self.index.ingress = network;
+        self.nodes.values().for_each(|node| self.index.add_node(node));
+    }
+
+    fn note_given(&mut self, given: impl Iterator<Item = (NetworkId, Ipv4Addr)>) {
+        self.last_given.extend(given);
+    }
+
+    /// What a node is decides whether its tasks are where their services want them.
+    fn index_slots_on(&mut self, node: NodeId) {
+        let slots: Vec<(ServiceId, u64)> =
+            self.tasks_on(node).map(|task| (task.service, task.slot)).collect();
+        for (service, slot) in slots {
+            self.index_slot(service, slot);
+        }
+    }
+
     fn put_service(&mut self, service: &Service, touched: &mut Touched) {
         let mut service = service.clone();
         service.meta.version = self.version();
@@ -105,6 +157,10 @@ impl Objects {
         if let Some(old) = old {
             self.index.remove_service(old);
         }
+        let had = old.map_or([].as_slice(), |old| old.virtual_ips.as_slice());
+        let given = service.virtual_ips.iter().filter(|address| !had.contains(address));
+        let given: Vec<_> = given.map(|given| (given.network, given.address)).collect();
+        self.note_given(given.into_iter());
         self.index.add_service(&service);
         self.services.insert(id, service);
         self.rollouts.remove(&id);
@@ -213,6 +269,7 @@ impl Objects {
                 }
             }
         }
+        self.note_given(task.attachments.iter().map(|given| (given.network, given.address)));
         self.index.add_task(&task);
         self.index.tasks_of_slot.entry((task.service, task.slot)).or_default().push(task.id);
         let (service, slot) = (task.service, task.slot);
@@ -287,7 +344,9 @@ impl Objects {
     fn index_slot(&mut self, id: ServiceId, slot: u64) {
         let representative = index::representative(self.tasks_of_slot(id, slot));
         let outdated = representative.map(|task| {
-            let current = self.services.get(&id).is_none_or(|service| task.is_current(service));
+            let current = self.services.get(&id).is_none_or(|service| {
+                task.is_current(service, task.node.and_then(|node| self.nodes.get(&node)))
+            });
             let up = if serves(task) { Up::Yes } else { Up::No };
             (!current).then_some(up)
         });
@@ -301,6 +360,9 @@ impl Objects {
             if network.ingress {
                 self.index.ingress = Some(network.id);
             }
+        }
+        for node in self.nodes.values() {
+            self.index.add_node(node);
         }
         for service in self.services.values() {
             self.index.add_service(service);
@@ -318,6 +380,12 @@ impl Objects {
     pub(crate) fn is_lost(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_none_or(|node| node.state == skep_types::node::NodeState::Down)
     }
+}
+
+/// Whether two states of a node are the same to every constraint.
+fn looks_alike(one: &Node, other: &Node) -> bool {
+    (one.role(), &one.spec.labels, one.address) == (other.role(), &other.spec.labels, other.address)
+        && one.description == other.description
 }
 
 fn serves(task: &Task) -> bool {

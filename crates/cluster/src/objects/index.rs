@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use skep_types::node::{Node, NodeRole};
 use skep_types::port::Protocol;
 use skep_types::service::Service;
 use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, Version};
@@ -17,6 +18,8 @@ pub(crate) enum Holder {
     Task(TaskId),
     /// A service, as its virtual address.
     Service(ServiceId),
+    /// A node, as its own on the ingress network.
+    Node(NodeId),
 }
 
 /// What a node carries.
@@ -56,6 +59,12 @@ pub(crate) type Group = (ServiceId, Version);
 /// All indexes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Index {
+    /// Nodes that have a name, by it. What names are unique is the requests' business.
+    pub node_names: BTreeSet<(String, NodeId)>,
+    /// Nodes that are managers, or have a seat among them still.
+    pub managers: BTreeSet<NodeId>,
+    /// Nodes without an address on the ingress network.
+    pub unaddressed: BTreeSet<NodeId>,
     pub service_names: BTreeMap<String, ServiceId>,
     pub network_names: BTreeMap<String, NetworkId>,
     pub ports: BTreeMap<(Protocol, u16), ServiceId>,
@@ -194,6 +203,36 @@ impl Index {
         let ingress = self.ingress?;
         let attached = task.attachments.iter().find(|attachment| attachment.network == ingress);
         attached.filter(|_| serves).map(|attachment| attachment.address)
+    }
+
+    /// Enters what a node alone contributes.
+    pub fn add_node(&mut self, node: &Node) {
+        if !node.spec.name.is_empty() {
+            self.node_names.insert((node.spec.name.clone(), node.id));
+        }
+        if node.spec.role == NodeRole::Manager || node.manager.is_some() {
+            self.managers.insert(node.id);
+        }
+        match (self.ingress, node.ingress_address) {
+            (Some(network), Some(address)) => {
+                self.addresses.insert((network, address), Holder::Node(node.id));
+            }
+            _ => {
+                self.unaddressed.insert(node.id);
+            }
+        }
+    }
+
+    /// Takes out what [`Index::add_node`] entered.
+    pub fn remove_node(&mut self, node: &Node) {
+        self.node_names.remove(&(node.spec.name.clone(), node.id));
+        self.managers.remove(&node.id);
+        self.unaddressed.remove(&node.id);
+        if let Some(key) = self.ingress.zip(node.ingress_address)
+            && self.addresses.get(&key) == Some(&Holder::Node(node.id))
+        {
+            self.addresses.remove(&key);
+        }
     }
 
     /// Enters a service's name, ports and virtual addresses.

@@ -35,6 +35,9 @@ pub struct Objects {
     tasks: BTreeMap<TaskId, Task>,
     rollouts: BTreeMap<ServiceId, Rollout>,
     restarts: BTreeMap<(ServiceId, u64), RestartHistory>,
+    /// The address of each network that was given last: the search for the next one goes on after it, under a
+    /// new leader too, so that an address rests as long as possible before it is given again.
+    last_given: BTreeMap<NetworkId, Ipv4Addr>,
     index: Index,
 }
 
@@ -138,6 +141,10 @@ impl Objects {
     /// The restarts of a slot, where its policy bounds them.
     pub fn restart_history(&self, service: ServiceId, slot: u64) -> Option<&RestartHistory> {
         self.restarts.get(&(service, slot))
+    }
+
+    pub(crate) fn last_given(&self, network: NetworkId) -> Option<Ipv4Addr> {
+        self.last_given.get(&network).copied()
     }
 
     /// How a service is reached; `None` for one that publishes nothing.

@@ -1,6 +1,7 @@
 //! The objects as they are stored.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use skep_types::node::Node;
 use skep_types::service::{Service, TaskSpec};
 use skep_types::swarm::ClusterObject;
 use skep_types::task::Attachment;
-use skep_types::{Meta, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time, Version};
+use skep_types::{Meta, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time, Version};
 
 use super::{Index, Objects, RestartHistory, Rollout};
 
@@ -28,6 +29,8 @@ pub struct Snapshot {
     tasks: Vec<StoredTask>,
     rollouts: Vec<(ServiceId, Rollout)>,
     restarts: Vec<((ServiceId, u64), RestartHistory)>,
+    #[serde(default)]
+    last_given: Vec<(NetworkId, Ipv4Addr)>,
 }
 
 /// A [`Task`] whose specification is named by its place in [`Snapshot::specs`].
@@ -94,6 +97,7 @@ impl Objects {
             tasks,
             rollouts: self.rollouts.iter().map(|(id, rollout)| (*id, rollout.clone())).collect(),
             restarts: self.restarts.iter().map(|(key, history)| (*key, history.clone())).collect(),
+            last_given: self.last_given.iter().map(|(network, address)| (*network, *address)).collect(),
         }
     }
 
@@ -108,6 +112,7 @@ impl Objects {
             tasks: BTreeMap::new(),
             rollouts: snapshot.rollouts.into_iter().collect(),
             restarts: snapshot.restarts.into_iter().collect(),
+            last_given: snapshot.last_given.into_iter().collect(),
             index: Index::default(),
         };
         for stored in snapshot.tasks {

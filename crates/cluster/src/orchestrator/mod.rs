@@ -19,6 +19,17 @@ pub(crate) fn gives_up_tasks(objects: &Objects, node: NodeId) -> bool {
         .is_none_or(|node| node.state == NodeState::Down || node.spec.availability == Availability::Drain)
 }
 
+/// Whether a task's node no longer is what the task's placement asks for. A node that is paused keeps what it has.
+///
+/// SwarmKit's constraint enforcer calls such a task rejected while it still runs. Here it is told to end as on a
+/// drained node, so that its address and its resources stay its own until it did. Where only the service's newer
+/// specification asks for another node, the rolling update replaces the task in its turn.
+pub(crate) fn is_misplaced(objects: &Objects, task: &Task) -> bool {
+    let node = task.node.and_then(|node| objects.node(node));
+    let active = node.filter(|node| node.spec.availability == Availability::Active);
+    active.is_some_and(|node| !task.spec.placement.allows(node))
+}
+
 /// Whether a slot's next task has to wait for this one to stop. Nobody waits for a lost node, nor for
 /// what was scaled away.
 pub(crate) fn blocks_successor(objects: &Objects, task: &Task) -> bool {

@@ -1,12 +1,15 @@
 //! Replacing tasks that ended or lost their node, as SwarmKit's restart supervisor does.
 
 use skep_types::service::RestartCondition;
-use skep_types::{Task, TaskState, Time};
+use skep_types::{Task, TaskState, TaskStatus, Time};
 
-use super::{blocks_successor, first_desired, gives_up_tasks};
+use super::{blocks_successor, first_desired, gives_up_tasks, is_misplaced};
 use crate::objects::{is_live, is_wanted};
 use crate::plan::{Draft, Full, Plan};
-use crate::{Cause, Objects};
+use crate::{Cause, Change, Objects};
+
+/// Why a task has to go whose node changed; SwarmKit's words.
+pub(crate) const MISPLACED: &str = "assigned node no longer meets constraints";
 
 /// Whether the policy of an ended or stopped task asks for a replacement.
 pub(crate) fn should_restart(objects: &Objects, task: &Task, now: Time) -> bool {
@@ -29,7 +32,12 @@ pub(crate) fn should_restart(objects: &Objects, task: &Task, now: Time) -> bool 
 /// Gives the time at which to look again.
 pub(crate) fn examine(plan: &mut Plan, task: &Task) -> Result<Option<Time>, Full> {
     let objects = plan.objects;
-    let displaced = task.node.is_some_and(|node| gives_up_tasks(objects, node));
+    let misplaced = is_live(task) && is_misplaced(objects, task);
+    if misplaced && plan.reported.contains(&task.id) {
+        // The commit of the report leads here again.
+        return Ok(None);
+    }
+    let displaced = misplaced || task.node.is_some_and(|node| gives_up_tasks(objects, node));
     if is_live(task) && !displaced {
         return promote(plan, task);
     }
@@ -38,9 +46,17 @@ pub(crate) fn examine(plan: &mut Plan, task: &Task) -> Result<Option<Time>, Full
     if let Some(not_before) = task.not_before.filter(|time| *time > plan.now && !displaced) {
         return Ok(Some(not_before));
     }
-    plan.reserve(2)?;
+    plan.reserve(3)?;
     plan.slots.insert((task.service, task.slot));
     let restart = should_restart(objects, task, plan.now);
+    if misplaced {
+        let status = TaskStatus {
+            message: "task rejected by constraint enforcer".to_owned(),
+            error: MISPLACED.to_owned(),
+            ..task.status.clone()
+        };
+        plan.changes.push(Change::SetStatus { task: task.id, status: Box::new(status), at: plan.now });
+    }
     plan.end_task(task, TaskState::Shutdown);
     if restart {
         // A task that lost its node did nothing wrong: no delay, as SwarmKit's for drained nodes.

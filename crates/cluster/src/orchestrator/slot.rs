@@ -41,7 +41,8 @@ fn orphan(plan: &mut Plan, service: ServiceId, slot: u64) -> Result<(), Full> {
     let gone = |task: &&Task| task.node.is_some_and(|node| objects.node(node).is_none());
     for task in objects.tasks_of_slot(service, slot).filter(|task| is_live(task)).filter(gone) {
         plan.reserve(1)?;
-        let mut status = plan.status(TaskState::Orphaned, "node removed", String::new());
+        let mut status =
+            plan.status(TaskState::Orphaned, "Task belonged to a node that has been deleted", String::new());
         status.container.clone_from(&task.status.container);
         plan.changes.push(Change::SetStatus { task: task.id, status: Box::new(status), at: plan.now });
     }

@@ -5,16 +5,22 @@ mod node;
 mod service;
 mod validate;
 
+use std::collections::BTreeSet;
+
 use self::cluster::Secrets;
-use crate::allocator::ipam::Cursors;
 use crate::plan::Plan;
 use crate::{Answer, Refusal, RefusalKind, Request};
 
 /// Most changes that one request makes.
 pub(crate) const MAX_CHANGES_OF_REQUEST: usize = 4;
 
-/// Decides a request: adds what it changes to the batch, or says why not.
-pub(crate) fn decide(plan: &mut Plan, cursors: &mut Cursors, request: Request) -> Result<Answer, Refusal> {
+/// Decides a request: adds what it changes to the batch, or says why not. `reachable` are the managers that
+/// this one reaches, if it knows.
+pub(crate) fn decide(
+    plan: &mut Plan,
+    reachable: Option<&BTreeSet<u64>>,
+    request: Request,
+) -> Result<Answer, Refusal> {
     let founds = matches!(request, Request::CreateCluster { .. });
     if !founds && plan.objects.cluster().is_none() {
         return refuse(RefusalKind::Precondition, "there is no cluster yet");
@@ -26,11 +32,11 @@ pub(crate) fn decide(plan: &mut Plan, cursors: &mut Cursors, request: Request) -
             cluster::update(plan, version, *spec, secrets)
         }
         Request::AddNode(node) => node::add(plan, *node),
-        Request::UpdateNode { id, version, spec } => node::update(plan, id, version, *spec),
+        Request::UpdateNode { id, version, spec } => node::update(plan, reachable, id, version, *spec),
         Request::SetSeat { node, seat } => node::set_seat(plan, node, seat),
         Request::RemoveNode { id, force } => node::remove(plan, id, force),
-        Request::CreateService(spec) => service::create(plan, cursors, *spec),
-        Request::UpdateService { id, version, spec } => service::update(plan, cursors, id, version, *spec),
+        Request::CreateService(spec) => service::create(plan, *spec),
+        Request::UpdateService { id, version, spec } => service::update(plan, id, version, *spec),
         Request::RemoveService(id) => service::remove(plan, id),
     }
 }

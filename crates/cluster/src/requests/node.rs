@@ -1,10 +1,13 @@
 //! Nodes that join, change and leave.
 
+use std::collections::BTreeSet;
+
 use skep_types::node::{Member, Node, NodeRole, NodeSpec, NodeState};
 use skep_types::{Meta, NodeId, Version};
 
 use super::{out_of_sequence, refuse};
 use crate::plan::Plan;
+use crate::seats;
 use crate::{Answer, Change, Force, Refusal, RefusalKind};
 
 fn not_found<T>(id: NodeId) -> Result<T, Refusal> {
@@ -15,8 +18,26 @@ fn known<'a>(plan: &Plan<'a>, id: NodeId) -> Option<&'a Node> {
     plan.objects.node(id).filter(|_| !plan.removed_nodes.contains(&id))
 }
 
+/// In SwarmKit's words.
+fn refuse_taken_name(plan: &Plan, id: NodeId, name: &str) -> Result<(), Refusal> {
+    let first = (name.to_owned(), NodeId(u128::MIN));
+    let last = (name.to_owned(), NodeId(u128::MAX));
+    let holders = plan.objects.index().node_names.range(first..=last).map(|(_, holder)| *holder);
+    // What the batch changes has the name that it will have.
+    let staying = |holder: &NodeId| !plan.nodes.contains_key(holder) && !plan.removed_nodes.contains(holder);
+    let changed = plan.nodes.values().filter(|node| node.spec.name == name).map(|node| node.id);
+    if !name.is_empty() && holders.filter(staying).chain(changed).any(|holder| holder != id) {
+        return refuse(RefusalKind::Conflict, "name conflicts with an existing object");
+    }
+    Ok(())
+}
+
 /// Lets a node in. One that is in already keeps what is wanted of it: joining may be repeated.
 pub(super) fn add(plan: &mut Plan, mut node: Node) -> Result<Answer, Refusal> {
+    if plan.removed_nodes.contains(&node.id) {
+        return out_of_sequence();
+    }
+    refuse_taken_name(plan, node.id, &node.spec.name)?;
     if plan.objects.node(node.id).is_none() {
         node.meta = Meta { version: Version(0), created_at: plan.now, updated_at: plan.now };
         plan.nodes.entry(node.id).or_insert(node);
@@ -26,6 +47,7 @@ pub(super) fn add(plan: &mut Plan, mut node: Node) -> Result<Answer, Refusal> {
 
 pub(super) fn update(
     plan: &mut Plan,
+    reachable: Option<&BTreeSet<u64>>,
     id: NodeId,
     version: Version,
     spec: NodeSpec,
@@ -39,6 +61,12 @@ pub(super) fn update(
         let message = "attempting to demote the last manager of the swarm";
         return refuse(RefusalKind::Precondition, message);
     }
+    let seat = node.manager.as_ref().filter(|_| demoted);
+    if seat.is_some_and(|seat| !seats::can_remove(plan.objects, reachable, seat.raft)) {
+        let message = "can't remove member from the raft: this would result in a loss of quorum";
+        return refuse(RefusalKind::Precondition, message);
+    }
+    refuse_taken_name(plan, id, &spec.name)?;
     let meta = Meta { updated_at: plan.now, ..node.meta };
     plan.nodes.insert(id, Node { meta, spec, ..node.clone() });
     Ok(Answer::Done)
@@ -69,7 +97,8 @@ pub(super) fn remove(plan: &mut Plan, id: NodeId, force: Force) -> Result<Answer
     if plan.nodes.contains_key(&id) {
         return out_of_sequence();
     }
-    if node.spec.role == NodeRole::Manager {
+    // As in SwarmKit, a manager that never took its seat is no obstacle.
+    if node.manager.is_some() || node.spec.role == NodeRole::Manager && managers(plan) <= 1 {
         let message = format!(
             "node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker \
              before removal"
@@ -85,8 +114,9 @@ pub(super) fn remove(plan: &mut Plan, id: NodeId, force: Force) -> Result<Answer
     Ok(Answer::Done)
 }
 
-/// Managers as they will be after this batch.
+/// Those that are to be managers as they will be after this batch.
 fn managers(plan: &Plan) -> usize {
-    let nodes = plan.objects.nodes().map(|node| plan.nodes.get(&node.id).unwrap_or(node));
-    nodes.filter(|node| node.spec.role == NodeRole::Manager).count()
+    let known = plan.objects.index().managers.iter().filter_map(|id| plan.objects.node(*id));
+    let staying = known.filter(|node| !plan.nodes.contains_key(&node.id));
+    staying.chain(plan.nodes.values()).filter(|node| node.spec.role == NodeRole::Manager).count()
 }

@@ -4,7 +4,7 @@ use skep_types::service::{PortSpec, Service, ServiceSpec, VirtualIp};
 use skep_types::{Meta, ServiceId, Version};
 
 use super::{out_of_sequence, refuse, validate};
-use crate::allocator::ipam::{self, Cursors};
+use crate::allocator::ipam;
 use crate::allocator::port;
 use crate::plan::Plan;
 use crate::{Answer, Change, Refusal, RefusalKind};
@@ -13,7 +13,7 @@ fn not_found<T>(id: ServiceId) -> Result<T, Refusal> {
     refuse(RefusalKind::NotFound, format!("service {id} not found"))
 }
 
-pub(super) fn create(plan: &mut Plan, cursors: &mut Cursors, spec: ServiceSpec) -> Result<Answer, Refusal> {
+pub(super) fn create(plan: &mut Plan, spec: ServiceSpec) -> Result<Answer, Refusal> {
     validate::service(&spec)?;
     let holder = plan.objects.service_named(&spec.name);
     let held = holder.is_some_and(|holder| !plan.removed.contains(&holder.id));
@@ -22,7 +22,7 @@ pub(super) fn create(plan: &mut Plan, cursors: &mut Cursors, spec: ServiceSpec) 
         return refuse(RefusalKind::Conflict, message);
     }
     let ports = port::resolve(plan, &spec.ports, None)?;
-    let virtual_ips = virtual_ips(plan, cursors, &ports, Vec::new())?;
+    let virtual_ips = virtual_ips(plan, &ports, Vec::new())?;
     let id = ServiceId(plan.ids.next_u128());
     plan.names.insert(spec.name.clone());
     plan.requested.insert(id);
@@ -41,7 +41,6 @@ pub(super) fn create(plan: &mut Plan, cursors: &mut Cursors, spec: ServiceSpec) 
 
 pub(super) fn update(
     plan: &mut Plan,
-    cursors: &mut Cursors,
     id: ServiceId,
     version: Version,
     spec: ServiceSpec,
@@ -57,7 +56,7 @@ pub(super) fn update(
         return refuse(RefusalKind::Invalid, "renaming services is not supported");
     }
     let ports = port::resolve(plan, &spec.ports, Some(old))?;
-    let virtual_ips = virtual_ips(plan, cursors, &ports, old.virtual_ips.clone())?;
+    let virtual_ips = virtual_ips(plan, &ports, old.virtual_ips.clone())?;
     let raise = u64::from(spec.task != old.spec.task);
     plan.requested.insert(id);
     plan.changes.push(Change::PutService(Box::new(Service {
@@ -84,12 +83,7 @@ pub(super) fn remove(plan: &mut Plan, id: ServiceId) -> Result<Answer, Refusal> 
 }
 
 /// One virtual address on the ingress network for a service that publishes ports; none for others.
-fn virtual_ips(
-    plan: &mut Plan,
-    cursors: &mut Cursors,
-    ports: &[PortSpec],
-    had: Vec<VirtualIp>,
-) -> Result<Vec<VirtualIp>, Refusal> {
+fn virtual_ips(plan: &mut Plan, ports: &[PortSpec], had: Vec<VirtualIp>) -> Result<Vec<VirtualIp>, Refusal> {
     if ports.is_empty() {
         return Ok(Vec::new());
     }
@@ -99,7 +93,7 @@ fn virtual_ips(
     let Some(ingress) = plan.objects.ingress() else {
         return refuse(RefusalKind::Precondition, "ports cannot be published without an ingress network");
     };
-    match ipam::take(plan, cursors, ingress) {
+    match ipam::take(plan, ingress) {
         Ok(address) => Ok(vec![VirtualIp { network: ingress.id, address }]),
         Err(reason) => refuse(RefusalKind::Precondition, reason),
     }

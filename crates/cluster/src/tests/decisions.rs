@@ -17,14 +17,14 @@ fn a_service_is_on_its_nodes_after_two_entries() {
     web.ports = vec![port(80, 8080), port(81, 0)];
     scene.create(web);
     expect![[r#"
-          service web x3 image:1 8080:80 30000:81 10.0.0.2
+          service web x3 image:1 8080:80 30000:81 10.0.0.4
         commit
         reply: done
         send n1: [endpoint web 8080:80 30000:81 -> []]
         send n2: [endpoint web 8080:80 30000:81 -> []]
-          task web.1#1 (Scale) on n1 10.0.0.3, wanted running: assigned, scheduler assigned task to node
-          task web.2#1 (Scale) on n2 10.0.0.4, wanted running: assigned, scheduler assigned task to node
-          task web.3#1 (Scale) on n1 10.0.0.5, wanted running: assigned, scheduler assigned task to node
+          task web.1#1 (Scale) on n1 10.0.0.5, wanted running: assigned, scheduler assigned task to node
+          task web.2#1 (Scale) on n2 10.0.0.6, wanted running: assigned, scheduler assigned task to node
+          task web.3#1 (Scale) on n1 10.0.0.7, wanted running: assigned, scheduler assigned task to node
         commit
         send n1: [web.3#1 running, web.1#1 running]
         send n2: [web.2#1 running]
@@ -43,20 +43,20 @@ fn an_endpoint_gains_a_backend_when_it_runs_and_loses_it_before_it_is_told_to_st
     expect![[r#"
           task web.2#1 is running, running
         commit
-        send n1: [endpoint web 8080:80 -> [10.0.0.4]]
+        send n1: [endpoint web 8080:80 -> [10.0.0.5]]
           task web.1#1 is running, running
         commit
-        send n1: [endpoint web 8080:80 -> [10.0.0.3, 10.0.0.4]]
+        send n1: [endpoint web 8080:80 -> [10.0.0.4, 10.0.0.5]]
     "#]]
     .assert_eq(&scene.story());
     scene.update(web, |spec| spec.mode = ServiceMode::Replicated { replicas: 1 });
     expect![[r#"
-          service web x1 image:1 8080:80 10.0.0.2
+          service web x1 image:1 8080:80 10.0.0.3
         commit
         reply: done
           task web.2#1 wanted remove
         commit
-        send n1: [endpoint web 8080:80 -> [10.0.0.3], web.2#1 remove]
+        send n1: [endpoint web 8080:80 -> [10.0.0.4], web.2#1 remove]
     "#]]
     .assert_eq(&scene.story());
     scene.work();
@@ -251,17 +251,17 @@ fn a_task_without_an_address_says_so_and_gets_the_next_free_one() {
     web.ports = vec![port(80, 8080)];
     let web = scene.create(web);
     expect![[r#"
-          service web x5 image:1 8080:80 10.0.0.2
+          service web x5 image:1 8080:80 10.0.0.3
         commit
         reply: done
         send n1: [endpoint web 8080:80 -> []]
-          task web.1#1 (Scale) on n1 10.0.0.3, wanted running: assigned, scheduler assigned task to node
-          task web.2#1 (Scale) on n1 10.0.0.4, wanted running: assigned, scheduler assigned task to node
-          task web.3#1 (Scale) on n1 10.0.0.5, wanted running: assigned, scheduler assigned task to node
-          task web.4#1 (Scale) on n1 10.0.0.6, wanted running: assigned, scheduler assigned task to node
+          task web.1#1 (Scale) on n1 10.0.0.4, wanted running: assigned, scheduler assigned task to node
+          task web.2#1 (Scale) on n1 10.0.0.5, wanted running: assigned, scheduler assigned task to node
+          task web.3#1 (Scale) on n1 10.0.0.6, wanted running: assigned, scheduler assigned task to node
+          task web.4#1 (Scale) on no node, wanted running: new, created (no address left in network ingress: all 5 of 10.0.0.0/29 are in use)
           task web.5#1 (Scale) on no node, wanted running: new, created (no address left in network ingress: all 5 of 10.0.0.0/29 are in use)
         commit
-        send n1: [web.4#1 running, web.3#1 running, web.2#1 running, web.1#1 running]
+        send n1: [web.3#1 running, web.2#1 running, web.1#1 running]
     "#]].assert_eq(&scene.story());
     let first = scene.task(web, 1).id;
     scene.report(&[first], TaskState::Failed, "");
@@ -269,13 +269,13 @@ fn a_task_without_an_address_says_so_and_gets_the_next_free_one() {
           task web.1#1 is failed, failed
         commit
           task web.1#1 wanted shutdown
-          task web.5#1 gets 10.0.0.3
+          task web.4#1 gets 10.0.0.4
           task web.1#2 (Restart) on no node, wanted ready, after 5s: new, created (no address left in network ingress: all 5 of 10.0.0.0/29 are in use)
         commit
         send n1: [web.1#1 shutdown]
-          task web.5#1 to n1: assigned, scheduler assigned task to node
+          task web.4#1 to n1: assigned, scheduler assigned task to node
         commit
-        send n1: [web.5#1 running]
+        send n1: [web.4#1 running]
     "#]].assert_eq(&scene.story());
 }
 

@@ -1,10 +1,13 @@
 //! Decisions, checked word for word against what they should be.
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+mod addresses;
 mod decisions;
 mod nodes;
+mod placement;
 mod properties;
 mod refusals;
 mod scale;
 mod scene;
+mod seats;
 mod updates;

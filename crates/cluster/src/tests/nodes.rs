@@ -18,7 +18,7 @@ fn a_drained_node_gives_its_tasks_to_another_which_waits_for_them_to_stop() {
     let number = scene.task(web, 1).node.unwrap().0 as u64;
     scene.change_node(number, |spec| spec.availability = Availability::Drain).unwrap();
     expect![[r#"
-          node n1 Ready Drain 
+          node n1 Ready Drain 10.0.0.2
         commit
         reply: done
           task web.1#1 wanted shutdown
@@ -54,10 +54,10 @@ fn a_lost_node_s_tasks_run_elsewhere_at_once_and_stop_when_it_comes_back() {
     let lost = scene.task(web, 1).node.unwrap();
     scene.tell(Event::NodeLost { node: lost, reason: "heartbeat failure".to_owned() });
     expect![[r#"
-          node n1 Down Active heartbeat failure
+          node n1 Down Active 10.0.0.2, heartbeat failure
         commit
           task web.1#1 wanted shutdown
-          task web.1#2 (Restart) on n2 10.0.0.4, wanted running: assigned, scheduler assigned task to node
+          task web.1#2 (Restart) on n2 10.0.0.6, wanted running: assigned, scheduler assigned task to node
         commit
         send n2: [endpoint web 8080:80 -> [], web.1#2 running]
     "#]]
@@ -65,7 +65,7 @@ fn a_lost_node_s_tasks_run_elsewhere_at_once_and_stop_when_it_comes_back() {
     scene.ready(lost.0 as u64);
     expect![[r#"
         send n1: all[ingress, endpoint web 8080:80 -> [], web.1#1 shutdown]
-          node n1 Ready Active 
+          node n1 Ready Active 10.0.0.2
         commit
     "#]]
     .assert_eq(&scene.story());
@@ -92,7 +92,7 @@ fn a_pending_task_says_why_and_starts_when_it_can() {
     "#]].assert_eq(&scene.story());
     scene.change_node(1, |spec| spec.availability = Availability::Active).unwrap();
     expect![[r#"
-          node n1 Ready Active 
+          node n1 Ready Active 10.0.0.2
         commit
         reply: done
           task web.3#1 to n1: assigned, scheduler assigned task to node
@@ -152,7 +152,7 @@ fn a_removed_node_s_tasks_are_orphaned_and_replaced() {
         commit
         reply: done
         send n2: all[]
-          task web.2#1 is orphaned, node removed
+          task web.2#1 is orphaned, Task belonged to a node that has been deleted
           task web.2#1 wanted shutdown
           task web.2#2 (Restart) on n1, wanted running: assigned, scheduler assigned task to node
         commit
@@ -177,14 +177,14 @@ fn a_new_leader_forgets_no_timer_and_waits_for_its_nodes() {
     scene.tell(Event::Started);
     assert_eq!(scene.wake_at, Some(scene.now + Duration::from_secs(3)));
     expect![[r#"
-          node n1 Unknown Active Node moved to "unknown" state due to leadership change in cluster
+          node n1 Unknown Active 10.0.0.2, Node moved to "unknown" state due to leadership change in cluster
         commit
     "#]]
     .assert_eq(&scene.story());
     scene.ready(1);
     expect![[r#"
         send n1: all[ingress, web.1#2 ready, web.1#1 shutdown]
-          node n1 Ready Active 
+          node n1 Ready Active 10.0.0.2
         commit
     "#]]
     .assert_eq(&scene.story());
@@ -201,7 +201,7 @@ fn a_node_that_stays_silent_under_a_new_leader_is_down() {
     scene.story();
     scene.pass(Duration::from_secs(10));
     expect![[r#"
-          node n2 Down Active heartbeat failure for node in "unknown" state
+          node n2 Down Active 10.0.0.3, heartbeat failure for node in "unknown" state
         commit
     "#]]
     .assert_eq(&scene.story());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use skep_types::node::Availability;
+use skep_types::node::{Availability, Member, NodeRole};
 use skep_types::service::ServiceMode;
 use skep_types::{NodeId, ServiceId, Task, TaskId, TaskState};
 
@@ -26,6 +26,11 @@ enum Act {
     Available { node: u8, availability: u8 },
     RemoveNode { node: u8 },
     History { limit: u8 },
+    Label { node: u8, value: u8 },
+    Constrain { service: u8, constraint: u8 },
+    Role { node: u8, role: u8 },
+    Seat { node: u8, seat: u8 },
+    Reach { managers: u8 },
     Restart,
 }
 
@@ -46,6 +51,11 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (1u8..4, 0u8..3).prop_map(|(node, availability)| Act::Available { node, availability }),
         1 => (2u8..4).prop_map(|node| Act::RemoveNode { node }),
         1 => (0u8..6).prop_map(|limit| Act::History { limit }),
+        2 => (1u8..4, 0u8..3).prop_map(|(node, value)| Act::Label { node, value }),
+        2 => (any::<u8>(), 0u8..5).prop_map(|(service, constraint)| Act::Constrain { service, constraint }),
+        2 => (1u8..4, 0u8..2).prop_map(|(node, role)| Act::Role { node, role }),
+        2 => (1u8..4, 0u8..3).prop_map(|(node, seat)| Act::Seat { node, seat }),
+        1 => (0u8..8).prop_map(|managers| Act::Reach { managers }),
         1 => Just(Act::Restart),
     ]
 }
@@ -114,6 +124,20 @@ fn play(scene: &mut Scene, act: Act) {
                 scene.report(&[task], states[usize::from(state) % states.len()], "");
             }
         }
+        Act::Constrain { service, constraint } => {
+            if let Some(id) = some_service(scene, service) {
+                let texts = [
+                    "node.labels.store==1",
+                    "node.labels.store!=1",
+                    "node.role==worker",
+                    "node.role==manager",
+                ];
+                let chosen = texts.get(usize::from(constraint)).map(|text| text.parse().unwrap());
+                scene.update(id, |spec| {
+                    task_spec(spec, |task| task.placement.constraints = chosen.into_iter().collect())
+                });
+            }
+        }
         Act::Work => scene.work(),
         Act::Pass { seconds } => scene.pass(Duration::from_secs(u64::from(seconds))),
         act => play_node(scene, act),
@@ -136,6 +160,30 @@ fn play_node(scene: &mut Scene, act: Act) {
                 let availability = all[usize::from(availability) % all.len()];
                 scene.change_node(u64::from(node), |spec| spec.availability = availability).unwrap();
             }
+        }
+        Act::Label { node, value } => {
+            if scene.objects().node(id(node)).is_some() {
+                let label = ("store".to_owned(), value.to_string());
+                scene.change_node(u64::from(node), |spec| spec.labels = [label].into()).unwrap();
+            }
+        }
+        Act::Role { node, role } => {
+            let roles = [NodeRole::Worker, NodeRole::Manager];
+            if scene.objects().node(id(node)).is_some() {
+                // The last manager stays, and so does the quorum.
+                let _ = scene.change_node(u64::from(node), |spec| spec.role = roles[usize::from(role)]);
+            }
+        }
+        Act::Seat { node, seat } => {
+            let seat = (seat > 0)
+                .then(|| Member { raft: u64::from(node) + 8 * u64::from(seat), address: String::new() });
+            let _ = scene.ask(Request::SetSeat { node: id(node), seat });
+        }
+        Act::Reach { managers } => {
+            let seats = scene.objects().nodes().filter_map(|node| node.manager.as_ref()).enumerate();
+            let reached = seats.filter(|(place, _)| managers & 1 << place != 0).map(|(_, seat)| seat.raft);
+            let reached = reached.collect();
+            scene.tell(Event::Reachable(reached));
         }
         Act::RemoveNode { node } => {
             let _ = scene.ask(Request::RemoveNode { id: id(node), force: Force::Yes });
@@ -190,6 +238,8 @@ proptest! {
         for act in acts {
             // Every commit is checked by the scene.
             play(&mut scene, act);
+            let managers = scene.objects().nodes().filter(|node| node.spec.role == NodeRole::Manager);
+            prop_assert!(managers.count() > 0);
         }
         settle(&mut scene);
         prop_assert_eq!(check(scene.objects()), []);

@@ -19,7 +19,7 @@ use skep_types::{
 };
 
 use crate::{
-    Answer, Change, Cluster, Event, Objects, Output, Refusal, Request, RequestId, UpdateStep, check,
+    Answer, Change, Cluster, Event, Objects, Output, Refusal, Request, RequestId, SeatStep, UpdateStep, check,
 };
 
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -290,7 +290,11 @@ impl Scene {
             let line = format!("send n{}: {}", node.0, self.assignment(assignment));
             self.lines.push(line);
         }
+        for SeatStep::Remove { node, raft } in &output.seats {
+            self.lines.push(format!("take seat {raft} from n{}", node.0));
+        }
         self.wake_at = output.wake_at;
+        self.check_placement(&output.propose);
         for change in &output.propose {
             let line = format!("  {}", self.change(change));
             self.lines.push(line);
@@ -299,6 +303,26 @@ impl Scene {
             self.lines.push("commit".to_owned());
         }
         !output.propose.is_empty()
+    }
+
+    /// Whoever is given a task is what the task's placement asks for.
+    fn check_placement(&self, changes: &[Change]) {
+        for change in changes {
+            let (node, spec) = match change {
+                Change::CreateTask(task) => {
+                    (task.node, &self.objects().service(task.service).unwrap().spec.task)
+                }
+                Change::Assign { task, node, .. } => (Some(*node), &self.objects().task(*task).unwrap().spec),
+                _ => continue,
+            };
+            let node = node.map(|node| self.objects().node(node).unwrap());
+            let fits = node.is_none_or(|node| {
+                spec.placement.allows(node)
+                    && spec.placement.fits_platform(node)
+                    && node.state == NodeState::Ready
+            });
+            assert!(fits, "{change:?} against {:?}", spec.placement);
+        }
     }
 
     fn name(&self, task: TaskId) -> String {
@@ -360,7 +384,12 @@ impl Scene {
             }
             Change::RemoveTask(task) => format!("forget task {}", self.name(*task)),
             Change::PutNode(node) => {
-                format!("node n{} {:?} {:?} {}", node.id.0, node.state, node.spec.availability, node.message)
+                let address = node.ingress_address.map(|address| format!(" {address}")).unwrap_or_default();
+                let (id, state, availability) = (node.id.0, node.state, node.spec.availability);
+                let message =
+                    if node.message.is_empty() { String::new() } else { format!(", {}", node.message) };
+                let seat = node.manager.as_ref().map(|seat| format!(" seat {}", seat.raft));
+                format!("node n{id} {state:?} {availability:?}{address}{}{message}", seat.unwrap_or_default())
             }
             Change::RemoveNode(id) => format!("remove node n{}", id.0),
             Change::PutCluster(_) => "cluster".to_owned(),
