@@ -21,6 +21,7 @@ mod plan;
 mod reaper;
 mod request;
 mod requests;
+mod rotation;
 mod scheduler;
 mod seats;
 mod step;
@@ -35,4 +36,5 @@ pub use objects::{
     Cause, Change, NewTask, Objects, RestartHistory, RestoreError, Rollout, Snapshot, UpdateStep, Watch,
 };
 pub use request::{Answer, Force, Refusal, RefusalKind, Reply, Request, RequestId};
+pub use rotation::{RotationProgress, rotation_progress};
 pub use step::{Cluster, Event, Output, SeatStep};

@@ -111,18 +111,9 @@ impl RootCa {
         digest(&self.certificate_pem)
     }
 
-    /// The root's public key in DER, as the API's `CertIssuerPublicKey` shows it in base 64.
-    pub fn public_key_der(&self) -> Vec<u8> {
+    /// The root's public key in DER.
+    pub(crate) fn public_key_der(&self) -> Vec<u8> {
         self.issuer.key().subject_public_key_info()
-    }
-
-    /// The root's name in DER, as the API's `CertIssuerSubject` shows it in base 64.
-    ///
-    /// # Errors
-    /// When the certificate cannot be read.
-    pub fn subject_der(&self) -> Result<Vec<u8>, IdentityError> {
-        let ders = chain(&self.certificate_pem)?;
-        Ok(Certificate::parse(&ders[0])?.0.subject().as_raw().to_vec())
     }
 
     /// Makes a key and a certificate for it: see [`RootCa::sign`].
@@ -178,14 +169,27 @@ impl RootCa {
         Ok(encode(certificate.der()) + self.cross_signed.as_deref().unwrap_or_default())
     }
 
-    /// Certifies the key of the root that is to take this one's place, with that root's names and life. Gives
-    /// one certificate, PEM. As SwarmKit's `CrossSignCACertificate`.
+    /// Certifies the key of the root that is to take this one's place, and tries out whether nodes that know only
+    /// this root would trust what stands on that one. Gives one certificate, PEM.
     ///
     /// # Errors
-    /// When it is no authority's certificate, or nodes that know only this root would not trust what stands on it.
+    /// As [`RootCa::cross_sign_certificate`], and when those nodes would not.
     pub fn cross_sign(&self, other: &RootCa, now: SystemTime) -> Result<String, IdentityError> {
-        let ders = chain(&other.certificate_pem)?;
+        let cross_signed = self.cross_sign_certificate(&other.certificate_pem)?;
+        self.try_out(other, &cross_signed, now)?;
+        Ok(cross_signed)
+    }
+
+    /// Certifies a root's key with that root's names and life. As SwarmKit's `CrossSignCACertificate`.
+    ///
+    /// # Errors
+    /// When it is no authority's certificate.
+    pub fn cross_sign_certificate(&self, root_pem: &str) -> Result<String, IdentityError> {
+        let ders = chain(root_pem)?;
         let root = Certificate::parse(&ders[0])?;
+        if !root.0.is_ca() {
+            return Err(IdentityError::NoAuthority { reason: "certificate not a CA" });
+        }
         let action = "certify the new root by the old one";
         let mut params = CertificateParams::default();
         params.distinguished_name = subject(&root)?;
@@ -194,11 +198,9 @@ impl RootCa {
         params.use_authority_key_identifier_extension = true;
         params.not_before = root.not_before().into();
         params.not_after = root.not_after().into();
-        let key = SubjectPublicKeyInfo::from_der(&other.public_key_der()).map_err(failed(action))?;
+        let key = SubjectPublicKeyInfo::from_der(root.0.public_key().raw).map_err(failed(action))?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed(action))?;
-        let cross_signed = encode(certificate.der());
-        self.try_out(other, &cross_signed, now)?;
-        Ok(cross_signed)
+        Ok(encode(certificate.der()))
     }
 
     /// Whether a node that knows only this root would trust one that stands on `other`: a root that forbids

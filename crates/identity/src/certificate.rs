@@ -60,7 +60,7 @@ impl<'a> Certificate<'a> {
     /// In SwarmKit's words why it does not hold at `now`.
     pub(crate) fn check_time(&self, now: SystemTime) -> Result<(), IdentityError> {
         let validity = self.0.validity();
-        let name = texts(self.0.subject(), X509Name::iter_common_name).concat();
+        let name = common_name(self);
         let (word, bound) = if now < self.not_before() {
             ("before", validity.not_before)
         } else if now > self.not_after() {
@@ -71,6 +71,11 @@ impl<'a> Certificate<'a> {
         let reason = format!("certificate ({name}) not valid {word} {bound}");
         Err(IdentityError::Invalid { reason })
     }
+}
+
+/// The common name, empty where there is none.
+pub(crate) fn common_name(certificate: &Certificate<'_>) -> String {
+    texts(certificate.0.subject(), X509Name::iter_common_name).concat()
 }
 
 fn texts<'a, I>(name: &'a X509Name<'a>, field: impl Fn(&'a X509Name<'a>) -> I) -> Vec<String>
@@ -109,6 +114,63 @@ pub(crate) fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityE
 /// [`IdentityError::Unreadable`]
 pub fn normalize(certificates_pem: &str) -> Result<String, IdentityError> {
     Ok(chain(certificates_pem)?.iter().map(|der| encode(der)).collect())
+}
+
+/// When a root stops to hold.
+///
+/// # Errors
+/// [`IdentityError::Unreadable`], and [`IdentityError::NoAuthority`] in SwarmKit's words.
+pub fn root_expiry(root_pem: &str) -> Result<SystemTime, IdentityError> {
+    let ders = chain(root_pem)?;
+    let root = Certificate::parse(&ders[0])?;
+    if !root.0.is_ca() {
+        return Err(IdentityError::NoAuthority { reason: "certificate not a CA" });
+    }
+    Ok(root.not_after())
+}
+
+/// What nodes name a root by: SwarmKit's `IssuerInfo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootName {
+    /// The subject, DER.
+    pub subject_der: Vec<u8>,
+    /// The public key with its algorithm, DER.
+    pub public_key_der: Vec<u8>,
+}
+
+impl RootName {
+    /// The name of a root, the first of a bundle.
+    ///
+    /// # Errors
+    /// [`IdentityError::Unreadable`]
+    pub fn of(root_pem: &str) -> Result<RootName, IdentityError> {
+        let ders = chain(root_pem)?;
+        Ok(RootName::of_certificate(&Certificate::parse(&ders[0])?))
+    }
+
+    fn of_certificate(certificate: &Certificate<'_>) -> RootName {
+        RootName {
+            subject_der: certificate.0.subject().as_raw().to_vec(),
+            public_key_der: certificate.0.public_key().raw.to_vec(),
+        }
+    }
+
+    /// The name of the root that a node's certificate stands on: of the certificate after it in its chain, or of
+    /// that one among the node's roots that issued it.
+    ///
+    /// # Errors
+    /// [`IdentityError::Invalid`] when none of them issued it.
+    pub fn of_issuer(chain_pem: &str, roots_pem: &str) -> Result<RootName, IdentityError> {
+        let (node, roots) = (chain(chain_pem)?, chain(roots_pem)?);
+        let certificate = Certificate::parse(&node[0])?;
+        for der in node[1..].iter().chain(&roots) {
+            let candidate = Certificate::parse(der)?;
+            if certificate.0.verify_signature(Some(candidate.0.public_key())).is_ok() {
+                return Ok(RootName::of_certificate(&candidate));
+            }
+        }
+        Err(IdentityError::Invalid { reason: "none of the known roots issued it".to_owned() })
+    }
 }
 
 /// One certificate in PEM, with Unix line ends.

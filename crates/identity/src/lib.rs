@@ -8,19 +8,23 @@
 mod authority;
 mod certificate;
 mod error;
+mod external;
 mod files;
 mod issuer;
 mod node;
 mod tls;
 mod token;
 mod trust;
+mod unlock;
 
 pub use authority::RootCa;
-pub use certificate::{normalize, renewal_time};
+pub use certificate::{RootName, normalize, renewal_time, root_expiry};
 pub use error::IdentityError;
+pub use external::{ExternalCa, ExternalError, SignRequest};
 pub use files::{Files, FilesError};
 pub use issuer::Issuer;
 pub use node::{Identity, NodeCertificate, NodeKey, Role, peer_identity};
 pub use tls::{Credentials, handshake_failure, join_client_config, unverified_client_config};
 pub use token::{JoinToken, ParseTokenError, SECRET_BYTES};
 pub use trust::{Trust, verify_root};
+pub use unlock::{ParseUnlockKeyError, UNLOCK_KEY_BYTES, UnlockKey};

@@ -6,6 +6,8 @@
 
 mod addresses;
 mod announce;
+#[expect(dead_code, unused_imports, reason = "its users come with the next commits")]
+mod authority;
 mod clock;
 mod codec;
 mod container;

@@ -1,7 +1,7 @@
 //! What users read and change in the cluster.
 
 use skep_cluster::{Answer, Request};
-use skep_identity::Files;
+use skep_identity::RootName;
 use skep_types::network::Network;
 use skep_types::node::{Node, NodeSpec};
 use skep_types::service::{Service, ServiceSpec};
@@ -168,17 +168,12 @@ impl Swarm {
     /// What the API's `TLSInfo` tells of the cluster's authority.
     ///
     /// # Errors
-    /// 503 when this node is no manager; 500 when its files cannot be read.
+    /// 503 when this node is no manager; 500 when the root cannot be read.
     pub fn tls_info(&self) -> Result<TlsInfo, SwarmError> {
-        self.manager()?;
-        let root = Files::new(self.folder().certificates()).load_root();
-        let failed = |error: &dyn std::error::Error| SwarmError::Internal(crate::log_worker::chain(error));
-        let root = root.map_err(|error| failed(&error))?;
-        Ok(TlsInfo {
-            trust_root: root.certificate_pem().to_owned(),
-            issuer_subject: root.subject_der().map_err(|error| failed(&error))?,
-            issuer_public_key: root.public_key_der(),
-        })
+        let trust_root = self.inspect()?.authority.certificate;
+        let root = RootName::of(&trust_root)
+            .map_err(|error| SwarmError::Internal(crate::log_worker::chain(&error)))?;
+        Ok(TlsInfo { trust_root, issuer_subject: root.subject_der, issuer_public_key: root.public_key_der })
     }
 }
 
