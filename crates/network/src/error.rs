@@ -55,6 +55,9 @@ pub enum LinkError {
     /// There is no such bridge.
     #[error("there is no bridge {0}")]
     NoBridge(String),
+    /// The bridge has no part in a network that spans machines, or there is none of that name.
+    #[error("there is no bridge {0} that reaches other nodes")]
+    NoOverlay(String),
     /// There is no such sandbox.
     #[error("there is no network sandbox {0}")]
     NoSandbox(String),

@@ -8,12 +8,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::error::KernelError;
-use crate::model::{Bridge, Endpoint};
+use crate::model::{Bridge, Endpoint, Peers};
 use crate::names::Names;
 use crate::netlink::{Messages, Socket, Subsystem};
 use crate::plan::{Actual, FoundInterface, FoundLink, FoundSandbox, Operation, RuleChange, Services};
 use crate::route::{Address, DefaultRoute, Link, Veth};
-use crate::{conntrack, namespace, route, rules};
+use crate::{conntrack, namespace, overlay, route, rules};
 
 /// Names the attempt that an error belongs to.
 pub(crate) trait Attempt<T> {
@@ -88,10 +88,11 @@ impl Kernel {
     pub(crate) fn replace_rules(
         &mut self,
         bridges: &[Bridge],
+        peers: &BTreeMap<String, Peers>,
         services: &Services,
     ) -> Result<(), KernelError> {
         self.netfilter
-            .transact(rules::replace(&self.table, bridges, services))
+            .transact(rules::replace(&self.table, bridges, peers, services))
             .attempt(|| format!("replace nft table {}", self.table))
     }
 
@@ -131,7 +132,39 @@ impl Kernel {
                     route::bring_up(messages, bridge, Some(*mtu));
                     Ok(())
                 })?;
+                // Neighbours hear at once of another hardware address. Where settings cannot be written, they find out.
+                let _ = set_flag(&format!("/proc/sys/net/ipv4/conf/{bridge}/arp_notify"));
                 set_flag(&local_clients_file(bridge)).map_err(|error| error.source)
+            }
+            Operation::SetMac { link, mac } => self.transact(|messages, _| {
+                route::set_mac(messages, link, *mac);
+                Ok(())
+            }),
+            Operation::CreateOverlay { link, bridge, vxlan } => {
+                let bridge = index_of(&mut self.route, bridge)?;
+                let alias = self.names.alias();
+                overlay::create(&mut self.route, link, vxlan, bridge, &alias).inspect_err(|error| {
+                    // Undo what was made of it; one that another interface keeps out was not made.
+                    if error.raw_os_error() != Some(libc::EEXIST) {
+                        let _ = self.delete_links(std::slice::from_ref(link));
+                    }
+                })
+            }
+            Operation::ConnectOverlay { link, bridge, mtu } => {
+                let bridge = index_of(&mut self.route, bridge)?;
+                overlay::connect(&mut self.route, link, *mtu, bridge)
+            }
+            Operation::SetPeers { link, bridge, peers } => {
+                let (link, bridge) = (index_of(&mut self.route, link)?, index_of(&mut self.route, bridge)?);
+                overlay::set_peers(&mut self.route, link, bridge, peers)
+            }
+            Operation::RemovePeers { link, bridge, addresses } => {
+                let (link, bridge) = (index_of(&mut self.route, link)?, index_of(&mut self.route, bridge)?);
+                overlay::remove_peers(&mut self.route, link, bridge, addresses)
+            }
+            Operation::ForgetNeighbours { bridge, addresses } => {
+                let bridge = index_of(&mut self.route, bridge)?;
+                overlay::forget_neighbours(&mut self.route, bridge, addresses)
             }
             Operation::DeleteLink { link } => self.delete_links(std::slice::from_ref(link)),
             Operation::CreateSandbox { sandbox } => self.create_sandbox(sandbox),
@@ -267,18 +300,30 @@ impl Kernel {
 
     /// Looks at all links of the host and into all sandboxes.
     pub(crate) fn observe(&mut self) -> Result<Actual, KernelError> {
+        Ok(Actual { links: self.observe_links()?, sandboxes: self.observe_sandboxes()? })
+    }
+
+    /// Looks at all links of the host.
+    pub(crate) fn observe_links(&mut self) -> Result<BTreeMap<String, FoundLink>, KernelError> {
         let doing = || "look at the host's interfaces".to_owned();
         let links = route::links(&mut self.route).attempt(doing)?;
         let addresses = route::addresses(&mut self.route).attempt(doing)?;
         let names: BTreeMap<u32, &String> = links.iter().map(|link| (link.index, &link.name)).collect();
-        let found = links
+        let mut found: BTreeMap<String, FoundLink> = links
             .iter()
             .map(|link| {
                 let master = link.master.and_then(|index| names.get(&index)).map(|name| (*name).clone());
                 (link.name.clone(), self.found_link(link, &addresses, master))
             })
             .collect();
-        Ok(Actual { links: found, sandboxes: self.observe_sandboxes()? })
+        let tables = overlay::Tables::read(&mut self.route).attempt(doing)?;
+        for link in &links {
+            let Some(seen) = found.get_mut(&link.name).filter(|seen| seen.ours) else { continue };
+            seen.neighbours = tables.neighbours(link.index);
+            let peers = tables.peers(link.index, link.master.unwrap_or(0));
+            seen.vxlan = link.vxlan.map(|vxlan| (vxlan, peers));
+        }
+        Ok(found)
     }
 
     fn found_link(&self, link: &Link, addresses: &[Address], master: Option<String>) -> FoundLink {
@@ -292,6 +337,9 @@ impl Kernel {
             ours: link.alias == self.names.alias(),
             local_clients,
             addresses: addresses_of(addresses, link.index),
+            mac: link.mac,
+            vxlan: None,
+            neighbours: BTreeSet::new(),
         }
     }
 

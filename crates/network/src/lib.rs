@@ -15,6 +15,7 @@ mod names;
 mod namespace;
 mod netlink;
 mod network;
+mod overlay;
 mod plan;
 mod ports;
 mod reservation;
@@ -22,5 +23,7 @@ mod route;
 mod rules;
 
 pub use error::{KernelError, LinkError, OpenError, PublishError};
-pub use model::{Bridge, Config, Desired, Endpoint, MacAddress, Publication, PublicationKey, Report};
+pub use model::{
+    Bridge, Config, Desired, Endpoint, MacAddress, Overlay, Peers, Publication, PublicationKey, Report,
+};
 pub use network::Network;

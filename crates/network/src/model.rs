@@ -30,13 +30,33 @@ pub struct Bridge {
     pub gateway: Ipv4Addr,
     /// Length of the network part of `gateway` in bits.
     pub prefix: u8,
-    /// Largest packet in bytes.
+    /// Largest packet in bytes. With an overlay it is what the way to the other nodes leaves, whatever this says.
     pub mtu: u32,
     /// Whether containers reach the outside under the host's address; false routes them as they are.
     pub masquerade: bool,
     /// Whether containers reach nothing but each other and the host.
     pub internal: bool,
+    /// How it reaches its addresses on other nodes, where it spans machines.
+    #[serde(default)]
+    pub overlay: Option<Overlay>,
 }
+
+/// A node's own part in a network that spans machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Overlay {
+    /// VXLAN network identifier, 24 bits.
+    pub vni: u32,
+    /// The UDP port that all nodes take packets at.
+    pub port: u16,
+    /// The address that other nodes send to. It is sent from, too, if this host has it.
+    pub local: Ipv4Addr,
+    /// The node's own address on the network, unlike the gateway's only its own: packets that the node rewrites
+    /// come back to it by this.
+    pub address: Ipv4Addr,
+}
+
+/// Addresses of a network that are on other nodes, with the addresses of those nodes that packets are sent to.
+pub type Peers = BTreeMap<Ipv4Addr, Ipv4Addr>;
 
 impl Bridge {
     /// The addresses behind this bridge; `None` when `prefix` exceeds 32.
@@ -55,6 +75,14 @@ impl MacAddress {
     pub fn of(address: Ipv4Addr) -> MacAddress {
         let [a, b, c, d] = address.octets();
         MacAddress([0x02, 0x42, a, b, c, d])
+    }
+
+    /// The address that [`MacAddress::of`] made this of; `None` for any other hardware address.
+    pub(crate) fn address(self) -> Option<Ipv4Addr> {
+        match self.0 {
+            [0x02, 0x42, a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d)),
+            _ => None,
+        }
     }
 }
 
@@ -116,6 +144,8 @@ pub struct Publication {
 pub struct Desired {
     /// All bridges.
     pub bridges: Vec<Bridge>,
+    /// The peers of bridges with an overlay, by the name of the bridge.
+    pub peers: BTreeMap<String, Peers>,
     /// All sandboxes by name, each with its interfaces.
     pub sandboxes: BTreeMap<String, Vec<Endpoint>>,
     /// All publications by their owner. `host_port` must not be 0: say what was given out before.

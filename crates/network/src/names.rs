@@ -28,6 +28,11 @@ impl Names {
         format!("{}{}", self.prefix, digits(hash(&[&self.instance, sandbox, interface]), 10))
     }
 
+    /// The name of the VXLAN device of a bridge.
+    pub(crate) fn overlay(&self, bridge: &str) -> String {
+        format!("{}{}", self.prefix, digits(hash(&[&self.instance, "overlay", bridge, "vxlan"]), 10))
+    }
+
     /// The name of a host end whose sandbox is gone and which the kernel will delete, so that a new sandbox can have
     /// the old one's name. No host end in use is named so.
     pub(crate) fn dying_end(&self, index: u32) -> String {
@@ -42,7 +47,7 @@ impl Names {
             && name.strip_prefix(&self.prefix).is_some_and(|rest| rest.bytes().all(|it| DIGITS.contains(&it)))
     }
 
-    /// What marks a bridge as made by this instance; `ip link` shows it.
+    /// What marks a bridge or a VXLAN device as made by this instance; `ip link` shows it.
     pub(crate) fn alias(&self) -> String {
         format!("skep:{}", self.instance)
     }

@@ -1,6 +1,6 @@
 //! The one handle that callers hold: checks, plans, applies, remembers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::error::{KernelError, LinkError, OpenError, PublishError};
 use crate::kernel::Kernel;
-use crate::model::{Bridge, Config, Desired, Endpoint, Publication, PublicationKey, Report};
+use crate::model::{Bridge, Config, Desired, Endpoint, Peers, Publication, PublicationKey, Report};
 use crate::names;
 use crate::namespace;
 use crate::plan::{self, FoundSandbox, Front, Operation, RuleChange, Services};
@@ -23,6 +23,8 @@ pub struct Network {
     kernel: Kernel,
     /// The bridges that have rules.
     bridges: BTreeMap<String, Bridge>,
+    /// What is on other nodes, of bridges that have peers.
+    peers: BTreeMap<String, Peers>,
     ports: Ports,
 }
 
@@ -41,35 +43,153 @@ impl Network {
         kernel.enable_forwarding()?;
         if kernel.ensure_base_rules().is_err() {
             // A predecessor of another version laid the table out differently, or it is not ours at all.
-            kernel.replace_rules(&[], &Services::new())?;
+            kernel.replace_rules(&[], &BTreeMap::new(), &Services::new())?;
         }
-        Ok(Network { kernel, bridges: BTreeMap::new(), ports: Ports::default() })
+        Ok(Network { kernel, bridges: BTreeMap::new(), peers: BTreeMap::new(), ports: Ports::default() })
     }
 
     /// Makes the bridge be there as described, up, with its address and rules. Idempotent. A bridge of that name that
-    /// somebody else made is used, and keeps what further addresses it has.
+    /// somebody else made is used, and keeps what further addresses it has. The peers of one with an overlay stay.
     pub fn ensure_bridge(&mut self, bridge: &Bridge) -> Result<(), LinkError> {
         check_bridge(bridge)?;
         let found = self.kernel.observe_link(&bridge.name)?;
         if found.as_ref().is_some_and(|link| link.kind != "bridge") {
             return Err(LinkError::NotABridge(bridge.name.clone()));
         }
-        for operation in plan::plan_bridge(bridge, found.as_ref()) {
+        let carrier = self.carrier_mtu(bridge)?;
+        for operation in plan::plan_bridge(bridge, found.as_ref(), carrier) {
             self.kernel.apply(&operation)?;
         }
         let known = self.bridges.insert(bridge.name.clone(), bridge.clone());
+        let known_overlay = known.as_ref().and_then(|known| known.overlay);
         if known.as_ref() == Some(bridge) {
             return Ok(());
         }
         let mut changes: Vec<RuleChange> = known.clone().map(RuleChange::RemoveBridge).into_iter().collect();
         changes.push(RuleChange::AddBridge(bridge.clone()));
+        let peers = self.peers.get(&bridge.name).cloned().unwrap_or_default();
+        if bridge.overlay.is_some() {
+            let add = peers.keys().copied().collect();
+            changes.push(RuleChange::ChangeRemotes {
+                bridge: bridge.name.clone(),
+                add,
+                remove: BTreeSet::new(),
+            });
+        }
         let changed = self.commit(&changes);
         if changed.is_err() {
             // Nothing has changed in the rules, so nothing has in what is known of them.
             self.bridges.remove(&bridge.name);
             self.bridges.extend(known.map(|known| (known.name.clone(), known)));
         }
+        changed?;
+        if known_overlay != bridge.overlay {
+            self.apply_overlay(bridge, &peers)?;
+        }
+        Ok(())
+    }
+
+    /// Makes `peers` all that is known of a bridge's addresses on other nodes. The bridge has an overlay.
+    pub fn set_peers(&mut self, bridge: &str, peers: &Peers) -> Result<(), LinkError> {
+        let known = self.overlay_bridge(bridge)?;
+        let before = self.peers.get(bridge).into_iter().flat_map(Peers::keys);
+        let gone: BTreeSet<Ipv4Addr> =
+            before.filter(|address| !peers.contains_key(address)).copied().collect();
+        self.note_peers(bridge, peers, &gone)?;
+        self.apply_overlay(&known, peers)
+    }
+
+    /// Changes what is known of a bridge's addresses on other nodes: `update` are new or on another node than before,
+    /// `remove` are on other nodes no longer. The cost depends on the size of the change alone, but for the first peer,
+    /// which brings the device, and the last one, which takes it away. After an error some of it has happened;
+    /// [`Network::set_peers`] makes it certain again.
+    pub fn change_peers(
+        &mut self,
+        bridge: &str,
+        update: &Peers,
+        remove: &BTreeSet<Ipv4Addr>,
+    ) -> Result<(), LinkError> {
+        let known = self.overlay_bridge(bridge)?;
+        let has_peers = |network: &Network| network.peers.contains_key(bridge);
+        let was_reached = has_peers(self);
+        self.note_peers(bridge, update, remove)?;
+        if !was_reached || !has_peers(self) {
+            let peers = self.peers.get(bridge).cloned().unwrap_or_default();
+            return self.apply_overlay(&known, &peers);
+        }
+        let (link, bridge) = (self.kernel.names().overlay(bridge), bridge.to_owned());
+        if !remove.is_empty() {
+            let (link, bridge) = (link.clone(), bridge.clone());
+            self.kernel.apply(&Operation::RemovePeers { link, bridge, addresses: remove.clone() })?;
+        }
+        if !update.is_empty() {
+            self.kernel.apply(&Operation::SetPeers { link, bridge, peers: update.clone() })?;
+        }
+        Ok(())
+    }
+
+    fn overlay_bridge(&self, bridge: &str) -> Result<Bridge, LinkError> {
+        let known = self.bridges.get(bridge).filter(|known| known.overlay.is_some());
+        known.cloned().ok_or_else(|| LinkError::NoOverlay(bridge.to_owned()))
+    }
+
+    /// Remembers peers and changes the rules about them, or neither. The rules come first: a connection to a peer whose
+    /// source is kept would never be answered.
+    fn note_peers(
+        &mut self,
+        bridge: &str,
+        update: &Peers,
+        remove: &BTreeSet<Ipv4Addr>,
+    ) -> Result<(), LinkError> {
+        let known = self.peers.entry(bridge.to_owned()).or_default();
+        let mut before: Vec<(Ipv4Addr, Option<Ipv4Addr>)> = Vec::new();
+        let (mut new, mut gone) = (BTreeSet::new(), BTreeSet::new());
+        for address in remove.iter().filter(|address| !update.contains_key(address)) {
+            if let Some(host) = known.remove(address) {
+                before.push((*address, Some(host)));
+                gone.insert(*address);
+            }
+        }
+        for (address, host) in update {
+            let host = known.insert(*address, *host);
+            before.push((*address, host));
+            if host.is_none() {
+                new.insert(*address);
+            }
+        }
+        let mut changed = Ok(());
+        if !new.is_empty() || !gone.is_empty() {
+            let bridge = bridge.to_owned();
+            changed = self.commit(&[RuleChange::ChangeRemotes { bridge, add: new, remove: gone }]);
+        }
+        let known = self.peers.entry(bridge.to_owned()).or_default();
+        if changed.is_err() {
+            for (address, host) in before {
+                match host {
+                    Some(host) => known.insert(address, host),
+                    None => known.remove(&address),
+                };
+            }
+        }
+        if known.is_empty() {
+            self.peers.remove(bridge);
+        }
         Ok(changed?)
+    }
+
+    fn apply_overlay(&mut self, bridge: &Bridge, peers: &Peers) -> Result<(), LinkError> {
+        let links = self.kernel.observe_links()?;
+        for operation in plan::plan_overlay(self.kernel.names(), bridge, peers, &links) {
+            self.kernel.apply(&operation)?;
+        }
+        Ok(())
+    }
+
+    fn carrier_mtu(&mut self, bridge: &Bridge) -> Result<Option<u32>, KernelError> {
+        if bridge.overlay.is_none() {
+            return Ok(None);
+        }
+        Ok(plan::carrier_mtu(bridge, &self.kernel.observe_links()?))
     }
 
     /// Removes a bridge and its rules. Idempotent. A bridge that this instance did not create loses its rules and
@@ -82,6 +202,11 @@ impl Network {
                 self.bridges.insert(name.to_owned(), bridge);
                 return Err(error.into());
             }
+        }
+        self.peers.remove(name);
+        let overlay = self.kernel.names().overlay(name);
+        if self.kernel.observe_link(&overlay)?.is_some_and(|link| link.kind == "vxlan" && link.ours) {
+            self.kernel.apply(&Operation::DeleteLink { link: overlay })?;
         }
         if self.kernel.observe_link(name)?.is_some_and(|link| link.kind == "bridge" && link.ours) {
             self.kernel.apply(&Operation::DeleteLink { link: name.to_owned() })?;
@@ -187,6 +312,9 @@ impl Network {
             .filter(|bridge| check_bridge(bridge).is_ok())
             .map(|bridge| (bridge.name.clone(), bridge.clone()))
             .collect();
+        let overlays = self.bridges.values().filter(|bridge| bridge.overlay.is_some());
+        let peers = overlays.filter_map(|bridge| desired.peers.get_key_value(&bridge.name));
+        self.peers = peers.map(|(bridge, peers)| (bridge.clone(), peers.clone())).collect();
         self.ports = Ports::default();
         for (key, publications) in &desired.publications {
             self.adopt(key, publications, &mut report);
@@ -245,7 +373,7 @@ impl Network {
 
     fn replace_rules(&mut self) -> Result<(), KernelError> {
         let bridges: Vec<Bridge> = self.bridges.values().cloned().collect();
-        self.kernel.replace_rules(&bridges, &self.ports.services())
+        self.kernel.replace_rules(&bridges, &self.peers, &self.ports.services())
     }
 
     fn checked_path(&self, sandbox: &str) -> Result<PathBuf, LinkError> {

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use skep_types::port::Protocol;
 
-use crate::model::{Bridge, Desired, Endpoint, MacAddress};
+use crate::model::{Bridge, Desired, Endpoint, MacAddress, Peers};
 use crate::names::Names;
 
 /// Where a service is reached on the host. Ordered so that all addresses of a port are neighbours.
@@ -37,6 +37,12 @@ pub(crate) type Services = BTreeMap<Front, Vec<Backend>>;
 pub(crate) enum RuleChange {
     AddBridge(Bridge),
     RemoveBridge(Bridge),
+    /// Addresses behind a bridge with an overlay that are on other nodes, new and gone.
+    ChangeRemotes {
+        bridge: String,
+        add: BTreeSet<Ipv4Addr>,
+        remove: BTreeSet<Ipv4Addr>,
+    },
     /// New, or with other backends than before; there is at least one.
     SetService(Front, Vec<Backend>),
     RemoveService(Front),
@@ -48,6 +54,11 @@ pub(crate) enum Operation {
     /// Create a bridge, still down and without address.
     CreateBridge {
         bridge: String,
+        mac: MacAddress,
+    },
+    /// Give a bridge of ours another hardware address.
+    SetMac {
+        link: String,
         mac: MacAddress,
     },
     RemoveAddress {
@@ -67,6 +78,33 @@ pub(crate) enum Operation {
     },
     DeleteLink {
         link: String,
+    },
+    /// Remove permanent neighbours of a bridge whose VXLAN device does not know them.
+    ForgetNeighbours {
+        bridge: String,
+        addresses: BTreeSet<Ipv4Addr>,
+    },
+    /// Create the VXLAN device of a bridge, up, knowing nobody.
+    CreateOverlay {
+        link: String,
+        bridge: String,
+        vxlan: Vxlan,
+    },
+    /// Make an existing VXLAN device a port of the bridge again, up, with that size of packets.
+    ConnectOverlay {
+        link: String,
+        bridge: String,
+        mtu: u32,
+    },
+    SetPeers {
+        link: String,
+        bridge: String,
+        peers: Peers,
+    },
+    RemovePeers {
+        link: String,
+        bridge: String,
+        addresses: BTreeSet<Ipv4Addr>,
     },
     CreateSandbox {
         sandbox: String,
@@ -96,6 +134,20 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Operation::CreateBridge { bridge, .. } => write!(f, "create bridge {bridge}"),
+            Operation::SetMac { link, mac } => write!(f, "give {link} the hardware address {mac}"),
+            Operation::CreateOverlay { link, bridge, vxlan } => {
+                write!(f, "create {vxlan} as {link} for {bridge}")
+            }
+            Operation::ConnectOverlay { link, bridge, mtu } => {
+                write!(f, "connect {link} to {bridge} with MTU {mtu}")
+            }
+            Operation::SetPeers { link, peers, .. } => write!(f, "tell {link} of {} peers", peers.len()),
+            Operation::RemovePeers { link, addresses, .. } => {
+                write!(f, "make {link} forget {} peers", addresses.len())
+            }
+            Operation::ForgetNeighbours { bridge, addresses } => {
+                write!(f, "make {bridge} forget {} neighbours", addresses.len())
+            }
             Operation::RemoveAddress { link, address, prefix } => {
                 write!(f, "remove address {address}/{prefix} from {link}")
             }
@@ -117,6 +169,27 @@ impl fmt::Display for Operation {
     }
 }
 
+/// What a VXLAN device is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Vxlan {
+    pub(crate) vni: u32,
+    pub(crate) port: u16,
+    /// Where packets are sent from; `None` leaves it to the host's routes.
+    pub(crate) local: Option<Ipv4Addr>,
+    pub(crate) mtu: u32,
+}
+
+/// `VXLAN 4096 from 192.0.2.1 at port 4789 with MTU 1450`.
+impl fmt::Display for Vxlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let local = self.local.map(|local| format!(" from {local}")).unwrap_or_default();
+        write!(f, "VXLAN {}{local} at port {} with MTU {}", self.vni, self.port, self.mtu)
+    }
+}
+
+/// The addresses that a VXLAN device and its bridge have entries for; `None` where some entry lacks or is wrong.
+pub(crate) type FoundPeers = BTreeMap<Ipv4Addr, Option<Ipv4Addr>>;
+
 /// A link of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FoundLink {
@@ -131,6 +204,11 @@ pub(crate) struct FoundLink {
     /// For a bridge: whether packets to and from 127.0.0.1 may be routed through it.
     pub(crate) local_clients: bool,
     pub(crate) addresses: BTreeSet<(Ipv4Addr, u8)>,
+    pub(crate) mac: Option<MacAddress>,
+    /// For a VXLAN device that works as ours do: what it was made with, and whom it knows.
+    pub(crate) vxlan: Option<(Vxlan, FoundPeers)>,
+    /// For a link of ours: its permanent neighbours.
+    pub(crate) neighbours: BTreeSet<Ipv4Addr>,
 }
 
 /// An interface in a sandbox.
@@ -163,8 +241,12 @@ pub(crate) struct Actual {
 pub(crate) fn plan(names: &Names, desired: &Desired, actual: &Actual) -> Vec<Operation> {
     let mut operations = Vec::new();
     plan_removals(names, desired, actual, &mut operations);
+    let nobody = Peers::new();
     for bridge in &desired.bridges {
-        operations.extend(plan_bridge(bridge, actual.links.get(&bridge.name)));
+        let carrier = carrier_mtu(bridge, &actual.links);
+        operations.extend(plan_bridge(bridge, actual.links.get(&bridge.name), carrier));
+        let peers = desired.peers.get(&bridge.name).unwrap_or(&nobody);
+        operations.extend(plan_overlay(names, bridge, peers, &actual.links));
     }
     for (sandbox, endpoints) in &desired.sandboxes {
         plan_sandbox(names, (sandbox, endpoints), actual, &mut operations);
@@ -178,11 +260,12 @@ fn plan_removals(names: &Names, desired: &Desired, actual: &Actual, operations: 
         .iter()
         .flat_map(|(sandbox, endpoints)| endpoints.iter().map(|it| names.host_end(sandbox, &it.interface)))
         .chain(desired.bridges.iter().map(|bridge| bridge.name.clone()))
+        .chain(desired.bridges.iter().map(|bridge| names.overlay(&bridge.name)))
         .collect();
     for (name, link) in &actual.links {
         let ours = match link.kind.as_str() {
             "veth" => names.is_host_end(name),
-            "bridge" => link.ours,
+            "bridge" | "vxlan" => link.ours,
             _ => false,
         };
         if ours && !wanted_links.contains(name) {
@@ -194,31 +277,144 @@ fn plan_removals(names: &Names, desired: &Desired, actual: &Actual, operations: 
     }
 }
 
+/// What VXLAN adds to a packet, in bytes: its own header, and those of UDP, IPv4 and Ethernet.
+const VXLAN_OVERHEAD: u32 = 50;
+/// The size of packets of a carrier that is not known.
+const USUAL_MTU: u32 = 1500;
+
+/// The size of packets of the link that has the address which other nodes send to.
+pub(crate) fn carrier_mtu(bridge: &Bridge, links: &BTreeMap<String, FoundLink>) -> Option<u32> {
+    let local = bridge.overlay?.local;
+    let has = |link: &&FoundLink| link.addresses.iter().any(|(address, _)| *address == local);
+    links.values().find(has).map(|link| link.mtu)
+}
+
 /// The way to a bridge as described. A link of its name that is no bridge makes the first operation fail.
-pub(crate) fn plan_bridge(bridge: &Bridge, found: Option<&FoundLink>) -> Vec<Operation> {
+/// `carrier` is what [`carrier_mtu`] gives.
+pub(crate) fn plan_bridge(
+    bridge: &Bridge,
+    found: Option<&FoundLink>,
+    carrier: Option<u32>,
+) -> Vec<Operation> {
     let name = &bridge.name;
     let mut operations = Vec::new();
     let found = found.filter(|link| link.kind == "bridge");
+    let is_ours = found.is_some_and(|link| link.ours);
+    let mac = MacAddress::of(bridge.overlay.map_or(bridge.gateway, |overlay| overlay.address));
     if found.is_none() {
-        operations
-            .push(Operation::CreateBridge { bridge: name.clone(), mac: MacAddress::of(bridge.gateway) });
+        operations.push(Operation::CreateBridge { bridge: name.clone(), mac });
+    } else if is_ours && bridge.overlay.is_some() && found.and_then(|link| link.mac) != Some(mac) {
+        operations.push(Operation::SetMac { link: name.clone(), mac });
     }
-    let wanted = (bridge.gateway, bridge.prefix);
+    let wanted = bridge_addresses(bridge);
     let addresses = found.map(|link| link.addresses.clone()).unwrap_or_default();
     // An administrator may have given further addresses to a bridge of theirs.
-    if found.is_some_and(|link| link.ours) {
-        for &(address, prefix) in addresses.iter().filter(|address| **address != wanted) {
+    if is_ours {
+        for &(address, prefix) in addresses.iter().filter(|address| !wanted.contains(address)) {
             operations.push(Operation::RemoveAddress { link: name.clone(), address, prefix });
         }
     }
-    if !addresses.contains(&wanted) {
-        let (address, prefix) = wanted;
+    for (address, prefix) in wanted.into_iter().filter(|address| !addresses.contains(address)) {
         operations.push(Operation::AddAddress { link: name.clone(), address, prefix });
     }
-    if !found.is_some_and(|link| link.up && link.mtu == bridge.mtu && link.local_clients) {
-        operations.push(Operation::RaiseBridge { bridge: name.clone(), mtu: bridge.mtu });
+    let mtu = bridge_mtu(bridge, carrier);
+    if !found.is_some_and(|link| link.up && link.mtu == mtu && link.local_clients) {
+        operations.push(Operation::RaiseBridge { bridge: name.clone(), mtu });
     }
     operations
+}
+
+/// The node's own address stands for the subnet, so that it is what packets are sent from. Every node has the gateway's
+/// too, each for its own containers.
+fn bridge_addresses(bridge: &Bridge) -> Vec<(Ipv4Addr, u8)> {
+    match bridge.overlay {
+        Some(overlay) => vec![(overlay.address, bridge.prefix), (bridge.gateway, 32)],
+        None => vec![(bridge.gateway, bridge.prefix)],
+    }
+}
+
+fn bridge_mtu(bridge: &Bridge, carrier: Option<u32>) -> u32 {
+    match bridge.overlay {
+        Some(_) => carrier.unwrap_or(USUAL_MTU).saturating_sub(VXLAN_OVERHEAD),
+        None => bridge.mtu,
+    }
+}
+
+/// The way to a bridge's VXLAN device and what it knows. There is none while nobody is on another node: a cluster of one
+/// node opens no port.
+pub(crate) fn plan_overlay(
+    names: &Names,
+    bridge: &Bridge,
+    peers: &Peers,
+    links: &BTreeMap<String, FoundLink>,
+) -> Vec<Operation> {
+    let link = names.overlay(&bridge.name);
+    let found = links.get(&link);
+    let neighbours =
+        links.get(&bridge.name).filter(|_| bridge.overlay.is_some()).map(|found| &found.neighbours);
+    let mut stale: BTreeSet<Ipv4Addr> =
+        neighbours.into_iter().flatten().filter(|address| !peers.contains_key(address)).copied().collect();
+    let mut operations = Vec::new();
+    match bridge.overlay.filter(|_| !peers.is_empty()) {
+        None => operations.extend(found.map(|_| Operation::DeleteLink { link })),
+        Some(overlay) => {
+            let carrier = carrier_mtu(bridge, links);
+            // An address that this host lacks, behind a translating router, cannot be sent from.
+            let local = carrier.map(|_| overlay.local);
+            let mtu = bridge_mtu(bridge, carrier);
+            let wanted = Vxlan { vni: overlay.vni, port: overlay.port, local, mtu };
+            let known = found.and_then(|found| Some((found, found.vxlan.as_ref()?)));
+            // Its size of packets is all that can be changed of it.
+            match known.filter(|(_, (vxlan, _))| Vxlan { mtu, ..*vxlan } == wanted) {
+                Some((found, (_, known))) => {
+                    stale.retain(|address| !known.contains_key(address));
+                    plan_peers(bridge, link, mtu, peers, (found, known), &mut operations);
+                }
+                None => {
+                    operations.extend(found.map(|_| Operation::DeleteLink { link: link.clone() }));
+                    let bridge = bridge.name.clone();
+                    operations.push(Operation::CreateOverlay {
+                        link: link.clone(),
+                        bridge: bridge.clone(),
+                        vxlan: wanted,
+                    });
+                    operations.push(Operation::SetPeers { link, bridge, peers: peers.clone() });
+                }
+            }
+        }
+    }
+    if !stale.is_empty() {
+        operations.push(Operation::ForgetNeighbours { bridge: bridge.name.clone(), addresses: stale });
+    }
+    operations
+}
+
+/// The way to the peers of a VXLAN device that is made as it should be.
+fn plan_peers(
+    bridge: &Bridge,
+    link: String,
+    mtu: u32,
+    peers: &Peers,
+    (found, known): (&FoundLink, &FoundPeers),
+    operations: &mut Vec<Operation>,
+) {
+    // A device that is connected again has lost what its port knew, so everything is told again.
+    let connected = found.up && found.mtu == mtu && found.master.as_ref() == Some(&bridge.name);
+    let bridge = bridge.name.clone();
+    if !connected {
+        operations.push(Operation::ConnectOverlay { link: link.clone(), bridge: bridge.clone(), mtu });
+    }
+    let addresses: BTreeSet<Ipv4Addr> =
+        known.keys().copied().filter(|address| !peers.contains_key(address)).collect();
+    if !addresses.is_empty() {
+        operations.push(Operation::RemovePeers { link: link.clone(), bridge: bridge.clone(), addresses });
+    }
+    let lacks = |address: &Ipv4Addr, host: &Ipv4Addr| !connected || known.get(address) != Some(&Some(*host));
+    let peers: Peers =
+        peers.iter().filter(|(address, host)| lacks(address, host)).map(|(a, h)| (*a, *h)).collect();
+    if !peers.is_empty() {
+        operations.push(Operation::SetPeers { link, bridge, peers });
+    }
 }
 
 fn plan_sandbox(

@@ -6,8 +6,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::model::MacAddress;
 use crate::netlink::{ACK, CREATE, DUMP, EXCLUSIVE, Messages, Socket, attributes, find, fixed, text};
+use crate::overlay;
+use crate::plan::Vxlan;
 
-const NEW_LINK: u16 = 16;
+pub(crate) const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
@@ -17,16 +19,16 @@ const NEW_ROUTE: u16 = 24;
 const GET_ROUTE: u16 = 26;
 
 const LINK_ADDRESS: u16 = 1;
-const LINK_NAME: u16 = 3;
-const LINK_MTU: u16 = 4;
-const LINK_MASTER: u16 = 10;
-const LINK_INFO: u16 = 18;
-const LINK_ALIAS: u16 = 20;
+pub(crate) const LINK_NAME: u16 = 3;
+pub(crate) const LINK_MTU: u16 = 4;
+pub(crate) const LINK_MASTER: u16 = 10;
+pub(crate) const LINK_INFO: u16 = 18;
+pub(crate) const LINK_ALIAS: u16 = 20;
 const LINK_NAMESPACE_FD: u16 = 28;
-const INFO_KIND: u16 = 1;
-const INFO_DATA: u16 = 2;
-const INFO_PORT_KIND: u16 = 4;
-const INFO_PORT_DATA: u16 = 5;
+pub(crate) const INFO_KIND: u16 = 1;
+pub(crate) const INFO_DATA: u16 = 2;
+pub(crate) const INFO_PORT_KIND: u16 = 4;
+pub(crate) const INFO_PORT_DATA: u16 = 5;
 const VETH_PEER: u16 = 1;
 const PORT_HAIRPIN: u16 = 4;
 
@@ -38,7 +40,7 @@ const ROUTE_OUT_LINK: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
 
 const FAMILY_IPV4: u8 = 2;
-const FLAG_UP: u32 = 1;
+pub(crate) const FLAG_UP: u32 = 1;
 const TABLE_MAIN: u8 = 254;
 const PROTOCOL_BOOT: u8 = 3;
 const SCOPE_UNIVERSE: u8 = 0;
@@ -57,6 +59,8 @@ pub(crate) struct Link {
     pub(crate) master: Option<u32>,
     pub(crate) mac: Option<MacAddress>,
     pub(crate) alias: String,
+    /// What a VXLAN device does, if as ours do.
+    pub(crate) vxlan: Option<Vxlan>,
 }
 
 /// An IPv4 address of a link.
@@ -83,7 +87,7 @@ pub(crate) struct Veth<'a> {
     pub(crate) peer_namespace: BorrowedFd<'a>,
 }
 
-fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
+pub(crate) fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut header = [0; 16];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header[8..12].copy_from_slice(&flags.to_ne_bytes());
@@ -115,6 +119,12 @@ pub(crate) fn bring_up(messages: &mut Messages, name: &str, mtu: Option<u32>) {
     if let Some(mtu) = mtu {
         messages.native(LINK_MTU, mtu);
     }
+}
+
+/// Changes a link's hardware address.
+pub(crate) fn set_mac(messages: &mut Messages, name: &str, mac: MacAddress) {
+    messages.begin(NEW_LINK, ACK, &link_header(0, 0, 0));
+    messages.text(LINK_NAME, name).attribute(LINK_ADDRESS, &mac.0);
 }
 
 /// Deletes a link, and with one end of a veth pair the other.
@@ -231,7 +241,9 @@ fn parse_link(body: &[u8]) -> Option<Link> {
         master: None,
         mac: None,
         alias: String::new(),
+        vxlan: None,
     };
+    let mut data = None;
     for (kind, payload) in attributes(rest) {
         match kind {
             LINK_NAME => link.name = text(payload),
@@ -239,9 +251,15 @@ fn parse_link(body: &[u8]) -> Option<Link> {
             LINK_MASTER => link.master = Some(u32::from_ne_bytes(fixed(payload)?)),
             LINK_ADDRESS => link.mac = fixed(payload).map(MacAddress),
             LINK_ALIAS => link.alias = text(payload),
-            LINK_INFO => link.kind = find(payload, INFO_KIND).map(text).unwrap_or_default(),
+            LINK_INFO => {
+                link.kind = find(payload, INFO_KIND).map(text).unwrap_or_default();
+                data = find(payload, INFO_DATA);
+            }
             _ => {}
         }
+    }
+    if link.kind == "vxlan" {
+        link.vxlan = data.and_then(|data| overlay::settings(data, link.mtu));
     }
     Some(link)
 }

@@ -221,9 +221,11 @@ impl Engine {
         }
         {
             let cluster = networks.cluster();
-            desired
-                .bridges
-                .extend(cluster.networks.values().map(|it| cluster_bridge(it, networks.bridge.mtu)));
+            for (id, network) in &cluster.networks {
+                let bridge = cluster_bridge(network, cluster.overlays.get(id), networks.bridge.mtu);
+                desired.peers.extend(cluster.peers.get(id).map(|peers| (bridge.name.clone(), peers.clone())));
+                desired.bridges.push(bridge);
+            }
             for endpoint in cluster.endpoints.values() {
                 desired.publications.insert(service_key(endpoint.service), publications(endpoint));
             }

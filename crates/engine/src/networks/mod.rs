@@ -3,17 +3,18 @@
 //! The kernel's side is the network room's. Its handle is behind one mutex that is held for the netlink requests of
 //! one container only; addresses have a mutex of their own.
 
+pub(crate) mod overlay;
 pub(crate) mod place;
 pub(crate) mod pool;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use skep_network::{Bridge, Network as Kernel, Publication, PublicationKey};
+use skep_network::{Bridge, Network as Kernel, Peers, Publication, PublicationKey};
 use skep_types::assignment::{Endpoint, Overlay};
 use skep_types::ip::AddressPool;
 use skep_types::network::Network;
@@ -48,6 +49,12 @@ pub(crate) struct LocalIds {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Cluster {
     pub(crate) networks: BTreeMap<NetworkId, Network>,
+    /// This node's own places on those that span machines.
+    #[serde(default)]
+    pub(crate) overlays: BTreeMap<NetworkId, Overlay>,
+    /// Their addresses on other nodes.
+    #[serde(default)]
+    pub(crate) peers: BTreeMap<NetworkId, Peers>,
     pub(crate) endpoints: BTreeMap<ServiceId, Endpoint>,
 }
 
@@ -112,34 +119,40 @@ impl Networks {
         }
     }
 
-    fn place(&self, network: &Network, _overlay: Option<Overlay>) -> Result<()> {
-        self.ensure(network)
-    }
-
-    fn set_peers(&self, _network: NetworkId, _peers: BTreeMap<Ipv4Addr, IpAddr>) -> Result<()> {
-        Ok(())
-    }
-
-    fn change_peers(
-        &self,
-        _network: NetworkId,
-        _update: BTreeMap<Ipv4Addr, IpAddr>,
-        _remove: BTreeSet<Ipv4Addr>,
-    ) -> Result<()> {
-        Ok(())
-    }
-
     /// Makes the bridge of a cluster network unless it is there.
     pub(crate) fn ensure(&self, network: &Network) -> Result<()> {
-        if self.cluster().networks.get(&network.id) == Some(network) {
-            return Ok(());
+        let overlay = {
+            let cluster = self.cluster();
+            if cluster.networks.get(&network.id) == Some(network) {
+                return Ok(());
+            }
+            cluster.overlays.get(&network.id).copied()
+        };
+        self.place(network, overlay)
+    }
+
+    /// The same with this node's own place on it.
+    fn place(&self, network: &Network, overlay: Option<Overlay>) -> Result<()> {
+        {
+            let cluster = self.cluster();
+            let known = (cluster.networks.get(&network.id), cluster.overlays.get(&network.id).copied());
+            if known == (Some(network), overlay) {
+                return Ok(());
+            }
         }
-        let bridge = cluster_bridge(network, self.bridge.mtu);
+        if let Some(overlay) = overlay {
+            overlay::carrier(overlay.host)?;
+        }
+        let bridge = cluster_bridge(network, overlay.as_ref(), self.bridge.mtu);
         self.kernel().ensure_bridge(&bridge).map_err(|error| {
             Error::failed(format!("making the bridge of network {}", network.name), &error)
         })?;
         self.change_cluster(|cluster| {
             cluster.networks.insert(network.id, network.clone());
+            match overlay {
+                Some(overlay) => drop(cluster.overlays.insert(network.id, overlay)),
+                None => drop(cluster.overlays.remove(&network.id)),
+            }
         });
         Ok(())
     }
@@ -151,6 +164,8 @@ impl Networks {
         })?;
         self.change_cluster(|cluster| {
             cluster.networks.remove(&id);
+            cluster.overlays.remove(&id);
+            cluster.peers.remove(&id);
         });
         Ok(())
     }
@@ -199,8 +214,8 @@ pub(crate) fn bridge_name(id: NetworkId) -> String {
     name
 }
 
-/// The bridge of a cluster network.
-pub(crate) fn cluster_bridge(network: &Network, mtu: u32) -> Bridge {
+/// The bridge of a cluster network, with this node's own place on it. `mtu` is for one that does not span machines.
+pub(crate) fn cluster_bridge(network: &Network, overlay: Option<&Overlay>, mtu: u32) -> Bridge {
     Bridge {
         name: bridge_name(network.id),
         gateway: AddressPool::new(network.subnet).gateway(),
@@ -208,6 +223,7 @@ pub(crate) fn cluster_bridge(network: &Network, mtu: u32) -> Bridge {
         mtu,
         masquerade: true,
         internal: false,
+        overlay: overlay.and_then(|overlay| overlay::of_bridge(network, overlay)),
     }
 }
 
@@ -298,29 +314,6 @@ impl Engine {
     pub async fn ensure_network(&self, network: &Network, overlay: Option<Overlay>) -> Result<()> {
         let (networks, network) = (self.shared.networks.clone(), network.clone());
         blocking(move || networks.place(&network, overlay)).await?
-    }
-
-    /// Makes these the addresses of a network that are on other nodes, with the data path addresses of those nodes.
-    ///
-    /// # Errors
-    /// 404 for a network that was not ensured; internal, when the kernel refuses.
-    pub async fn set_peers(&self, network: NetworkId, peers: BTreeMap<Ipv4Addr, IpAddr>) -> Result<()> {
-        let networks = self.shared.networks.clone();
-        blocking(move || networks.set_peers(network, peers)).await?
-    }
-
-    /// Changes some of them: those in `update` are new or moved, those in `remove` are on other nodes no longer.
-    ///
-    /// # Errors
-    /// As [`Engine::set_peers`]; some of the change may have happened.
-    pub async fn change_peers(
-        &self,
-        network: NetworkId,
-        update: BTreeMap<Ipv4Addr, IpAddr>,
-        remove: BTreeSet<Ipv4Addr>,
-    ) -> Result<()> {
-        let networks = self.shared.networks.clone();
-        blocking(move || networks.change_peers(network, update, remove)).await?
     }
 
     /// Forgets a cluster network. One that is not there is fine.

@@ -166,7 +166,7 @@ fn cluster_place(index: usize, attachment: &ClusterAttachment, who: &Who<'_>) ->
             address: attachment.address,
             prefix: network.subnet.prefix(),
             // The first network carries the default route.
-            gateway: (index == 0).then(|| super::cluster_bridge(network, 0).gateway),
+            gateway: (index == 0).then(|| super::cluster_bridge(network, None, 0).gateway),
             mac: MacAddress::of(attachment.address),
         }),
     }

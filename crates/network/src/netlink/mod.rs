@@ -15,6 +15,8 @@ pub(crate) const ACK: u16 = 0x4;
 pub(crate) const DUMP: u16 = 0x300;
 /// Fail if the object exists.
 pub(crate) const EXCLUSIVE: u16 = 0x200;
+/// Take the place of an object that exists.
+pub(crate) const REPLACE: u16 = 0x100;
 /// Create the object if it does not exist.
 pub(crate) const CREATE: u16 = 0x400;
 /// Append to the end of the list.
@@ -103,6 +105,13 @@ impl Messages {
     /// Appends a number in network byte order, as netfilter has them.
     pub(crate) fn network(&mut self, kind: u16, number: u32) -> &mut Self {
         self.attribute(kind, &number.to_be_bytes())
+    }
+
+    /// Asks the kernel to acknowledge the message that was begun last.
+    pub(crate) fn acknowledge_last(&mut self) {
+        let start = *self.starts.last().expect("a message was begun before it is to be acknowledged");
+        let flags = u16::from_ne_bytes([self.bytes[start + 6], self.bytes[start + 7]]) | ACK;
+        self.bytes[start + 6..start + 8].copy_from_slice(&flags.to_ne_bytes());
     }
 
     /// How many messages there are.

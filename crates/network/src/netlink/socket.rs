@@ -64,7 +64,16 @@ impl Socket {
     }
 
     /// Sends a batch and waits until the last message that asks for it is acknowledged, or any is refused.
-    pub(crate) fn transact(&mut self, mut messages: Messages) -> io::Result<()> {
+    pub(crate) fn transact(&mut self, messages: Messages) -> io::Result<()> {
+        self.settle(messages, None)
+    }
+
+    /// [`Socket::transact`], to which refusals for one reason, `tolerated`, do not matter.
+    pub(crate) fn transact_unless(&mut self, messages: Messages, tolerated: i32) -> io::Result<()> {
+        self.settle(messages, Some(tolerated))
+    }
+
+    fn settle(&mut self, mut messages: Messages, tolerated: Option<i32>) -> io::Result<()> {
         let awaited = messages.last_acknowledged().expect("a batch asks for an acknowledgement");
         let first = self.send(&mut messages)?;
         loop {
@@ -75,7 +84,8 @@ impl Socket {
                 if answer.kind != KIND_ERROR || message >= messages.len() {
                     continue;
                 }
-                match error_of(answer.payload) {
+                let error = error_of(answer.payload);
+                match error.filter(|error| tolerated.is_none() || error.raw_os_error() != tolerated) {
                     Some(error) => return Err(error),
                     None if message == awaited => return Ok(()),
                     None => {}

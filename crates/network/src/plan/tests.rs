@@ -12,6 +12,7 @@ fn bridge() -> Bridge {
         mtu: 1500,
         masquerade: true,
         internal: false,
+        overlay: None,
     }
 }
 
@@ -33,6 +34,7 @@ fn desired() -> Desired {
         bridges: vec![bridge()],
         sandboxes: BTreeMap::from([("web".to_owned(), vec![endpoint()])]),
         publications: BTreeMap::new(),
+        peers: BTreeMap::new(),
     }
 }
 

@@ -10,6 +10,7 @@ const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const DELETE_RULE: u16 = SUBSYSTEM | 8;
 const NEW_SET: u16 = SUBSYSTEM | 9;
+const DELETE_SET: u16 = SUBSYSTEM | 11;
 const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
 const DELETE_ELEMENT: u16 = SUBSYSTEM | 14;
 const BATCH_BEGIN: u16 = 0x10;
@@ -220,6 +221,34 @@ impl Batch {
         self.elements(NEW_ELEMENT, set, None, |list| {
             list.nested(LIST_ELEMENT, |element| key_of(element, key));
         });
+    }
+
+    /// Deletes a set. It fails while a rule looks into it.
+    pub(crate) fn delete_set(&mut self, name: &str) {
+        const NAME: u16 = 2;
+        self.begin(DELETE_SET, 0);
+        self.messages.text(NAME, name);
+    }
+
+    /// Adds many members to a set that maps to nothing.
+    pub(crate) fn add_members<'k>(&mut self, set: &str, keys: impl Iterator<Item = &'k [u8; 4]>) {
+        self.change_members(NEW_ELEMENT, set, keys);
+    }
+
+    /// Takes many members out of a set. It fails when one is not there.
+    pub(crate) fn delete_members<'k>(&mut self, set: &str, keys: impl Iterator<Item = &'k [u8; 4]>) {
+        self.change_members(DELETE_ELEMENT, set, keys);
+    }
+
+    fn change_members<'k>(&mut self, kind: u16, set: &str, keys: impl Iterator<Item = &'k [u8; 4]>) {
+        let keys: Vec<&[u8; 4]> = keys.collect();
+        for chunk in keys.chunks(ELEMENTS_PER_MESSAGE) {
+            self.elements(kind, set, None, |list| {
+                for key in chunk {
+                    list.nested(LIST_ELEMENT, |element| key_of(element, *key));
+                }
+            });
+        }
     }
 
     /// Maps a key to a verdict.

@@ -3,6 +3,8 @@
 //! Everything a test does on a machine goes through [`Machine`], so tests read as sentences.
 #![expect(unsafe_code, reason = "unshare is unsafe to call; see its one use")]
 
+pub mod nodes;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -338,11 +340,15 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let Ok(entries) = fs::read_dir(self.netns_dir()) else { return };
-        for entry in entries.flatten() {
-            // Not all of them are mounted, in tests that damage things.
-            let _ = rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH);
-        }
+        unmount_all(&self.netns_dir());
+    }
+}
+
+fn unmount_all(netns_dir: &Path) {
+    let Ok(entries) = fs::read_dir(netns_dir) else { return };
+    for entry in entries.flatten() {
+        // Not all of them are mounted, in tests that damage things.
+        let _ = rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH);
     }
 }
 
@@ -381,6 +387,7 @@ pub fn bridge(name: &str, gateway: &str) -> Bridge {
         mtu: 1400,
         masquerade: true,
         internal: false,
+        overlay: None,
     }
 }
 
