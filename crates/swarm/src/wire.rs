@@ -6,8 +6,20 @@
 
 mod answers;
 mod calls;
+mod channel;
 mod client;
+mod gate;
+mod places;
+mod pool;
+mod serve;
 mod server;
+mod status;
+mod translate;
+
+#[expect(clippy::all, reason = "it is generated")]
+mod proto {
+    tonic::include_proto!("skep.v1");
+}
 
 pub(crate) use answers::Answers;
 pub(crate) use calls::{
@@ -16,6 +28,22 @@ pub(crate) use calls::{
 pub(crate) use client::Connections;
 pub(crate) use server::Listener;
 
-/// Stands in for `skep_identity::Credentials` until that is there.
-#[derive(Clone, Debug)]
-pub(crate) struct Credentials;
+/// The header that says which version of the protocol a caller speaks.
+const VERSION_HEADER: &str = "skep-protocol";
+/// The version spoken here.
+const VERSION: u32 = 1;
+/// The oldest version that is still answered.
+const OLDEST_VERSION: u32 = 1;
+
+/// A machine that is no node yet, or a node that asks about certificates: a token, a request, a chain.
+const AUTHORITY_LIMIT: usize = 64 * 1024;
+/// A request to the cluster: configurations of services, at most.
+const CONTROL_LIMIT: usize = 8 * 1024 * 1024;
+/// Entries of the log, and parts of snapshots.
+const CONSENSUS_LIMIT: usize = 64 * 1024 * 1024;
+/// Reports of an agent.
+const FROM_AGENT_LIMIT: usize = 8 * 1024 * 1024;
+/// All duties of a node.
+const TO_AGENT_LIMIT: usize = 64 * 1024 * 1024;
+/// Words of one side of a session that wait for the other in one process; more than one wait in the connection.
+const SESSION_QUEUE: usize = 16;
