@@ -1,6 +1,6 @@
 //! What a node has: a key, a request for a certificate, and the certificate. What a certificate says of its node.
 
-use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData};
 
 use crate::IdentityError;
 use crate::certificate::{Certificate, chain};
@@ -80,6 +80,12 @@ impl NodeKey {
     /// The key as PKCS#8 in PEM. Secret.
     pub fn pem(&self) -> String {
         self.pair.serialize_pem()
+    }
+
+    /// Whether a chain of certificates is this key's.
+    pub(crate) fn is_certified_by(&self, chain_pem: &str) -> Result<bool, IdentityError> {
+        let ders = chain(chain_pem)?;
+        Ok(Certificate::parse(&ders[0])?.has_key(&self.pair.subject_public_key_info()))
     }
 
     /// A request for a certificate, PEM. It names nobody, as SwarmKit's: the authority decides the names.

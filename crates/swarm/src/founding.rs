@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use skep_cluster::Request;
 use skep_engine::Engine;
-use skep_identity::{Files, JoinToken, Role, RootCa, SECRET_BYTES};
+use skep_identity::{Files, JoinToken, Role, RootCa, SECRET_BYTES, Trust};
 use skep_types::ip::Subnet;
 use skep_types::node::{Member, Node, NodeDescription, NodeRole, NodeSpec, NodeState};
 use skep_types::swarm::{Authority, ClusterObject, ClusterSpec, Secret};
@@ -136,7 +136,7 @@ impl Founding {
             .map_err(|error| failed(&error))?;
         let files = Files::new(folder.certificates());
         files
-            .save_root(&root)
+            .save_roots(&Trust::parse(root.certificate_pem()).map_err(|error| failed(&error))?)
             .and_then(|()| files.save_node(&certificate))
             .map_err(|error| failed(&error))?;
         let root_ca = root.certificate_pem().to_owned();
@@ -229,7 +229,7 @@ mod tests {
             worker.names(&cluster.authority.certificate) && manager.names(&cluster.authority.certificate)
         );
         assert!(!worker.has_secret_of(&manager));
-        let kept = Files::new(folder.certificates()).load_root().expect("kept");
-        assert_eq!(kept.certificate_pem(), cluster.authority.certificate);
+        let kept = Files::new(folder.certificates()).load_roots().expect("kept");
+        assert_eq!(kept.pem(), cluster.authority.certificate);
     }
 }
