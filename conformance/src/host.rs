@@ -408,7 +408,8 @@ fn system(program: &str, arguments: &[&str]) {
     assert!(status.success(), "`{program} {}` ended with {status}: is this root?", arguments.join(" "));
 }
 
-fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
+/// Runs `work` on a thread in a network namespace.
+pub(crate) fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
     let namespace = std::fs::File::open(format!("/run/netns/{name}")).unwrap();
     std::thread::scope(|scope| {
         scope

@@ -7,6 +7,7 @@
 pub mod archive;
 mod host;
 pub mod http;
+mod lab;
 mod output;
 mod session;
 mod shortcuts;
@@ -14,6 +15,7 @@ mod traces;
 mod wait;
 
 pub use host::{ADDRESS, Host, NEIGHBOUR, binary, finish, image_archive, signal};
+pub use lab::Lab;
 pub use output::Output;
 pub use session::Session;
 pub use wait::eventually;

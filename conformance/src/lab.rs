@@ -1,0 +1,163 @@
+//! Several machines: a `skep lab`, driven with the stock client.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::{Output, binary, eventually, finish, host, http, image_archive};
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A cluster on machines that are network namespaces. Dropping it removes everything that it made.
+pub struct Lab {
+    name: String,
+    folder: tempfile::TempDir,
+    nodes: u16,
+}
+
+impl Lab {
+    /// A cluster of so many managers, the first nodes, and workers; every node has the images.
+    #[track_caller]
+    pub fn up(managers: u16, workers: u16, images: &[&str]) -> Lab {
+        Lab::make(managers, workers, images, &[])
+    }
+
+    /// Machines that are in no cluster yet.
+    #[track_caller]
+    pub fn machines(count: u16, images: &[&str]) -> Lab {
+        Lab::make(count, 0, images, &["--no-swarm"])
+    }
+
+    #[track_caller]
+    fn make(managers: u16, workers: u16, images: &[&str], options: &[&str]) -> Lab {
+        let name = format!("c{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = tempfile::Builder::new().prefix("skep-lab-").tempdir().unwrap();
+        let lab = Lab { name, folder, nodes: managers + workers };
+        let (managers, workers) = (managers.to_string(), workers.to_string());
+        let mut words: Vec<String> =
+            ["up", "--managers", &managers, "--workers", &workers, "--daemon-flag=--debug"]
+                .iter()
+                .chain(options)
+                .map(|word| (*word).to_owned())
+                .collect();
+        for image in images {
+            words.extend(["--load".to_owned(), image_archive(image).display().to_string()]);
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        lab.run(&words).ok();
+        lab
+    }
+
+    /// `skep lab ARGUMENTS`.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command();
+        command.args(arguments);
+        finish(command, &format!("skep lab {}", arguments.join(" ")), b"")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.args(["lab", "--name", &self.name]).arg("--dir").arg(self.folder.path());
+        command.env("DOCKER_CONFIG", self.folder.path().join("client")).env("DOCKER_BUILDKIT", "0");
+        command
+    }
+
+    /// The stock client with a node's daemon.
+    pub fn docker(&self, node: u16, arguments: &[&str]) -> Output {
+        let mut command = self.command();
+        command.arg("docker").arg(node.to_string()).arg("--").args(arguments);
+        finish(command, &format!("[{node}] docker {}", arguments.join(" ")), b"")
+    }
+
+    /// The address of a node; of the machine outside for 0.
+    pub fn address(&self, node: u16) -> Ipv4Addr {
+        let last = if node == 0 { 254 } else { u8::try_from(node).unwrap() };
+        Ipv4Addr::new(192, 0, 2, last)
+    }
+
+    /// The nodes' numbers.
+    pub fn nodes(&self) -> impl Iterator<Item = u16> + use<> {
+        1..=self.nodes
+    }
+
+    /// The name of a node's network namespace.
+    pub fn namespace(&self, node: u16) -> String {
+        if node == 0 { format!("skep-{}", self.name) } else { format!("skep-{}-{node}", self.name) }
+    }
+
+    /// A node's folder.
+    pub fn folder(&self, node: u16) -> PathBuf {
+        self.folder.path().join(&self.name).join(node.to_string())
+    }
+
+    /// What a node's daemons wrote.
+    pub fn log(&self, node: u16) -> String {
+        std::fs::read_to_string(self.folder(node).join("daemon.log")).unwrap_or_default()
+    }
+
+    /// Runs `work` on a thread in a node's network.
+    pub fn inside<T: Send>(&self, node: u16, work: impl FnOnce() -> T + Send) -> T {
+        host::in_namespace(&self.namespace(node), work)
+    }
+
+    /// The body that a node's port answers to the machine outside.
+    ///
+    /// # Errors
+    /// When there is no answer of status 200.
+    pub fn fetch(&self, node: u16, port: u16) -> Result<String, String> {
+        let address = SocketAddr::new(IpAddr::V4(self.address(node)), port);
+        self.inside(0, || http::fetch(address))
+    }
+
+    /// Waits until `docker ARGUMENTS` on a node succeeds and its output satisfies `wanted`; returns it.
+    #[track_caller]
+    pub fn until(
+        &self,
+        node: u16,
+        what: &str,
+        limit: Duration,
+        arguments: &[&str],
+        wanted: impl Fn(&str) -> bool,
+    ) -> String {
+        eventually(what, limit, || {
+            let printed = self.docker(node, arguments);
+            if printed.code == 0 && wanted(printed.stdout.trim_end()) {
+                Ok(printed.stdout.trim_end().to_owned())
+            } else {
+                Err(printed.to_string())
+            }
+        })
+    }
+
+    /// Waits until a service has `replicas` of them, as `n/m`.
+    #[track_caller]
+    pub fn until_replicas(&self, node: u16, service: &str, replicas: &str, limit: Duration) {
+        let filter = format!("name={service}");
+        let arguments = ["service", "ls", "--filter", &filter, "--format", "{{.Replicas}}"];
+        self.until(node, &format!("{service} has {replicas}"), limit, &arguments, |shown| shown == replicas);
+    }
+
+    /// The join token of a role, as a manager tells it.
+    #[track_caller]
+    pub fn token(&self, manager: u16, role: &str) -> String {
+        self.docker(manager, &["swarm", "join-token", "--quiet", role]).ok()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in self.nodes() {
+                let log = self.log(node);
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("--- node {node}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            }
+        }
+        let down = self.run(&["down"]);
+        if down.code != 0 && !std::thread::panicking() {
+            panic!("{down}");
+        }
+    }
+}
