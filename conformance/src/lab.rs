@@ -1,6 +1,8 @@
 //! Several machines: a `skep lab`, driven with the stock client.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,6 +30,23 @@ impl Lab {
     #[track_caller]
     pub fn machines(count: u16, images: &[&str]) -> Lab {
         Lab::make(count, 0, images, &["--no-swarm"])
+    }
+
+    /// As [`Lab::up`], where each node's data is on a disk of its own of so many MiB.
+    #[track_caller]
+    pub fn with_disks(managers: u16, workers: u16, images: &[&str], mebibytes: u32) -> Lab {
+        Lab::make(managers, workers, images, &["--disk", &mebibytes.to_string()])
+    }
+
+    /// Leaves no room on a node's disk, until the result is dropped. The node needs a disk of its own.
+    pub fn fill_disk(&self, node: u16) -> Ballast {
+        let path = self.folder(node).join("data/ballast");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let block = vec![0; 1 << 16];
+        // To the last byte: what fits no more says so.
+        while file.write_all(&block).is_ok() {}
+        while file.write_all(&[0]).is_ok() {}
+        Ballast(path)
     }
 
     #[track_caller]
@@ -69,6 +88,22 @@ impl Lab {
         let mut command = self.command();
         command.arg("docker").arg(node.to_string()).arg("--").args(arguments);
         finish(command, &format!("[{node}] docker {}", arguments.join(" ")), b"")
+    }
+
+    /// Any request on a node's API, with a JSON body.
+    ///
+    /// # Errors
+    /// When there is no answer within ten seconds.
+    pub fn api(&self, node: u16, method: &str, path: &str, body: &str) -> Result<http::Answer, String> {
+        let socket = self.folder(node).join("docker.sock");
+        let mut stream = UnixStream::connect(socket).map_err(|error| format!("connecting: {error}"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(|error| error.to_string())?;
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: skep\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        http::exchange(&mut stream, request.as_bytes())
     }
 
     /// The address of a node; of the machine outside for 0.
@@ -143,6 +178,15 @@ impl Lab {
     #[track_caller]
     pub fn token(&self, manager: u16, role: &str) -> String {
         self.docker(manager, &["swarm", "join-token", "--quiet", role]).ok()
+    }
+}
+
+/// A file that leaves no room on its disk.
+pub struct Ballast(PathBuf);
+
+impl Drop for Ballast {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 

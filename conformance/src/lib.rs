@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken harness should stop the test where it broke")]
 
 pub mod archive;
+pub mod faults;
 mod host;
 pub mod http;
 mod lab;

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::client;
 use super::folder::Node;
-use super::links::command_in;
+use super::links::{command_in, run};
 
 /// How long a daemon may take to answer or to end: generous, for a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -140,7 +140,7 @@ pub fn lose_power(node: &Node) -> Result<()> {
         // One that has just ended is fine.
         let _ = kill_process(pid, Signal::KILL);
     }
-    unmount_below(node.dir());
+    unmount_below(&node.exec_root());
     remove_groups(node);
     if node.exec_root().exists() {
         std::fs::remove_dir_all(node.exec_root()).context("cannot empty its exec root")?;
@@ -148,7 +148,17 @@ pub fn lose_power(node: &Node) -> Result<()> {
     Ok(())
 }
 
-fn unmount_below(dir: &Path) {
+/// Makes a disk for the node's data root.
+pub fn make_disk(node: &Node, mebibytes: u32) -> Result<()> {
+    std::fs::create_dir_all(node.data_root())?;
+    let file = node.dir().join("disk");
+    std::fs::File::create(&file)?.set_len(u64::from(mebibytes) << 20)?;
+    run("mkfs.ext4", &["-q".as_ref(), "-m".as_ref(), "0".as_ref(), "-F".as_ref(), file.as_os_str()])?;
+    run("mount", &["-o".as_ref(), "loop".as_ref(), file.as_os_str(), node.data_root().as_os_str()])
+}
+
+/// Takes away every mount below a folder.
+pub fn unmount_below(dir: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let mounted = mounts.lines().filter_map(|line| line.split(' ').nth(1));
     let mut below: Vec<&str> = mounted.filter(|at| Path::new(at).starts_with(dir)).collect();

@@ -1,5 +1,6 @@
 //! The lab's network: a switch in a namespace of its own, and one cable to each node.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -17,12 +18,12 @@ pub fn command_in(namespace: &str) -> Command {
     command
 }
 
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
+/// Runs a program to its end; what it says of a failure is the error.
+pub fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<()> {
     let mut command = Command::new(program);
     let output = command.args(arguments).output().with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        bail!("`{program} {}` failed: {}", arguments.join(" "), text.trim());
+        bail!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }

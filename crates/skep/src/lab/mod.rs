@@ -180,6 +180,7 @@ fn down(lab: &Lab) -> Result<()> {
     for node in lab.nodes() {
         daemon::kill(&node)?;
         daemon::lose_power(&node)?;
+        daemon::unmount_below(node.dir());
     }
     links::remove(lab)?;
     lab.remove()

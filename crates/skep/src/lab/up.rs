@@ -26,6 +26,9 @@ pub struct Options {
     /// An archive of `docker save` to load on every node.
     #[arg(long, value_name = "FILE")]
     load: Vec<PathBuf>,
+    /// Give every node's data root a disk of its own, of so many MiB.
+    #[arg(long, value_name = "MIB")]
+    disk: Option<u32>,
     /// A further flag of every daemon: --daemon-flag=--debug
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
     daemon_flag: Vec<String>,
@@ -33,7 +36,7 @@ pub struct Options {
 
 /// Makes the lab; one that cannot be made whole is taken away again.
 pub fn up(name: &str, dir: PathBuf, options: Options) -> Result<()> {
-    let Options { managers, workers, no_swarm, load, daemon_flag } = options;
+    let Options { managers, workers, no_swarm, load, disk, daemon_flag } = options;
     if managers + workers > MOST_NODES {
         bail!("a lab has at most {MOST_NODES} nodes");
     }
@@ -46,7 +49,7 @@ pub fn up(name: &str, dir: PathBuf, options: Options) -> Result<()> {
         daemon_flags: daemon_flag,
     };
     let lab = Lab::create(lab, name, dir)?;
-    let made = make(&lab, &load);
+    let made = make(&lab, &load, disk);
     if made.is_err()
         && let Err(error) = super::down(&lab)
     {
@@ -57,11 +60,12 @@ pub fn up(name: &str, dir: PathBuf, options: Options) -> Result<()> {
     Ok(())
 }
 
-fn make(lab: &Lab, images: &[PathBuf]) -> Result<()> {
+fn make(lab: &Lab, images: &[PathBuf], disk: Option<u32>) -> Result<()> {
     links::make_switch(lab)?;
     let nodes: Vec<Node> = lab.nodes().collect();
     for node in &nodes {
         links::make_node(lab, node)?;
+        disk.map_or(Ok(()), |size| daemon::make_disk(node, size))?;
         daemon::start(node, &lab.daemon_flags)?;
     }
     at_once(&nodes, |node| {

@@ -1,0 +1,105 @@
+//! Faults on real processes: a cluster under a stream of requests loses daemons, links, disk and time, heals,
+//! and must then be what was acknowledged.
+//!
+//! A round is: users ask for services to be created, scaled and removed at random managers; something breaks,
+//! and is mended; the users stop; and then, within a bound, every acknowledged change must be there, every
+//! service have exactly its replicas, no container be nobody's, and no address be held twice. What a user was
+//! not answered may or may not have happened. Rounds follow from a seed as far as real processes allow.
+
+mod check;
+mod fault;
+mod users;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::Lab;
+
+use fault::Fault;
+use users::{Model, Users};
+
+/// What to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Decides what breaks when.
+    pub seed: u64,
+    /// How often something breaks.
+    pub rounds: u32,
+    /// How long a process stands still when it does.
+    pub freeze: Duration,
+}
+
+/// How a run ended well.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Requests that were acknowledged.
+    pub acknowledged: u64,
+    /// Requests whose fate was not told.
+    pub unknown: u64,
+    /// Requests that were refused.
+    pub refused: u64,
+}
+
+/// Managers of the cluster that is tormented.
+const MANAGERS: u16 = 3;
+/// The size of each disk in MiB: the image, the containers and the log fit well.
+const DISK: u32 = 96;
+/// Its workers.
+const WORKERS: u16 = 2;
+
+/// A small generator of numbers (SplitMix64): the same seed gives the same numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub(crate) fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize].clone()
+    }
+}
+
+/// Runs all rounds; tells each as it begins.
+///
+/// # Errors
+/// What was wrong after which round.
+pub fn run(options: Options, mut tell: impl FnMut(&str)) -> Result<Tally, String> {
+    let mut dice = Dice::new(options.seed);
+    let lab = Lab::with_disks(MANAGERS, WORKERS, &["busybox"], DISK);
+    let mut model = Model::default();
+    let mut tally = Tally::default();
+    for round in 1..=options.rounds {
+        let fault = Fault::draw(&mut dice, &lab, options.freeze);
+        tell(&format!("round {round}: {fault}"));
+        let stop = AtomicBool::new(false);
+        let seed = dice.next();
+        let users = std::thread::scope(|scope| {
+            let users = scope.spawn(|| Users::new(seed, model.clone()).run(&lab, &stop));
+            let struck = fault.strike(&lab, &mut dice);
+            stop.store(true, Ordering::Relaxed);
+            struck.and_then(|()| users.join().map_err(|_| "the users' thread panicked".to_owned()))
+        });
+        let users = users.map_err(|error| format!("round {round} ({fault}): {error}"))?;
+        tally.acknowledged += users.tally.acknowledged;
+        tally.unknown += users.tally.unknown;
+        tally.refused += users.tally.refused;
+        model = users.model;
+        check::converged(&lab, &mut model).map_err(|error| format!("round {round} ({fault}): {error}"))?;
+    }
+    Ok(tally)
+}
