@@ -45,6 +45,7 @@ fix:
 bench: build
 	scripts/prerequisites bench
 	bench/run $(RELEASE)/skep --out docs/benchmarks.md
+	bench/cluster $(RELEASE)/skep --out docs/benchmarks.md
 
 advisories:
 	cargo deny check advisories
