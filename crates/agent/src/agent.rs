@@ -73,6 +73,8 @@ pub struct Agent {
     found: BTreeMap<TaskId, (ContainerId, Observed)>,
     /// Whether the managers have said everything once.
     complete: bool,
+    /// Since when no manager is heard.
+    alone: Option<Time>,
 }
 
 impl Agent {
@@ -86,6 +88,13 @@ impl Agent {
         let mut operations = Vec::new();
         match event {
             AgentEvent::Recovered(recovered) => self.recover(recovered),
+            AgentEvent::Remembered(duties) => {
+                self.alone = Some(now);
+                for duty in duties {
+                    self.take_on(duty, false, now, &mut operations);
+                }
+            }
+            AgentEvent::Alone => self.alone = self.alone.or(Some(now)),
             AgentEvent::Assigned(assignment) => self.assign(assignment, now, &mut operations),
             AgentEvent::NetworkEnsured { network, result } => self.network_ensured(network, result, now),
             AgentEvent::NetworkRemoved { network, result } => self.network_removed(network, result, now),
@@ -103,7 +112,7 @@ impl Agent {
             AgentEvent::Started { task, result } => {
                 let ports = self.published_ports(task);
                 if let Some(work) = self.tasks.get_mut(&task) {
-                    let waits_for = work.started(result, &ports, now);
+                    let waits_for = work.started(result, &ports, now, self.alone);
                     operations.extend(work.watch());
                     operations.extend(waits_for.map(|container| Operation::AwaitListening {
                         task,
@@ -114,7 +123,10 @@ impl Agent {
                 }
             }
             AgentEvent::Listens { task } => self.with(task, |work| work.listens(now)),
-            AgentEvent::Exited { task, result } => self.with(task, |work| work.exited(result, now)),
+            AgentEvent::Exited { task, result } => {
+                let alone = self.alone;
+                self.with(task, |work| work.exited(result, now, alone));
+            }
             AgentEvent::Stopped { task, result } => self.with(task, |work| work.stopped(result, now)),
             AgentEvent::Removed { task, result } => self.with(task, |work| work.removed(result, now)),
             AgentEvent::Tick => {}
@@ -154,7 +166,9 @@ impl Agent {
         match assignment {
             Assignment::Complete(duties) => {
                 self.complete = true;
+                self.alone = None;
                 for work in self.tasks.values_mut() {
+                    work.rejoin(now);
                     work.gone = true;
                 }
                 for duty in self.networks.values_mut() {
@@ -250,7 +264,7 @@ impl Agent {
             return;
         }
         let work = match self.found.remove(&id) {
-            Some((container, observed)) => Work::adopt(task, container, observed, now),
+            Some((container, observed)) => Work::adopt(task, container, observed, now, self.alone),
             None => Work::accept(task, now),
         };
         operations.extend(work.watch());
@@ -408,7 +422,7 @@ impl Agent {
 
     /// The end of an operation that something waits for is an event too, so that needs no time.
     fn wake_at(&self) -> Option<Time> {
-        let tasks = self.tasks.values().filter_map(|work| work.retry.at);
+        let tasks = self.tasks.values().filter_map(Work::wakes_at);
         let networks = self.networks.iter().filter(|(id, _)| !self.updates_peers(**id));
         let networks = networks.filter_map(|(_, duty)| duty.retry.at);
         let peers = self.peers.iter().filter(|(id, _)| self.networks.get(id).is_some_and(NetworkDuty::is_up));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use skep_types::assignment::{Assignment, Endpoint, Overlay};
+use skep_types::assignment::{Assignment, Duty, Endpoint, Overlay};
 use skep_types::container::ClusterAttachment;
 use skep_types::network::Network;
 use skep_types::{ContainerId, NetworkId, ServiceId, Task, TaskId};
@@ -14,6 +14,12 @@ use skep_types::{ContainerId, NetworkId, ServiceId, Task, TaskId};
 pub enum AgentEvent {
     /// What a former agent left on this machine. Comes before the first assignment, or not at all.
     Recovered(Recovered),
+    /// What the managers said last before this daemon was started. Nothing that it does not name is given up. Comes
+    /// after [`AgentEvent::Recovered`] and before the first assignment, or not at all; until that comes, the agent is
+    /// alone.
+    Remembered(Vec<Duty>),
+    /// No manager is heard any more. Until one assigns everything anew, tasks that end are restarted here.
+    Alone,
     /// The managers' word on what this node is responsible for.
     Assigned(Assignment),
     /// [`Operation::EnsureNetwork`] ended.

@@ -17,6 +17,7 @@ use skep_types::{
 
 use crate::{Agent, AgentEvent, AgentOutput, Observed, Operation, PeerChange, Recovered};
 
+mod alone;
 mod duties;
 mod random;
 mod recovery;

@@ -1,6 +1,9 @@
 //! One task on this node: its place on the ladder and its container.
 
+use std::time::Duration;
+
 use skep_types::container::ClusterAttachment;
+use skep_types::service::RestartCondition;
 use skep_types::task::ContainerStatus;
 use skep_types::{ContainerId, Task, TaskId, TaskState, TaskStatus, Time};
 
@@ -55,7 +58,26 @@ pub(crate) struct Work {
     pub(crate) retry: Retry,
     /// Whether the managers have yet to hear of `status`.
     pub(crate) unreported: bool,
+    /// Set while the container has ended without a manager to tell.
+    revival: Option<Revival>,
+    /// How often it was restarted without the managers.
+    revivals: u64,
 }
+
+/// A restart without the managers.
+#[derive(Debug)]
+struct Revival {
+    /// Not before this time.
+    at: Time,
+    /// What the managers are told if they come back sooner.
+    result: Result<i32, String>,
+}
+
+/// How long an agent is alone before it restarts anything: the time in which managers, if there are any, agree on
+/// a new leader, whose business restarts are.
+const ALONE: Duration = Duration::from_secs(5);
+/// The shortest wait before such a restart: nobody counts them.
+const REVIVAL_PAUSE: Duration = Duration::from_secs(1);
 
 impl Work {
     /// A task that is new to this node, or was when the daemon last ran. Nothing of it exists here.
@@ -89,10 +111,16 @@ impl Work {
     }
 
     /// A task whose container a former agent left.
-    pub(crate) fn adopt(task: Box<Task>, container: ContainerId, observed: Observed, now: Time) -> Work {
+    pub(crate) fn adopt(
+        task: Box<Task>,
+        container: ContainerId,
+        observed: Observed,
+        now: Time,
+        alone: Option<Time>,
+    ) -> Work {
         let mut work = Work::with_status(task.id, task.status.clone());
         work.task = Some(task);
-        work.find(container, observed, now);
+        work.find(container, observed, now, alone);
         work
     }
 
@@ -108,7 +136,7 @@ impl Work {
         };
         let mut work = Work::with_status(id, status);
         work.gone = true;
-        work.find(container, observed, now);
+        work.find(container, observed, now, None);
         work
     }
 
@@ -123,10 +151,12 @@ impl Work {
             busy: None,
             retry: Retry::default(),
             unreported: false,
+            revival: None,
+            revivals: 0,
         }
     }
 
-    fn find(&mut self, container: ContainerId, observed: Observed, now: Time) {
+    fn find(&mut self, container: ContainerId, observed: Observed, now: Time, alone: Option<Time>) {
         let (presence, pid, exit_code) = match observed {
             Observed::Created => (Presence::Created(container), 0, None),
             Observed::Running(pid) => (Presence::Running(container), pid, None),
@@ -147,7 +177,7 @@ impl Work {
             }
             Observed::Running(_) => {}
             Observed::Exited(_) if self.wants_end() => {}
-            Observed::Exited(code) => self.end(Ok(code), now),
+            Observed::Exited(code) => self.ended(Ok(code), now, alone),
         }
     }
 
@@ -206,6 +236,40 @@ impl Work {
         self.unreported = true;
     }
 
+    /// The container ended by itself. `alone` is since when there is no manager to tell.
+    fn ended(&mut self, result: Result<i32, String>, now: Time, alone: Option<Time>) {
+        match alone.and_then(|since| self.revival_time(&result, now, since)) {
+            Some(at) => self.revival = Some(Revival { at, result }),
+            None => self.end(result, now),
+        }
+    }
+
+    /// When the container may be restarted without the managers, if its policy lets it.
+    fn revival_time(&self, result: &Result<i32, String>, now: Time, alone: Time) -> Option<Time> {
+        let policy = self.task.as_ref()?.spec.restart;
+        let wanted = match policy.condition {
+            RestartCondition::None => false,
+            RestartCondition::OnFailure => *result != Ok(0),
+            RestartCondition::Any => true,
+        };
+        let left = policy.max_attempts == 0 || self.revivals < policy.max_attempts;
+        let at = (now + policy.delay.max(REVIVAL_PAUSE)).max(alone + ALONE);
+        (wanted && left).then_some(at)
+    }
+
+    /// Managers are heard again: what ended and was not restarted yet is theirs to decide about.
+    pub(crate) fn rejoin(&mut self, now: Time) {
+        self.revivals = 0;
+        if let Some(revival) = self.revival.take() {
+            self.end(revival.result, now);
+        }
+    }
+
+    /// When time makes a difference.
+    pub(crate) fn wakes_at(&self) -> Option<Time> {
+        self.retry.at.into_iter().chain(self.revival.as_ref().map(|revival| revival.at)).min()
+    }
+
     fn end(&mut self, result: Result<i32, String>, now: Time) {
         match result {
             Ok(0) => self.climb(TaskState::Complete, "finished", now),
@@ -234,6 +298,12 @@ impl Work {
         match self.presence {
             Presence::Created(container) if self.desired() >= TaskState::Running => {
                 self.climb(TaskState::Starting, "starting", now);
+                self.busy = Some(Busy::Starting);
+                Some(Operation::Start { task: self.id, container })
+            }
+            Presence::Ended(container) if self.revival.as_ref().is_some_and(|revival| revival.at <= now) => {
+                self.revival = None;
+                self.revivals += 1;
                 self.busy = Some(Busy::Starting);
                 Some(Operation::Start { task: self.id, container })
             }
@@ -313,6 +383,7 @@ impl Work {
         result: Result<u32, String>,
         ports: &[u16],
         now: Time,
+        alone: Option<Time>,
     ) -> Option<ContainerId> {
         if !self.is_done(Busy::Starting) {
             return None;
@@ -322,6 +393,8 @@ impl Work {
             Ok(pid) => {
                 self.presence = Presence::Running(container);
                 self.status.container = Some(ContainerStatus { id: container, pid, exit_code: None });
+                // Of a restart the managers learn by its process.
+                self.unreported |= self.status.state == TaskState::Running;
                 if !ports.is_empty() {
                     return Some(container);
                 }
@@ -329,7 +402,7 @@ impl Work {
             }
             Err(error) => {
                 self.presence = Presence::Ended(container);
-                self.fail(error, now);
+                self.ended(Err(error), now, alone);
             }
         }
         None
@@ -341,13 +414,13 @@ impl Work {
         }
     }
 
-    pub(crate) fn exited(&mut self, result: Result<i32, String>, now: Time) {
+    pub(crate) fn exited(&mut self, result: Result<i32, String>, now: Time, alone: Option<Time>) {
         let Presence::Running(container) = self.presence else { return };
         self.presence = Presence::Ended(container);
         self.note_exit(result.as_ref().ok().copied());
         // A stop that is under way says what the exit means.
         if self.busy != Some(Busy::Stopping) && !self.status.state.is_terminal() {
-            self.end(result, now);
+            self.ended(result, now, alone);
         }
     }
 
