@@ -82,6 +82,7 @@ impl Objects {
         node.meta.version = self.version();
         let id = node.id;
         let old = self.nodes.get(&id);
+        self.note_node_change(&node, touched);
         let same_place = old.is_some_and(|old| looks_alike(old, &node));
         if let Some(old) = old {
             self.index.remove_node(old);
@@ -100,6 +101,7 @@ impl Objects {
 
     fn remove_node(&mut self, id: NodeId, touched: &mut Touched) {
         touched.nodes.insert(id);
+        self.note_node(id, touched);
         let Some(node) = self.nodes.remove(&id) else { return };
         self.index.remove_node(&node);
         self.index_slots_on(id);
@@ -110,6 +112,7 @@ impl Objects {
         network.meta.version = self.version();
         self.index.network_names.insert(network.name.clone(), network.id);
         if network.ingress {
+            self.note_ingress(Some(network.id), touched);
             self.set_ingress(Some(network.id));
         }
         self.networks.insert(network.id, network);
@@ -121,6 +124,7 @@ impl Objects {
         self.index.network_names.remove(&network.name);
         self.last_given.remove(&id);
         if self.index.ingress == Some(id) {
+            self.note_ingress(None, touched);
             self.set_ingress(None);
         }
         touched.networks = true;
@@ -269,6 +273,9 @@ impl Objects {
                 }
             }
         }
+        if task.node.is_some() {
+            self.note_places(task.attachments.iter().map(|given| (given.network, given.address)), touched);
+        }
         self.note_given(task.attachments.iter().map(|given| (given.network, given.address)));
         self.index.add_task(&task);
         self.index.tasks_of_slot.entry((task.service, task.slot)).or_default().push(task.id);
@@ -287,6 +294,8 @@ impl Objects {
     /// Changes a task and all that follows from it. `change` gives the time of the change.
     fn change_task(&mut self, id: TaskId, touched: &mut Touched, change: impl FnOnce(&mut Task) -> Time) {
         let version = self.version();
+        let given = self.tasks.get(&id).into_iter().flat_map(|task| &task.attachments);
+        self.note_places(given.map(|given| (given.network, given.address)), touched);
         let Some(task) = self.tasks.get_mut(&id) else { return };
         self.index.remove_task(task);
         let before = (task.node, task.desired);
@@ -309,6 +318,8 @@ impl Objects {
     }
 
     fn remove_task(&mut self, id: TaskId, touched: &mut Touched) {
+        let given = self.tasks.get(&id).into_iter().flat_map(|task| &task.attachments);
+        self.note_places(given.map(|given| (given.network, given.address)), touched);
         let Some(task) = self.tasks.remove(&id) else { return };
         self.index.remove_task(&task);
         if let Some(rollout) = self.rollouts.get_mut(&task.service) {

@@ -3,6 +3,7 @@
 mod apply;
 mod change;
 mod index;
+mod peers;
 mod rollout;
 mod snapshot;
 mod touched;
@@ -20,6 +21,7 @@ use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId};
 
 pub use change::{Cause, Change, NewTask, UpdateStep};
 pub(crate) use index::{Group, Index, Load, Slots, is_live, is_wanted, representative};
+pub(crate) use peers::{AddressKey, Place};
 pub use rollout::{RestartHistory, Rollout, Watch};
 pub use snapshot::{RestoreError, Snapshot};
 pub(crate) use touched::Touched;

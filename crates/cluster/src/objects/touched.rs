@@ -1,8 +1,11 @@
 //! What an entry of the log changed: what the leader has to look at again, and whom it has to tell.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use skep_types::assignment::Overlay;
 use skep_types::{NodeId, ServiceId, TaskId};
+
+use super::peers::{AddressKey, Place};
 
 /// The trace of applied changes.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +26,10 @@ pub(crate) struct Touched {
     pub forgotten: Vec<(NodeId, TaskId)>,
     /// Services whose endpoint may have changed.
     pub endpoints: BTreeSet<ServiceId>,
+    /// Addresses that may be elsewhere now, with where they were before.
+    pub places: BTreeMap<AddressKey, Option<Place>>,
+    /// Nodes whose own place on the ingress network may be another, with what it was before.
+    pub overlays: BTreeMap<NodeId, Option<Overlay>>,
     /// A task stopped using its node or its addresses, or one began to wait for some.
     pub capacity: bool,
 }

@@ -4,6 +4,7 @@
 mod addresses;
 mod decisions;
 mod nodes;
+mod peers;
 mod placement;
 mod properties;
 mod refusals;

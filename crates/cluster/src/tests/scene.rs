@@ -35,6 +35,10 @@ pub(super) struct Scene {
     names: BTreeMap<TaskId, String>,
     services: BTreeMap<ServiceId, String>,
     pub wake_at: Option<Time>,
+    /// Whether stories tell of places and peers, or only what nodes are to do.
+    pub shows_peers: bool,
+    /// What each node with a session knows of others, as its assignments say in order.
+    known: BTreeMap<NodeId, BTreeMap<DutyId, Duty>>,
 }
 
 pub(super) fn port(target: u16, published: u16) -> PortSpec {
@@ -141,6 +145,8 @@ impl Scene {
             names: BTreeMap::new(),
             services: BTreeMap::new(),
             wake_at: None,
+            shows_peers: false,
+            known: BTreeMap::new(),
         };
         scene.tell(Event::Started);
         let (cluster, first) = (Box::new(cluster_object(prefix)), Box::new(node(1)));
@@ -161,11 +167,18 @@ impl Scene {
 
     /// Tells the cluster something and commits what it proposes until it has nothing left to decide.
     pub fn tell(&mut self, event: Event) -> Vec<(RequestId, Result<Answer, Refusal>)> {
+        match &event {
+            Event::NodeLost { node, .. } => drop(self.known.remove(node)),
+            // Sessions are a leader's.
+            Event::Started | Event::Deposed => self.known.clear(),
+            _ => {}
+        }
         let mut replies = Vec::new();
         let mut output = self.cluster.step(event, self.now, &mut self.ids);
         loop {
             replies.extend(output.replies.iter().map(|reply| (reply.to, reply.result.clone())));
             let proposes = self.note(&output);
+            self.check_known();
             if !proposes {
                 break;
             }
@@ -278,6 +291,46 @@ impl Scene {
         story
     }
 
+    /// Applies an assignment to what its node knows of others.
+    fn learn(&mut self, node: NodeId, assignment: &Assignment) {
+        // That is told to those who are no nodes of the cluster.
+        if *assignment == Assignment::Complete(Vec::new()) {
+            self.known.remove(&node);
+            return;
+        }
+        let known = self.known.entry(node).or_default();
+        let (update, remove) = match assignment {
+            Assignment::Complete(duties) => {
+                known.clear();
+                (duties, &Vec::new())
+            }
+            Assignment::Incremental { update, remove } => (update, remove),
+        };
+        for duty in update {
+            match duty {
+                Duty::Overlay(overlay) => drop(known.insert(DutyId::Overlay(overlay.network), duty.clone())),
+                Duty::Peer(peer) => {
+                    drop(known.insert(DutyId::Peer(peer.network, peer.address), duty.clone()));
+                }
+                Duty::Task(_) | Duty::Network(_) | Duty::Endpoint(_) => {}
+            }
+        }
+        for id in remove {
+            known.remove(id);
+        }
+    }
+
+    /// Differences must lead to what a new session would be told.
+    fn check_known(&self) {
+        let objects = self.objects();
+        for (node, known) in self.known.iter().filter(|(node, _)| objects.node(**node).is_some()) {
+            let overlay = objects.overlay_of(*node).map(Duty::Overlay);
+            let told: Vec<Duty> = objects.peers_of(*node).map(Duty::Peer).chain(overlay).collect();
+            assert_eq!(known.len(), told.len(), "n{}: {known:?} is not {told:?}", node.0);
+            assert!(told.iter().all(|duty| known.values().any(|it| it == duty)), "n{}: {known:?}", node.0);
+        }
+    }
+
     /// Notes an output. Says whether there is something to commit.
     fn note(&mut self, output: &Output) -> bool {
         for reply in &output.replies {
@@ -287,8 +340,11 @@ impl Scene {
             });
         }
         for (node, assignment) in &output.sends {
-            let line = format!("send n{}: {}", node.0, self.assignment(assignment));
-            self.lines.push(line);
+            let line = self.assignment(assignment);
+            if line != "[]" {
+                self.lines.push(format!("send n{}: {line}", node.0));
+            }
+            self.learn(*node, assignment);
         }
         for SeatStep::Remove { node, raft } in &output.seats {
             self.lines.push(format!("take seat {raft} from n{}", node.0));
@@ -410,8 +466,11 @@ impl Scene {
             Assignment::Complete(duties) => ("all", duties, &Vec::new()),
             Assignment::Incremental { update, remove } => ("", update, remove),
         };
-        let mut words: Vec<String> = update.iter().map(|duty| self.duty(duty)).collect();
-        words.extend(remove.iter().map(|id| match id {
+        let is_shown = |duty: &&Duty| self.shows_peers || !matches!(duty, Duty::Overlay(_) | Duty::Peer(_));
+        let mut words: Vec<String> = update.iter().filter(is_shown).map(|duty| self.duty(duty)).collect();
+        let is_shown =
+            |id: &&DutyId| self.shows_peers || !matches!(id, DutyId::Overlay(_) | DutyId::Peer(..));
+        words.extend(remove.iter().filter(is_shown).map(|id| match id {
             DutyId::Task(id) => format!("-{}", self.name(*id)),
             DutyId::Network(_) => "-network".to_owned(),
             DutyId::Overlay(_) => "-overlay".to_owned(),
