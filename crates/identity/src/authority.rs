@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use rcgen::string::PrintableString;
+use rcgen::string::{Ia5String, PrintableString};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SubjectPublicKeyInfo,
@@ -13,7 +13,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::certificate::{Certificate, arcs, chain, encode, normalize};
 use crate::error::failed;
-use crate::{IdentityError, NodeCertificate, NodeKey, Role, Trust};
+use crate::{IdentityError, NodeCertificate, NodeKey, Role, Trust, root_key};
 
 /// SwarmKit's `rootCN`, and the name under which managers serve as certificate authority.
 pub(crate) const ROOT_NAME: &str = "swarm-ca";
@@ -62,8 +62,7 @@ impl RootCa {
     /// # Errors
     /// When one of the two cannot be read, or they do not belong together.
     pub fn from_pem(certificate_pem: String, key_pem: &str) -> Result<RootCa, IdentityError> {
-        let key = KeyPair::from_pem(key_pem).map_err(failed("read the cluster's root key"))?;
-        RootCa::new(certificate_pem, key)
+        RootCa::new(certificate_pem, root_key::read(key_pem)?)
     }
 
     fn new(certificate_pem: String, key: KeyPair) -> Result<RootCa, IdentityError> {
@@ -203,8 +202,8 @@ impl RootCa {
         Ok(encode(certificate.der()))
     }
 
-    /// Whether a node that knows only this root would trust one that stands on `other`: a root that forbids
-    /// intermediates, for one, cannot be rotated away from.
+    /// Whether a node that knows only this root would trust one that stands on `other`, and one that knows only
+    /// that root too: a rotation that nodes cannot follow must not begin.
     fn try_out(&self, other: &RootCa, cross_signed: &str, now: SystemTime) -> Result<(), IdentityError> {
         let leaf = other.issue("trial", Role::Manager, "trial", now, Duration::from_secs(3600))?;
         Trust::parse(&self.certificate_pem)?.verify(
@@ -257,12 +256,14 @@ fn subject(certificate: &Certificate<'_>) -> Result<DistinguishedName, IdentityE
     for attribute in certificate.0.subject().iter_attributes() {
         let kind = DnType::from_oid(&arcs(attribute.attr_type()).ok_or_else(unreadable)?);
         let text = attribute.as_str().map_err(|_| unreadable())?;
-        // Printable strings are 19 in ASN.1; all other texts are written as UTF-8, which compares equal in the
-        // verifiers that compare texts, and is found out by the trial in those that compare bytes.
+        // ASN.1's numbers of the kinds of text. Verifiers compare names byte for byte, so each stays what it is; the
+        // trial finds out about those kinds that nobody uses any more.
         let value = match attribute.attr_value().tag().0 {
-            19 => DnValue::PrintableString(PrintableString::try_from(text).map_err(|_| unreadable())?),
-            _ => DnValue::Utf8String(text.to_owned()),
+            19 => PrintableString::try_from(text).map(DnValue::PrintableString),
+            22 => Ia5String::try_from(text).map(DnValue::Ia5String),
+            _ => Ok(DnValue::Utf8String(text.to_owned())),
         };
+        let value = value.map_err(|_| unreadable())?;
         name.push(kind, value);
     }
     Ok(name)

@@ -197,3 +197,65 @@ pub fn renewal_time(chain_pem: &str, random: u32) -> Result<SystemTime, Identity
 pub(crate) fn arcs(oid: &Oid<'_>) -> Option<Vec<u64>> {
     Some(oid.iter()?.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::RootCa;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    proptest! {
+        #[test]
+        fn a_certificate_is_renewed_in_the_second_half_of_its_life(random: u32) {
+            let now = SystemTime::UNIX_EPOCH + 20_000 * DAY;
+            let root = RootCa::generate(now).unwrap();
+            let issued = root.issue("n", Role::Worker, "c", now, 90 * DAY).unwrap();
+            let at = renewal_time(&issued.chain_pem, random).unwrap().duration_since(now).unwrap();
+            prop_assert!(44 * DAY < at && at <= 72 * DAY, "{at:?}");
+        }
+
+        #[test]
+        fn no_text_is_read_as_certificates_by_mistake(text: String, cut in 0usize..1000) {
+            prop_assert!(chain(&text).is_err());
+            let root = RootCa::generate(SystemTime::now()).unwrap();
+            let pem = root.certificate_pem();
+            let cut = &pem[..cut % (pem.len() - 2)];
+            prop_assert!(chain(cut).is_err());
+            prop_assert!(chain(&(pem.to_owned() + "-----BEGIN CERTIFICATE-----\nAAAA")).is_err());
+            prop_assert!(chain(&(pem.to_owned() + &root.key_pem())).is_err());
+        }
+
+        #[test]
+        fn bytes_are_read_or_refused(bytes: Vec<u8>, at in 0usize..600, byte: u8) {
+            let _ = Certificate::parse(&bytes).map(|certificate| certificate.identity());
+            let root = RootCa::generate(SystemTime::now()).unwrap();
+            let issued = root.issue("n", Role::Worker, "c", SystemTime::now(), DAY).unwrap();
+            let mut der = chain(&issued.chain_pem).unwrap()[0].to_vec();
+            let at = at % der.len();
+            der[at] = byte;
+            let _ = Certificate::parse(&der).map(|certificate| certificate.identity());
+        }
+    }
+
+    #[test]
+    fn normal_certificates_do_not_depend_on_their_writer() {
+        let root = RootCa::generate(SystemTime::now()).unwrap();
+        let pem = root.certificate_pem();
+        let foreign = format!("\n\n{}\n", pem.replace('\n', "\r\n"));
+        assert_eq!(normalize(&foreign).unwrap(), pem);
+        assert_eq!(normalize(pem).unwrap(), pem);
+    }
+
+    #[test]
+    fn whoever_is_no_node_is_no_peer() {
+        let root = RootCa::generate(SystemTime::now()).unwrap();
+        let der = chain(root.certificate_pem()).unwrap();
+        let told = Certificate::parse(&der[0]).unwrap().identity().unwrap_err().to_string();
+        assert_eq!(told, "the certificate names no node of a swarm: it has 0 organizations, not one");
+    }
+}

@@ -39,13 +39,13 @@ impl Issuer {
 }
 
 /// One value of DER: its tag, and all its bytes.
-struct Element<'a> {
-    tag: u8,
+pub(crate) struct Element<'a> {
+    pub(crate) tag: u8,
     whole: &'a [u8],
 }
 
 /// The first value of `bytes`, its content, and what comes after it.
-fn element(bytes: &[u8]) -> Option<(Element<'_>, &[u8], &[u8])> {
+pub(crate) fn element(bytes: &[u8]) -> Option<(Element<'_>, &[u8], &[u8])> {
     let (&tag, after_tag) = bytes.split_first()?;
     let (&short, after_length) = after_tag.split_first()?;
     let (length, header) = if short < 0x80 {

@@ -13,6 +13,7 @@ mod files;
 mod issuer;
 mod key_file;
 mod node;
+mod root_key;
 mod tls;
 mod token;
 mod trust;
