@@ -33,6 +33,7 @@ fn main() -> std::process::ExitCode {
         network::the_host_s_and_no_network,
         network::files_in_etc_are_docker_s,
         network::a_service_is_answered_by_its_backends,
+        network::a_network_between_machines_outlives_the_daemon,
         restart::a_running_container_is_adopted,
         restart::an_end_meanwhile_is_told,
         restart::published_ports_answer_before_and_after,

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use skep_types::assignment::{Endpoint, EndpointPort};
+use skep_engine::ErrorKind;
+use skep_types::assignment::{Endpoint, EndpointPort, Overlay};
 use skep_types::container::{ClusterAttachment, ContainerConfig, NetworkMode};
 use skep_types::ip::Subnet;
 use skep_types::network::Network;
@@ -158,6 +159,55 @@ pub async fn a_service_is_answered_by_its_backends() {
     assert_eq!(seen, [0, 0, 1, 1].map(|index: usize| names[index].clone()));
     house.engine.remove_endpoint(endpoint.service).await.unwrap();
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, 18_080)).await.is_err());
+    house.close().await;
+}
+
+pub async fn a_network_between_machines_outlives_the_daemon() {
+    let house = House::new().await;
+    let subnet: Subnet = "10.98.8.0/24".parse().unwrap();
+    let network = Network {
+        id: NetworkId(78),
+        meta: Meta::default(),
+        name: "ingress".to_owned(),
+        labels: Default::default(),
+        subnet,
+        vni: 7_000_078,
+        ingress: true,
+    };
+    let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let address = subnet.nth(2).unwrap();
+    let place = Overlay { network: network.id, address, host, port: 48_978 };
+    let peer = |last| (subnet.nth(last).unwrap(), IpAddr::V4(Ipv4Addr::new(127, 0, 0, last as u8)));
+    let refused = house.engine.set_peers(network.id, [peer(3)].into()).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::NotFound, "{}", refused.message);
+    house.engine.ensure_network(&network, Some(place)).await.unwrap();
+    house.engine.set_peers(network.id, [peer(3), peer(4)].into()).await.unwrap();
+    house.engine.change_peers(network.id, [peer(5)].into(), [peer(3).0].into()).await.unwrap();
+    let known = || {
+        let fdb = std::process::Command::new("bridge").args(["fdb", "show"]).output().unwrap();
+        let fdb = String::from_utf8(fdb.stdout).unwrap();
+        [3, 4, 5].map(|last| {
+            let (mac, host) = (format!("02:42:0a:62:08:0{last} "), format!(" dst 127.0.0.{last} "));
+            fdb.lines().any(|line| line.starts_with(&mac) && line.contains(&host))
+        })
+    };
+    assert_eq!(known(), [false, true, true]);
+    let device = || {
+        let links = std::process::Command::new("ip").args(["-d", "link", "show", "type", "vxlan"]).output();
+        String::from_utf8(links.unwrap().stdout).unwrap()
+    };
+    assert!(device().contains("vxlan id 7000078 local 127.0.0.1"), "{}", device());
+    // A whole set of duties tells the same again.
+    let house = house.reopen(async |_| ()).await;
+    assert_eq!(known(), [false, true, true]);
+    house.engine.ensure_network(&network, Some(place)).await.unwrap();
+    house.engine.set_peers(network.id, [peer(4)].into()).await.unwrap();
+    assert_eq!(known(), [false, true, false]);
+    let beyond = [(subnet.nth(6).unwrap(), "2001:db8::1".parse().unwrap())].into();
+    let refused = house.engine.set_peers(network.id, beyond).await.unwrap_err();
+    assert!(refused.message.contains("2001:db8::1 is an IPv6 address"), "{}", refused.message);
+    house.engine.remove_network(network.id).await.unwrap();
+    assert!(!device().contains("7000078"), "{}", device());
     house.close().await;
 }
 

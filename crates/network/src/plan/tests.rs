@@ -4,6 +4,8 @@ use expect_test::{Expect, expect};
 
 use super::*;
 
+mod overlay;
+
 fn bridge() -> Bridge {
     Bridge {
         name: "docker0".to_owned(),
