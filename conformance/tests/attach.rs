@@ -55,22 +55,6 @@ fn input_stays_open_when_a_client_leaves_a_detached_container() {
     assert_eq!(host.docker(&["logs", "open"]).ok(), "heard first\nheard second");
 }
 
-/// A client that left is noticed by what can no longer be written to it: that, too, ends the input.
-#[test]
-fn a_container_that_floods_a_killed_client_learns_that_its_input_has_ended() {
-    let host = Host::with_busybox();
-    // Writes without end, so that the shim is always about to write when the client goes; ends with its input.
-    let script = "(while :; do echo flood; done) & cat >/dev/null";
-    host.docker(&["create", "--name", "flood", "--interactive", "busybox", "sh", "-c", script]).ok();
-    for _ in 0..5 {
-        let session = host.session(&["start", "--attach", "--interactive", "flood"]);
-        host.until("flood", "{{.State.Running}}", "true");
-        session.signal(libc::SIGKILL);
-        session.finish();
-        host.until("flood", "{{.State.Running}}", "false");
-    }
-}
-
 #[test]
 fn two_attached_clients_see_the_same() {
     let host = Host::with_busybox();

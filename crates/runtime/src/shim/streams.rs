@@ -315,3 +315,32 @@ impl Client {
         self.gone = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    /// The client's death is told by output that it does not take, before its socket is asked for input.
+    #[test]
+    fn a_client_that_breaks_off_under_output_ends_the_input() {
+        let (process_reads, stdin) = rustix::pipe::pipe().unwrap();
+        let (stdout, process_writes) = rustix::pipe::pipe().unwrap();
+        let mut streams = Streams::new(false, true, true);
+        (streams.stdin, streams.stdout) = (Some(stdin), Some(stdout));
+        let kind = (AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC);
+        let (shim, client) = socketpair(kind.0, kind.1, kind.2, None).unwrap();
+        streams.attach(shim, Attach { stdin: true, stdout: true, stderr: true });
+        drop(client);
+        rustix::io::write(&process_writes, b"flood").unwrap();
+        let mut buffer = [0; 64];
+        streams.handle(Ready::Output(Stream::Stdout), PollFlags::IN, &mut buffer, Time(0));
+        streams.sweep();
+        assert!(streams.is_delivered(), "the client is let go");
+        rustix::io::ioctl_fionbio(&process_reads, true).unwrap();
+        assert_eq!(rustix::io::read(&process_reads, &mut buffer), Ok(0), "the process's input has ended");
+    }
+}
