@@ -24,3 +24,10 @@ pub enum SwarmError {
     #[error("{0}")]
     Internal(String),
 }
+
+impl SwarmError {
+    /// What broke here, with its causes.
+    pub(crate) fn internal(error: &dyn std::error::Error) -> SwarmError {
+        SwarmError::Internal(crate::log_worker::chain(error))
+    }
+}

@@ -15,12 +15,15 @@ mod error;
 mod founding;
 mod interfaces;
 mod log_worker;
+mod lone;
 mod lookup;
+#[expect(dead_code, reason = "takes the place of `lone` together with the node's life")]
 mod manager;
 mod operations;
 mod record;
 mod request;
 mod requests;
+mod status;
 #[expect(dead_code, unused_imports, reason = "its users come with the next commits")]
 mod session;
 mod swarm;
@@ -31,4 +34,5 @@ mod worker;
 pub use error::SwarmError;
 pub use request::{ClusterUpdate, InitRequest, LocalState, SwarmConfig, SwarmInfo};
 pub use requests::TlsInfo;
+pub use status::{ManagerStatus, NodeView, Reachability};
 pub use swarm::{EventSubscription, Swarm};

@@ -13,7 +13,8 @@ use tracing::{error, info, warn};
 use crate::announce::Announcer;
 use crate::founding::{self, random};
 use crate::log_worker::chain;
-use crate::manager::{Input, Manager};
+use crate::lone::Manager;
+use crate::manager::Input;
 use crate::record::{Folder, Record};
 use crate::worker::{self, End, Worker};
 use crate::{InitRequest, LocalState, SwarmConfig, SwarmError, SwarmInfo, operations};
@@ -312,7 +313,7 @@ impl Swarm {
     }
 
     /// Reads the committed state.
-    pub(crate) fn read<T>(&self, read: impl FnOnce(&Objects) -> T) -> Result<T, SwarmError> {
+    pub(crate) async fn read<T>(&self, read: impl FnOnce(&Objects) -> T) -> Result<T, SwarmError> {
         Ok(self.manager()?.read(read))
     }
 

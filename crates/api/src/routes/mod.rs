@@ -82,7 +82,7 @@ async fn dispatch(context: &Context, method: &Method, path: &[&str], call: Call)
         "nodes" => nodes::route(context, method, rest, call).await,
         "services" => services::route(context, method, rest, call).await,
         "tasks" => tasks::route(context, method, rest, call).await,
-        "secrets" | "configs" | "plugins" => secrets::route(context, method, path, call),
+        "secrets" | "configs" | "plugins" => secrets::route(context, method, path, call).await,
         _ => system::route(context, method, path, call).await,
     }
 }

@@ -15,10 +15,10 @@ use crate::translate;
 /// Paths below `/nodes`.
 pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
     match (method, path) {
-        ("GET", []) => list(context, &call.query),
+        ("GET", []) => list(context, &call.query).await,
         ("GET", [name]) => {
-            let root_ca = context.swarm.inspect()?.authority.certificate;
-            ok(&translate::node::to_model(&context.swarm.node(name)?, &root_ca))
+            let root_ca = context.swarm.inspect().await?.authority.certificate;
+            ok(&translate::node::to_model(&context.swarm.node(name).await?, &root_ca))
         }
         ("POST", [name, "update"]) => {
             let version = Version(call.query.required_number("version")?);
@@ -31,16 +31,16 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
     }
 }
 
-fn list(context: &Context, query: &Query) -> Answer {
-    let nodes = context.swarm.nodes()?;
+async fn list(context: &Context, query: &Query) -> Answer {
+    let nodes = context.swarm.nodes().await?;
     let filters = Filters::parse(query, &["id", "label", "membership", "name", "node.label", "role"])?;
     for (name, known) in [("role", ["worker", "manager"]), ("membership", ["accepted", "pending"])] {
         if let Some(value) = filters.values(name).find(|value| !known.contains(value)) {
             return Err(ApiError::invalid(format!("invalid filter '{name}={value}'")));
         }
     }
-    let root_ca = context.swarm.inspect()?.authority.certificate;
-    let shown = nodes.iter().filter(|node| matches(node, &filters));
+    let root_ca = context.swarm.inspect().await?.authority.certificate;
+    let shown = nodes.iter().filter(|view| matches(&view.node, &filters));
     ok(&shown.map(|node| translate::node::to_model(node, &root_ca)).collect::<Vec<_>>())
 }
 

@@ -7,7 +7,7 @@ use crate::filters::Filters;
 use crate::http::{Answer, ok};
 
 /// Paths that begin with one of the three.
-pub fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
+pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
     match (method, path) {
         ("GET", ["plugins"]) => {
             Filters::parse(&call.query, &["capability", "enabled"])?;
@@ -19,12 +19,12 @@ pub fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answ
         (_, ["plugins", ..]) => not_built(method, "/plugins/..."),
         // Outside a swarm these answer 503, as everything of the swarm does.
         ("GET", ["secrets" | "configs"]) => {
-            context.swarm.inspect()?;
+            context.swarm.inspect().await?;
             Filters::parse(&call.query, &["id", "label", "name", "names"])?;
             ok(&NOTHING)
         }
         ("GET", [kind @ ("secrets" | "configs"), name]) => {
-            context.swarm.inspect()?;
+            context.swarm.inspect().await?;
             let kind = kind.trim_end_matches('s');
             Err(ApiError::not_found(format!("{kind} {name} not found")))
         }

@@ -19,9 +19,9 @@ use crate::version::Version;
 /// Paths below `/services`.
 pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
     match (method, path) {
-        ("GET", []) => list(context, &call.query),
+        ("GET", []) => list(context, &call.query).await,
         ("POST", ["create"]) => create(context, call).await,
-        ("GET", [name]) => inspect(context, name, &call.query),
+        ("GET", [name]) => inspect(context, name, &call.query).await,
         ("DELETE", [name]) => {
             context.swarm.remove_service(name).await?;
             empty(StatusCode::OK)
@@ -32,17 +32,17 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
     }
 }
 
-fn inspect(context: &Context, name: &str, query: &Query) -> Answer {
-    let found = context.swarm.service(name)?;
-    ok(&service_view::to_model(&found, &context.swarm.networks(), query.flag("insertDefaults"), None))
+async fn inspect(context: &Context, name: &str, query: &Query) -> Answer {
+    let found = context.swarm.service(name).await?;
+    ok(&service_view::to_model(&found, &context.swarm.networks().await, query.flag("insertDefaults"), None))
 }
 
-fn list(context: &Context, query: &Query) -> Answer {
-    let services = context.swarm.services()?;
+async fn list(context: &Context, query: &Query) -> Answer {
+    let services = context.swarm.services().await?;
     let filters = Filters::parse(query, &["id", "label", "mode", "name", "runtime"])?;
-    let (networks, with_status) = (context.swarm.networks(), query.flag("status"));
+    let (networks, with_status) = (context.swarm.networks().await, query.flag("status"));
     let counts =
-        if with_status { service_view::count_tasks(&context.swarm.tasks()?) } else { BTreeMap::new() };
+        if with_status { service_view::count_tasks(&context.swarm.tasks().await?) } else { BTreeMap::new() };
     let views: Vec<_> = services
         .iter()
         .filter(|service| matches(service, &filters))
@@ -84,7 +84,8 @@ async fn create(context: &Context, call: Call) -> Answer {
     let mut spec = service::parse(&body::read_text(&call.headers, call.body).await?)?;
     if spec.name.is_empty() {
         // As moby's `ServiceSpecToGRPC`: clients leave the naming to the daemon.
-        let free = |name: &str| context.swarm.service(name).is_err();
+        let services = context.swarm.services().await?;
+        let free = |name: &str| services.iter().all(|service| service.spec.name != name);
         spec.name = context.engine.draw_name(free).unwrap_or_default();
     }
     let image = spec.task.container.image.clone();
@@ -102,7 +103,7 @@ async fn update(context: &Context, name: &str, call: Call) -> Answer {
     let client = call.version;
     let spec = service::parse(&body::read_text(&call.headers, call.body).await?)?;
     let image = spec.task.container.image.clone();
-    let before = context.swarm.service(name)?.spec.task.container.image.clone();
+    let before = context.swarm.service(name).await?.spec.task.container.image.clone();
     context.swarm.update_service(name, version, spec).await?;
     // As Docker: the image is looked up again only when it changes.
     let warnings = if image == before { None } else { warnings(&image, client) };

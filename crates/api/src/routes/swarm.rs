@@ -14,7 +14,7 @@ use crate::translate;
 /// Paths below `/swarm`.
 pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
     match (method, path) {
-        ("GET", []) => ok(&translate::swarm::inspect(&context.swarm.inspect()?)),
+        ("GET", []) => ok(&translate::swarm::inspect(&context.swarm.inspect().await?)),
         ("POST", ["init"]) => {
             let request = translate::swarm::init(call.json().await?)?;
             ok(&context.swarm.init(request).await?.to_string())
@@ -26,7 +26,7 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
         ("POST", ["update"]) => update(context, call).await,
         ("GET", ["unlockkey"]) => {
             // As Docker where autolock is off: there is no key.
-            context.swarm.inspect()?;
+            context.swarm.inspect().await?;
             ok(&models::UnlockKeyResponse { unlock_key: Some(String::new()) })
         }
         ("POST", ["join"]) => {
@@ -45,7 +45,7 @@ async fn update(context: &Context, call: Call) -> Answer {
     if call.query.flag("rotateManagerUnlockKey") {
         return Err(ApiError::not_built("option rotateManagerUnlockKey (docker swarm unlock-key --rotate)"));
     }
-    let current = context.swarm.inspect()?.spec;
+    let current = context.swarm.inspect().await?.spec;
     let spec = translate::swarm::spec(call.json().await?, current)?;
     let update = ClusterUpdate { version, spec, rotate_worker_token, rotate_manager_token };
     context.swarm.update_cluster(update).await?;

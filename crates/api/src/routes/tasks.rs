@@ -17,10 +17,10 @@ use crate::translate;
 /// Paths below `/tasks`.
 pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
     match (method, path) {
-        ("GET", []) => list(context, &call.query),
+        ("GET", []) => list(context, &call.query).await,
         ("GET", [name]) => {
-            let task = context.swarm.task(name)?;
-            ok(&translate::task::to_model(&task, &context.swarm.networks()))
+            let task = context.swarm.task(name).await?;
+            ok(&translate::task::to_model(&task, &context.swarm.networks().await))
         }
         ("GET", [_, "logs"]) => not_built(method, "/tasks/{id}/logs"),
         _ => Err(unknown()),
@@ -30,19 +30,19 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
 const FILTERS: [&str; 8] =
     ["_up-to-date", "desired-state", "id", "label", "name", "node", "runtime", "service"];
 
-fn list(context: &Context, query: &Query) -> Answer {
-    let tasks = context.swarm.tasks()?;
+async fn list(context: &Context, query: &Query) -> Answer {
+    let tasks = context.swarm.tasks().await?;
     let filters = Filters::parse(query, &FILTERS)?;
     let wanted = Wanted {
         up_to_date: filters.truth("_up-to-date")?,
         states: filters.values("desired-state").map(state).collect::<Result<_, _>>()?,
-        services: named(&filters, "service", |name| Ok(context.swarm.service(name)?.id))?,
-        nodes: named(&filters, "node", |name| Ok(context.swarm.node(name)?.id))?,
-        all_services: context.swarm.services()?,
-        all_nodes: context.swarm.nodes()?,
+        services: named(&filters, "service", async |name| Ok(context.swarm.service(name).await?.id)).await?,
+        nodes: named(&filters, "node", async |name| Ok(context.swarm.node(name).await?.node.id)).await?,
+        all_services: context.swarm.services().await?,
+        all_nodes: context.swarm.nodes().await?.into_iter().map(|view| view.node).collect(),
         filters,
     };
-    let networks = context.swarm.networks();
+    let networks = context.swarm.networks().await;
     let views: Vec<_> = tasks
         .iter()
         .filter(|task| wanted.lets_through(task))
@@ -55,15 +55,19 @@ fn list(context: &Context, query: &Query) -> Answer {
 ///
 /// # Errors
 /// 404 for what does not exist, as in Docker.
-fn named<T: Ord>(
+async fn named<T: Ord>(
     filters: &Filters,
     name: &str,
-    find: impl Fn(&str) -> Result<T, ApiError>,
+    find: impl AsyncFn(&str) -> Result<T, ApiError>,
 ) -> Result<Option<BTreeSet<T>>, ApiError> {
     if !filters.has(name) {
         return Ok(None);
     }
-    filters.values(name).map(find).collect::<Result<_, _>>().map(Some)
+    let mut found = BTreeSet::new();
+    for name in filters.values(name) {
+        found.insert(find(name).await?);
+    }
+    Ok(Some(found))
 }
 
 struct Wanted {

@@ -2,6 +2,7 @@
 
 use bollard_stubs::models;
 use models::{NodeSpecAvailabilityEnum as AvailabilityName, NodeSpecRoleEnum as RoleName};
+use skep_swarm::{NodeView, Reachability};
 use skep_types::node::{Availability, Node, NodeRole, NodeSpec, NodeState};
 
 use super::swarm::tls_info;
@@ -10,7 +11,8 @@ use super::{ordered, unordered};
 use crate::error::ApiError;
 
 /// A node as clients see it; `root_ca` is the certificate that its own stands on, PEM.
-pub fn to_model(node: &Node, root_ca: &str) -> models::Node {
+pub fn to_model(view: &NodeView, root_ca: &str) -> models::Node {
+    let NodeView { node, manager } = view;
     models::Node {
         id: Some(node.id.to_string()),
         version: Some(models::ObjectVersion { index: Some(node.meta.version.0) }),
@@ -27,11 +29,15 @@ pub fn to_model(node: &Node, root_ca: &str) -> models::Node {
             message: (!node.message.is_empty()).then(|| node.message.clone()),
             addr: Some(node.address.to_string()),
         }),
-        manager_status: node.manager.as_ref().map(|member| models::ManagerStatus {
-            // A swarm of one: its manager leads.
-            leader: Some(true),
-            reachability: Some(models::Reachability::REACHABLE),
-            addr: Some(member.address.clone()),
+        manager_status: manager.as_ref().map(|manager| models::ManagerStatus {
+            // As Docker: only the leader says so.
+            leader: manager.leads.then_some(true),
+            reachability: Some(match manager.reachability {
+                Reachability::Unknown => models::Reachability::UNKNOWN,
+                Reachability::Unreachable => models::Reachability::UNREACHABLE,
+                Reachability::Reachable => models::Reachability::REACHABLE,
+            }),
+            addr: Some(manager.address.clone()),
         }),
     }
 }
