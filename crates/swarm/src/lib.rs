@@ -23,9 +23,9 @@ mod operations;
 mod record;
 mod request;
 mod requests;
-mod status;
 #[expect(dead_code, unused_imports, reason = "its users come with the next commits")]
 mod session;
+mod status;
 mod swarm;
 #[expect(dead_code, unused_imports, reason = "its users come with the next commits")]
 mod wire;

@@ -288,7 +288,8 @@ impl Actor {
             if let Some(answered) = self.open.remove(&reply.to) {
                 let trouble = lock(&self.shared).trouble.clone();
                 // Whoever asked may have gone; the change stands.
-                let _ = answered.send(reply.result.map_err(|refusal| CallError::Refused(refused(refusal, trouble))));
+                let _ = answered
+                    .send(reply.result.map_err(|refusal| CallError::Refused(refused(refusal, trouble))));
             }
         }
         for (node, assignment) in sends {

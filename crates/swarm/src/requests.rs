@@ -19,7 +19,8 @@ impl Swarm {
     /// # Errors
     /// 503 when this node is no manager.
     pub async fn inspect(&self) -> Result<ClusterObject, SwarmError> {
-        self.read(|objects| objects.cluster().cloned()).await?
+        self.read(|objects| objects.cluster().cloned())
+            .await?
             .ok_or_else(|| SwarmError::Internal("the cluster has no settings".to_owned()))
     }
 

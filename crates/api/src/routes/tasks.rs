@@ -36,8 +36,8 @@ async fn list(context: &Context, query: &Query) -> Answer {
     let wanted = Wanted {
         up_to_date: filters.truth("_up-to-date")?,
         states: filters.values("desired-state").map(state).collect::<Result<_, _>>()?,
-        services: named(&filters, "service", async |name| Ok(context.swarm.service(name).await?.id)).await?,
-        nodes: named(&filters, "node", async |name| Ok(context.swarm.node(name).await?.node.id)).await?,
+        services: services(context, &filters).await?,
+        nodes: nodes(context, &filters).await?,
         all_services: context.swarm.services().await?,
         all_nodes: context.swarm.nodes().await?.into_iter().map(|view| view.node).collect(),
         filters,
@@ -51,21 +51,31 @@ async fn list(context: &Context, query: &Query) -> Answer {
     ok(&views)
 }
 
-/// Objects that a filter names; `None` when it does not narrow.
+/// The services that the filter names; `None` when it does not narrow.
 ///
 /// # Errors
 /// 404 for what does not exist, as in Docker.
-async fn named<T: Ord>(
-    filters: &Filters,
-    name: &str,
-    find: impl AsyncFn(&str) -> Result<T, ApiError>,
-) -> Result<Option<BTreeSet<T>>, ApiError> {
-    if !filters.has(name) {
+async fn services(context: &Context, filters: &Filters) -> Result<Option<BTreeSet<ServiceId>>, ApiError> {
+    if !filters.has("service") {
         return Ok(None);
     }
+    let names: Vec<&str> = filters.values("service").collect();
     let mut found = BTreeSet::new();
-    for name in filters.values(name) {
-        found.insert(find(name).await?);
+    for name in names {
+        found.insert(context.swarm.service(name).await?.id);
+    }
+    Ok(Some(found))
+}
+
+/// The nodes that the filter names; see [`services`].
+async fn nodes(context: &Context, filters: &Filters) -> Result<Option<BTreeSet<NodeId>>, ApiError> {
+    if !filters.has("node") {
+        return Ok(None);
+    }
+    let names: Vec<&str> = filters.values("node").collect();
+    let mut found = BTreeSet::new();
+    for name in names {
+        found.insert(context.swarm.node(name).await?.node.id);
     }
     Ok(Some(found))
 }

@@ -13,11 +13,11 @@ use skep_types::{Ids, Time};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use super::Input;
 use super::news::{self, Teller};
 use super::requests::refused;
 use super::seats::Seats;
 use super::shared::Shared;
-use super::Input;
 use crate::announce::Announcer;
 use crate::clock::Clock;
 use crate::codec::{self, DecodeError};
@@ -53,8 +53,7 @@ impl Log {
     }
 
     async fn reopen(&mut self) -> Result<(), LogError> {
-        let (consensus, notices) =
-            Consensus::open(self.config.clone(), Arc::clone(&self.transport)).await?;
+        let (consensus, notices) = Consensus::open(self.config.clone(), Arc::clone(&self.transport)).await?;
         let mut standing = consensus.standing();
         // The actor looks at it before it waits for a change.
         standing.mark_changed();
@@ -300,7 +299,10 @@ impl Actor {
                 }
             }
             Notice::Failed { reason } => {
-                error!(reason, "the swarm's state cannot be written: this manager takes no part until it can");
+                error!(
+                    reason,
+                    "the swarm's state cannot be written: this manager takes no part until it can"
+                );
                 self.step_down(reason).await;
                 self.reopen_at = Some(self.clock.now() + REOPEN_DELAY);
             }
@@ -405,7 +407,8 @@ impl Actor {
         self.entries += 1;
         let (consensus, entries) = (&self.log.open, self.entries);
         let due = self.shared.read(|objects| {
-            let interval = objects.cluster().map_or(u64::MAX, |cluster| cluster.spec.snapshot_interval.max(1));
+            let interval =
+                objects.cluster().map_or(u64::MAX, |cluster| cluster.spec.snapshot_interval.max(1));
             (entries >= interval).then(|| (objects.applied(), objects.snapshot()))
         });
         if let (Some((index, snapshot)), Some(open)) = (due, consensus) {
@@ -435,8 +438,7 @@ impl Actor {
             Ok(()) => {
                 info!("the swarm's state could be opened again");
                 self.reopen_at = None;
-                self.shared.lock_mut().consensus =
-                    self.log.open.as_ref().map(|open| open.consensus.clone());
+                self.shared.lock_mut().consensus = self.log.open.as_ref().map(|open| open.consensus.clone());
             }
             Err(error) => {
                 self.shared.lock_mut().trouble = Some(chain(&error));

@@ -9,9 +9,9 @@ use skep_cluster::Objects;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::Manager;
 use super::requests::{LEADER_WAIT, NO_LEADER, PAUSE};
 use super::shared::{Place, Shared};
-use super::Manager;
 use crate::SwarmError;
 use crate::status::{Managers, NodeView};
 use crate::wire::{Barrier, CallError};
@@ -56,7 +56,9 @@ async fn point(shared: &Shared) -> Result<Barrier, SwarmError> {
         match answer {
             Ok(Ok(barrier)) => return Ok(barrier),
             // Only these tell the user more than that nobody leads.
-            Ok(Err(error @ (CallError::Denied(_) | CallError::Unauthenticated(_) | CallError::Version(_)))) => {
+            Ok(Err(
+                error @ (CallError::Denied(_) | CallError::Unauthenticated(_) | CallError::Version(_)),
+            )) => {
                 told = error.to_string();
             }
             Ok(Err(_)) | Err(_) => {}

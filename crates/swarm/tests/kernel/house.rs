@@ -81,12 +81,13 @@ impl House {
         self.engine.list(&ContainerFilter { all: true, ..Default::default() }).await.unwrap()
     }
 
-    pub fn tasks(&self) -> Vec<Task> {
-        self.swarm.tasks().unwrap()
+    pub async fn tasks(&self) -> Vec<Task> {
+        self.swarm.tasks().await.unwrap()
     }
 
-    pub fn running(&self) -> Vec<Task> {
+    pub async fn running(&self) -> Vec<Task> {
         self.tasks()
+            .await
             .into_iter()
             .filter(|task| task.status.state == TaskState::Running && task.desired == TaskState::Running)
             .collect()
@@ -94,14 +95,14 @@ impl House {
 
     /// Waits until so many tasks run.
     pub async fn until_running(&self, count: usize) -> Vec<Task> {
-        self.until("tasks run", || self.running().len() == count).await;
-        self.running()
+        self.until("tasks run", || async { self.running().await.len() == count }).await;
+        self.running().await
     }
 
-    pub async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+    pub async fn until<F: Future<Output = bool>>(&self, what: &str, holds: impl Fn() -> F) {
         let deadline = Instant::now() + PATIENCE;
-        while !holds() {
-            let tasks: Vec<_> = self.swarm.tasks().unwrap_or_default();
+        while !holds().await {
+            let tasks: Vec<_> = self.swarm.tasks().await.unwrap_or_default();
             let tasks: Vec<_> = tasks.iter().map(|task| (task.slot, task.desired, &task.status)).collect();
             assert!(Instant::now() < deadline, "{what}: not in time: {tasks:#?}");
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -12,7 +12,7 @@ pub async fn containers_outlive_the_daemon() {
     let port = house.port();
     let id = house.swarm.create_service(web(2, Some(port))).await.unwrap();
     let before = house.until_running(2).await;
-    house.until("it answers", || ask(port).is_some()).await;
+    house.until("it answers", || async { ask(port).is_some() }).await;
     let pids: Vec<u32> = before.iter().map(|task| task.status.container.as_ref().unwrap().pid).collect();
     let house = house
         .reopen(async |_| {
@@ -20,18 +20,18 @@ pub async fn containers_outlive_the_daemon() {
         })
         .await;
     assert_eq!(house.swarm.info().state, LocalState::Active);
-    assert_eq!(house.swarm.service("web").unwrap().id, id);
+    assert_eq!(house.swarm.service("web").await.unwrap().id, id);
     house
-        .until("the exit is told", || {
-            house.swarm.task(&before[0].id.to_string()).unwrap().status.state == TaskState::Failed
+        .until("the exit is told", || async {
+            house.swarm.task(&before[0].id.to_string()).await.unwrap().status.state == TaskState::Failed
         })
         .await;
-    let told = house.swarm.task(&before[0].id.to_string()).unwrap().status;
+    let told = house.swarm.task(&before[0].id.to_string()).await.unwrap().status;
     assert_eq!(told.error, "task: non-zero exit (137)");
     let after = house.until_running(2).await;
     let kept = after.iter().find(|task| task.id == before[1].id).expect("what ran is adopted");
     assert_eq!(kept.status.container, before[1].status.container, "without a restart");
-    house.until("it answers", || ask(port).is_some()).await;
+    house.until("it answers", || async { ask(port).is_some() }).await;
     house.close().await;
 }
 
