@@ -1,6 +1,7 @@
 //! Choosing nodes: first who can, then who carries least.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use skep_types::node::{Availability, Node, NodeState};
 use skep_types::service::TaskSpec;
@@ -50,42 +51,44 @@ pub(crate) struct Candidates<'a> {
     objects: &'a Objects,
     service: ServiceId,
     spec: &'a TaskSpec,
-    order: BTreeSet<(u64, u64, NodeId)>,
+    order: BinaryHeap<Reverse<(u64, u64, NodeId)>>,
     unfit: BTreeMap<Unfit, u64>,
 }
 
 impl<'a> Candidates<'a> {
     pub fn new(objects: &'a Objects, placed: &Placed, service: ServiceId, spec: &'a TaskSpec) -> Self {
-        let mut candidates =
-            Candidates { objects, service, spec, order: BTreeSet::new(), unfit: BTreeMap::new() };
-        for node in objects.nodes() {
-            candidates.consider(node, placed);
-        }
+        let order = BinaryHeap::new();
+        let mut candidates = Candidates { objects, service, spec, order, unfit: BTreeMap::new() };
+        // A heap is made of all at once in less time than one by one.
+        let order: Vec<_> = objects.nodes().filter_map(|node| candidates.consider(node, placed)).collect();
+        candidates.order = BinaryHeap::from(order);
         candidates
     }
 
-    fn consider(&mut self, node: &Node, placed: &Placed) {
+    /// A node's place in the order; none for one that does not fit, and the reason is counted.
+    fn consider(&mut self, node: &Node, placed: &Placed) -> Option<Reverse<(u64, u64, NodeId)>> {
         let none = Load::default();
         let load = self.objects.index().loads.get(&node.id).unwrap_or(&none);
         let added = placed.0.get(&node.id).unwrap_or(&none);
         if let Some(reason) = unfit(node, self.spec, load, added) {
             *self.unfit.entry(reason).or_default() += 1;
-            return;
+            return None;
         }
         let of_service = |load: &Load| load.of_service.get(&self.service).copied().unwrap_or(0);
-        self.order.insert((of_service(load) + of_service(added), load.tasks + added.tasks, node.id));
+        Some(Reverse((of_service(load) + of_service(added), load.tasks + added.tasks, node.id)))
     }
 
     /// The best node, which from now on carries one task more.
     pub fn take(&mut self, placed: &mut Placed) -> Option<NodeId> {
-        let (_, _, id) = self.order.pop_first()?;
+        let Reverse((_, _, id)) = self.order.pop()?;
         let load = placed.0.entry(id).or_default();
         load.nano_cpus += self.spec.reservations.nano_cpus;
         load.memory_bytes += self.spec.reservations.memory_bytes;
         load.tasks += 1;
         *load.of_service.entry(self.service).or_default() += 1;
         let node = self.objects.node(id).expect("candidates are nodes of the cluster");
-        self.consider(node, placed);
+        let place = self.consider(node, placed);
+        self.order.extend(place);
         Some(id)
     }
 
@@ -93,7 +96,7 @@ impl<'a> Candidates<'a> {
     pub fn explanation(&self) -> String {
         let mut reasons: Vec<(Unfit, u64)> =
             self.unfit.iter().map(|(unfit, nodes)| (*unfit, *nodes)).collect();
-        reasons.sort_by_key(|(unfit, nodes)| (std::cmp::Reverse(*nodes), *unfit));
+        reasons.sort_by_key(|(unfit, nodes)| (Reverse(*nodes), *unfit));
         let reasons: Vec<String> = reasons.into_iter().map(|(unfit, nodes)| unfit.explain(nodes)).collect();
         if reasons.is_empty() {
             "no suitable node".to_owned()

@@ -11,6 +11,8 @@ use skep_types::port::Protocol;
 use skep_types::service::Service;
 use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, Version};
 
+use super::Numbers;
+
 /// Who holds an address of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Holder {
@@ -39,7 +41,7 @@ pub(crate) struct Load {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slots {
     /// Slots that count as one of the service's replicas: not on their way out.
-    pub occupied: BTreeSet<u64>,
+    pub occupied: Numbers,
     /// Occupied slots whose task is of an older specification; those that do not run come first.
     pub outdated: BTreeSet<(Up, u64)>,
 }
@@ -268,7 +270,7 @@ impl Index {
                 slots.outdated.extend(outdated.map(|up| (up, slot)));
             }
             None => {
-                slots.occupied.remove(&slot);
+                slots.occupied.remove(slot);
             }
         }
         if slots.occupied.is_empty() {

@@ -3,6 +3,7 @@
 mod apply;
 mod change;
 mod index;
+mod numbers;
 mod peers;
 mod rollout;
 mod snapshot;
@@ -21,6 +22,7 @@ use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId};
 
 pub use change::{Cause, Change, NewTask, UpdateStep};
 pub(crate) use index::{Group, Index, Load, Slots, is_live, is_wanted, representative};
+pub(crate) use numbers::Numbers;
 pub(crate) use peers::{AddressKey, Place};
 pub use rollout::{RestartHistory, Rollout, Watch};
 pub use snapshot::{RestoreError, Snapshot};

@@ -1,12 +1,12 @@
 //! Services with a number of replicas: one slot for each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use skep_types::service::{Service, ServiceMode};
 use skep_types::{NodeId, ServiceId, TaskState};
 
 use crate::Cause;
-use crate::objects::{Slots, representative};
+use crate::objects::{Numbers, Slots, representative};
 use crate::plan::{Draft, Full, Plan};
 
 /// Brings the number of a service's slots to the number of its replicas.
@@ -14,7 +14,7 @@ pub(crate) fn scale(plan: &mut Plan, service: &Service) -> Result<(), Full> {
     let ServiceMode::Replicated { replicas } = service.spec.mode;
     let none = Slots::default();
     let slots = plan.objects.index().slots.get(&service.id).unwrap_or(&none);
-    let present = slots.occupied.len() as u64;
+    let present = slots.occupied.len();
     if present < replicas {
         scale_up(plan, service.id, &slots.occupied, replicas - present)
     } else if present > replicas {
@@ -25,14 +25,9 @@ pub(crate) fn scale(plan: &mut Plan, service: &Service) -> Result<(), Full> {
 }
 
 /// Fills the lowest free slots.
-fn scale_up(plan: &mut Plan, service: ServiceId, occupied: &BTreeSet<u64>, missing: u64) -> Result<(), Full> {
-    let mut taken = occupied.iter().copied().peekable();
-    let mut slot = 0;
-    for _ in 0..missing {
-        slot += 1;
-        while taken.next_if_eq(&slot).is_some() {
-            slot += 1;
-        }
+fn scale_up(plan: &mut Plan, service: ServiceId, occupied: &Numbers, missing: u64) -> Result<(), Full> {
+    let missing = usize::try_from(missing).unwrap_or(usize::MAX);
+    for slot in occupied.free().take(missing) {
         plan.reserve(1)?;
         plan.slots.insert((service, slot));
         plan.drafts.push(Draft {
@@ -48,18 +43,13 @@ fn scale_up(plan: &mut Plan, service: ServiceId, occupied: &BTreeSet<u64>, missi
 
 /// Empties the slots that leave the best spread: as SwarmKit, each slot is counted as the n-th of its
 /// node, running ones before others, and the highest counts go first. What has no node goes before all.
-fn scale_down(
-    plan: &mut Plan,
-    service: ServiceId,
-    occupied: &BTreeSet<u64>,
-    excess: u64,
-) -> Result<(), Full> {
+fn scale_down(plan: &mut Plan, service: ServiceId, occupied: &Numbers, excess: u64) -> Result<(), Full> {
     let objects = plan.objects;
     let mut standing: Vec<(bool, u64, Option<NodeId>)> = occupied
         .iter()
         .filter_map(|slot| {
-            let task = representative(objects.tasks_of_slot(service, *slot))?;
-            Some((task.status.state != TaskState::Running, *slot, task.node))
+            let task = representative(objects.tasks_of_slot(service, slot))?;
+            Some((task.status.state != TaskState::Running, slot, task.node))
         })
         .collect();
     standing.sort();

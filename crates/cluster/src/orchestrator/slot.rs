@@ -10,20 +10,20 @@ use crate::{Change, reaper};
 /// Looks at a slot. Gives the time at which to look again, if its present state has a deadline.
 pub(crate) fn examine(plan: &mut Plan, id: ServiceId, slot: u64) -> Result<Option<Time>, Full> {
     let objects = plan.objects;
+    let tasks: Vec<&Task> = objects.tasks_of_slot(id, slot).collect();
     let Some(service) = objects.service(id) else {
         replicated::empty(plan, id, slot)?;
-        orphan(plan, id, slot)?;
-        return reaper::reap(plan, id, slot).map(|()| None);
+        orphan(plan, &tasks)?;
+        return reaper::reap(plan, &tasks).map(|()| None);
     };
-    orphan(plan, id, slot)?;
-    reaper::reap(plan, id, slot)?;
+    orphan(plan, &tasks)?;
+    reaper::reap(plan, &tasks)?;
     // What the scaling of this batch decided comes first; its commit leads here again.
     if plan.slots.contains(&(id, slot)) {
         return Ok(None);
     }
     let mut next: Option<Time> = None;
     let mut remind = |time: Option<Time>| next = next.into_iter().chain(time).min();
-    let tasks: Vec<&Task> = objects.tasks_of_slot(id, slot).collect();
     if let Some(rollout) = objects.rollout(id) {
         for task in &tasks {
             remind(updater::watch(plan, service, rollout, task)?);
@@ -36,13 +36,13 @@ pub(crate) fn examine(plan: &mut Plan, id: ServiceId, slot: u64) -> Result<Optio
 }
 
 /// Ends, on paper, the tasks whose node is gone for good: nobody will ever report on them.
-fn orphan(plan: &mut Plan, service: ServiceId, slot: u64) -> Result<(), Full> {
+fn orphan(plan: &mut Plan, tasks: &[&Task]) -> Result<(), Full> {
     let objects = plan.objects;
-    let gone = |task: &&Task| task.node.is_some_and(|node| objects.node(node).is_none());
-    for task in objects.tasks_of_slot(service, slot).filter(|task| is_live(task)).filter(gone) {
+    let gone = |task: &&&Task| task.node.is_some_and(|node| objects.node(node).is_none());
+    for task in tasks.iter().filter(|task| is_live(task)).filter(gone) {
         plan.reserve(1)?;
-        let mut status =
-            plan.status(TaskState::Orphaned, "Task belonged to a node that has been deleted", String::new());
+        let message = "Task belonged to a node that has been deleted";
+        let mut status = plan.status(TaskState::Orphaned, message, String::new());
         status.container.clone_from(&task.status.container);
         plan.changes.push(Change::SetStatus { task: task.id, status: Box::new(status), at: plan.now });
     }

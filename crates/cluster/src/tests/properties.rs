@@ -218,7 +218,7 @@ fn settle(scene: &mut Scene) {
     for service in objects.services() {
         let ServiceMode::Replicated { replicas } = service.spec.mode;
         let slots = objects.index().slots.get(&service.id).map_or(0, |slots| slots.occupied.len());
-        assert_eq!(slots as u64, replicas, "{}", service.spec.name);
+        assert_eq!(slots, replicas, "{}", service.spec.name);
         // An update waits with its task where the nodes are too small for all that is asked.
         let waits = objects.tasks_of(service.id).any(|task| task.status.state == TaskState::Pending);
         assert!(objects.rollout(service.id).is_none() || waits, "{}", service.spec.name);
