@@ -98,6 +98,7 @@ fn indexes(objects: &Objects, violations: &mut Vec<Violation>) {
         ("slots", kept.slots == rebuilt.slots),
         ("tasks_of_node", kept.tasks_of_node == rebuilt.tasks_of_node),
         ("loads", kept.loads == rebuilt.loads),
+        ("spread", kept.spread == rebuilt.spread),
         ("addresses", kept.addresses == rebuilt.addresses),
         ("backends", kept.backends == rebuilt.backends),
         ("unallocated", kept.unallocated == rebuilt.unallocated),

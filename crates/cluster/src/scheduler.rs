@@ -2,8 +2,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::iter::Peekable;
 
 use skep_types::node::{Availability, Node, NodeState};
+use skep_types::resources::Resources;
 use skep_types::service::TaskSpec;
 use skep_types::{NodeId, ServiceId, TaskId, TaskState};
 
@@ -43,7 +45,10 @@ impl Unfit {
 
 /// What the batch itself has placed so far.
 #[derive(Debug, Default)]
-pub(crate) struct Placed(BTreeMap<NodeId, Load>);
+pub(crate) struct Placed {
+    loads: BTreeMap<NodeId, Load>,
+    spread: BTreeMap<(ServiceId, NodeId), u64>,
+}
 
 /// The nodes that fit one group of tasks, the least loaded first: by the service's tasks there, then by
 /// all tasks, then by id.
@@ -59,35 +64,55 @@ impl<'a> Candidates<'a> {
     pub fn new(objects: &'a Objects, placed: &Placed, service: ServiceId, spec: &'a TaskSpec) -> Self {
         let order = BinaryHeap::new();
         let mut candidates = Candidates { objects, service, spec, order, unfit: BTreeMap::new() };
+        // Everything is ordered by the nodes' ids: read side by side instead of looked up for each node.
+        let mut loads = objects.index().loads.iter().peekable();
+        let mut spread = objects.index().spread.get(&service).into_iter().flatten().peekable();
+        let order = objects.nodes().filter_map(|node| {
+            let load = beside(&mut loads, node.id).copied().unwrap_or_default();
+            let of_service = beside(&mut spread, node.id).copied().unwrap_or_default();
+            candidates.consider(node, load, of_service, placed)
+        });
+        let order: Vec<_> = order.collect();
         // A heap is made of all at once in less time than one by one.
-        let order: Vec<_> = objects.nodes().filter_map(|node| candidates.consider(node, placed)).collect();
         candidates.order = BinaryHeap::from(order);
         candidates
     }
 
-    /// A node's place in the order; none for one that does not fit, and the reason is counted.
-    fn consider(&mut self, node: &Node, placed: &Placed) -> Option<Reverse<(u64, u64, NodeId)>> {
-        let none = Load::default();
-        let load = self.objects.index().loads.get(&node.id).unwrap_or(&none);
-        let added = placed.0.get(&node.id).unwrap_or(&none);
-        if let Some(reason) = unfit(node, self.spec, load, added) {
+    /// A node's place in the order; none for one that does not fit, and the reason is counted. `load` and
+    /// `of_service` are what it carries before this batch.
+    fn consider(
+        &mut self,
+        node: &Node,
+        mut load: Load,
+        mut of_service: u64,
+        placed: &Placed,
+    ) -> Option<Reverse<(u64, u64, NodeId)>> {
+        if let Some(added) = placed.loads.get(&node.id) {
+            load.nano_cpus += added.nano_cpus;
+            load.memory_bytes += added.memory_bytes;
+            load.tasks += added.tasks;
+            of_service += placed.spread.get(&(self.service, node.id)).copied().unwrap_or_default();
+        }
+        if let Some(reason) = unfit(node, self.spec, load) {
             *self.unfit.entry(reason).or_default() += 1;
             return None;
         }
-        let of_service = |load: &Load| load.of_service.get(&self.service).copied().unwrap_or(0);
-        Some(Reverse((of_service(load) + of_service(added), load.tasks + added.tasks, node.id)))
+        Some(Reverse((of_service, load.tasks, node.id)))
     }
 
     /// The best node, which from now on carries one task more.
     pub fn take(&mut self, placed: &mut Placed) -> Option<NodeId> {
         let Reverse((_, _, id)) = self.order.pop()?;
-        let load = placed.0.entry(id).or_default();
-        load.nano_cpus += self.spec.reservations.nano_cpus;
-        load.memory_bytes += self.spec.reservations.memory_bytes;
-        load.tasks += 1;
-        *load.of_service.entry(self.service).or_default() += 1;
+        let added = placed.loads.entry(id).or_default();
+        added.nano_cpus += self.spec.reservations.nano_cpus;
+        added.memory_bytes += self.spec.reservations.memory_bytes;
+        added.tasks += 1;
+        *placed.spread.entry((self.service, id)).or_default() += 1;
         let node = self.objects.node(id).expect("candidates are nodes of the cluster");
-        let place = self.consider(node, placed);
+        let index = self.objects.index();
+        let load = index.loads.get(&id).copied().unwrap_or_default();
+        let of_service = index.spread.get(&self.service).and_then(|nodes| nodes.get(&id)).copied();
+        let place = self.consider(node, load, of_service.unwrap_or_default(), placed);
         self.order.extend(place);
         Some(id)
     }
@@ -106,18 +131,23 @@ impl<'a> Candidates<'a> {
     }
 }
 
-fn unfit(node: &Node, spec: &TaskSpec, load: &Load, added: &Load) -> Option<Unfit> {
+/// What an ordered sequence says of `id`, when asked for rising ids.
+fn beside<'v, V>(
+    values: &mut Peekable<impl Iterator<Item = (&'v NodeId, &'v V)>>,
+    id: NodeId,
+) -> Option<&'v V> {
+    while values.next_if(|(other, _)| **other < id).is_some() {}
+    values.next_if(|(other, _)| **other == id).map(|(_, value)| value)
+}
+
+fn unfit(node: &Node, spec: &TaskSpec, load: Load) -> Option<Unfit> {
     if node.state != NodeState::Ready || node.spec.availability != Availability::Active {
         return Some(Unfit::NotAvailable);
     }
     let lacks = |wanted: i64, total: i64, used: i64| wanted > 0 && wanted > total - used;
-    let cpus = (spec.reservations.nano_cpus, node.description.nano_cpus, load.nano_cpus + added.nano_cpus);
-    let memory = (
-        spec.reservations.memory_bytes,
-        node.description.memory_bytes,
-        load.memory_bytes + added.memory_bytes,
-    );
-    let lacking = lacks(cpus.0, cpus.1, cpus.2) || lacks(memory.0, memory.1, memory.2);
+    let Resources { nano_cpus, memory_bytes, .. } = spec.reservations;
+    let lacking = lacks(nano_cpus, node.description.nano_cpus, load.nano_cpus)
+        || lacks(memory_bytes, node.description.memory_bytes, load.memory_bytes);
     if lacking {
         return Some(Unfit::Resources);
     }

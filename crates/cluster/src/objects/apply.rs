@@ -278,7 +278,7 @@ impl Objects {
         }
         self.note_given(task.attachments.iter().map(|given| (given.network, given.address)));
         self.index.add_task(&task);
-        self.index.tasks_of_slot.entry((task.service, task.slot)).or_default().push(task.id);
+        self.enter_slot(&task);
         let (service, slot) = (task.service, task.slot);
         touched.slots.insert((service, slot));
         touched.services.insert(service);
@@ -287,8 +287,14 @@ impl Objects {
         } else {
             touched.capacity = true;
         }
-        self.tasks.insert(task.id, task);
+        self.tasks.insert(task.id, Box::new(task));
         self.index_slot(service, slot);
+    }
+
+    /// Enters a task as the youngest of its slot. Most slots only ever have one.
+    pub(super) fn enter_slot(&mut self, task: &Task) {
+        let tasks = self.index.tasks_of_slot.entry((task.service, task.slot));
+        tasks.or_insert_with(|| Vec::with_capacity(1)).push(task.id);
     }
 
     /// Changes a task and all that follows from it. `change` gives the time of the change.

@@ -25,7 +25,7 @@ pub(crate) enum Holder {
 }
 
 /// What a node carries.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Load {
     /// Reserved thousand-millionths of a CPU of all tasks that have not ended.
     pub nano_cpus: i64,
@@ -33,8 +33,6 @@ pub(crate) struct Load {
     pub memory_bytes: i64,
     /// Tasks that are wanted and have not ended.
     pub tasks: u64,
-    /// The same by service.
-    pub of_service: BTreeMap<ServiceId, u64>,
 }
 
 /// Slots of one service.
@@ -76,6 +74,9 @@ pub(crate) struct Index {
     pub slots: BTreeMap<ServiceId, Slots>,
     pub tasks_of_node: BTreeMap<NodeId, BTreeSet<TaskId>>,
     pub loads: BTreeMap<NodeId, Load>,
+    /// How many tasks of a service each node carries that are wanted and have not ended. By service first, so that
+    /// the scheduler reads it beside the nodes and the loads, all three in the order of the nodes' ids.
+    pub spread: BTreeMap<ServiceId, BTreeMap<NodeId, u64>>,
     pub addresses: BTreeMap<(NetworkId, Ipv4Addr), Holder>,
     /// Running tasks that serve, with their address on the ingress network.
     pub backends: BTreeMap<ServiceId, BTreeMap<(u64, TaskId), Ipv4Addr>>,
@@ -111,27 +112,32 @@ enum Way {
     Off,
 }
 
+impl Way {
+    fn sign(self) -> i64 {
+        match self {
+            Way::On => 1,
+            Way::Off => -1,
+        }
+    }
+}
+
+/// Whether a task counts where tasks are spread.
+fn counts(task: &Task) -> bool {
+    is_live(task) && is_wanted(task)
+}
+
 impl Load {
     fn change(&mut self, task: &Task, way: Way) {
         if !is_live(task) {
             return;
         }
-        let sign = match way {
-            Way::On => 1,
-            Way::Off => -1,
-        };
+        let sign = way.sign();
         self.nano_cpus += sign * task.spec.reservations.nano_cpus;
         self.memory_bytes += sign * task.spec.reservations.memory_bytes;
-        if !is_wanted(task) {
+        if !counts(task) {
             return;
         }
-        let step = |count: u64| count.strict_add_signed(sign);
-        self.tasks = step(self.tasks);
-        let of_service = self.of_service.entry(task.service).or_default();
-        *of_service = step(*of_service);
-        if *of_service == 0 {
-            self.of_service.remove(&task.service);
-        }
+        self.tasks = self.tasks.strict_add_signed(sign);
     }
 }
 
@@ -196,6 +202,18 @@ impl Index {
         load.change(task, way);
         if *load == Load::default() {
             self.loads.remove(&node);
+        }
+        if !counts(task) {
+            return;
+        }
+        let nodes = self.spread.entry(task.service).or_default();
+        let count = nodes.entry(node).or_default();
+        *count = count.strict_add_signed(way.sign());
+        if *count == 0 {
+            nodes.remove(&node);
+        }
+        if nodes.is_empty() {
+            self.spread.remove(&task.service);
         }
     }
 

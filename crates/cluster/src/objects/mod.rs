@@ -36,7 +36,8 @@ pub struct Objects {
     nodes: BTreeMap<NodeId, Node>,
     networks: BTreeMap<NetworkId, Network>,
     services: BTreeMap<ServiceId, Service>,
-    tasks: BTreeMap<TaskId, Task>,
+    /// In boxes: they are large, and the map moves what it holds about.
+    tasks: BTreeMap<TaskId, Box<Task>>,
     rollouts: BTreeMap<ServiceId, Rollout>,
     restarts: BTreeMap<(ServiceId, u64), RestartHistory>,
     /// The address of each network that was given last: the search for the next one goes on after it, under a
@@ -108,18 +109,18 @@ impl Objects {
 
     /// A task.
     pub fn task(&self, id: TaskId) -> Option<&Task> {
-        self.tasks.get(&id)
+        self.tasks.get(&id).map(Box::as_ref)
     }
 
     /// All tasks, by id.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
-        self.tasks.values()
+        self.tasks.values().map(Box::as_ref)
     }
 
     /// The tasks of a service, by slot, the oldest of a slot first.
     pub fn tasks_of(&self, service: ServiceId) -> impl Iterator<Item = &Task> {
         let slots = self.index.tasks_of_slot.range((service, 0)..=(service, u64::MAX));
-        slots.flat_map(|(_, ids)| ids).filter_map(|id| self.tasks.get(id))
+        slots.flat_map(|(_, ids)| ids).filter_map(|id| self.task(*id))
     }
 
     /// The tasks of one slot, the oldest first.
@@ -129,12 +130,12 @@ impl Objects {
         slot: u64,
     ) -> impl DoubleEndedIterator<Item = &Task> + Clone {
         let ids = self.index.tasks_of_slot.get(&(service, slot)).map_or([].as_slice(), Vec::as_slice);
-        ids.iter().filter_map(|id| self.tasks.get(id))
+        ids.iter().filter_map(|id| self.task(*id))
     }
 
     /// The tasks given to a node, ended ones included, by id.
     pub fn tasks_on(&self, node: NodeId) -> impl Iterator<Item = &Task> {
-        self.index.tasks_of_node.get(&node).into_iter().flatten().filter_map(|id| self.tasks.get(id))
+        self.index.tasks_of_node.get(&node).into_iter().flatten().filter_map(|id| self.task(*id))
     }
 
     /// A service's rolling update, while one is under way.

@@ -66,7 +66,7 @@ impl Objects {
         let mut places: BTreeMap<(ServiceId, Version), usize> = BTreeMap::new();
         // By slot and age, since the order within a slot is stored nowhere else.
         let ids = self.index.tasks_of_slot.values().flatten();
-        let tasks = ids.filter_map(|id| self.tasks.get(id)).map(|task| {
+        let tasks = ids.filter_map(|id| self.task(*id)).map(|task| {
             let place = places.entry((task.service, task.spec_version)).or_insert_with(|| {
                 specs.push(Arc::clone(&task.spec));
                 specs.len() - 1
@@ -117,8 +117,8 @@ impl Objects {
         };
         for stored in snapshot.tasks {
             let task = restore_task(stored, &snapshot.specs, &objects)?;
-            objects.index.tasks_of_slot.entry((task.service, task.slot)).or_default().push(task.id);
-            objects.tasks.insert(task.id, task);
+            objects.enter_slot(&task);
+            objects.tasks.insert(task.id, Box::new(task));
         }
         objects.index_all();
         Ok(objects)
