@@ -1,8 +1,9 @@
 //! How fast the brain gives tasks to nodes: SwarmKit's benchmark (manager/scheduler, `BenchmarkScheduler*`),
-//! over the whole way. Each size creates nodes, then services, and commits what the brain proposes until every
+//! over the whole way through the log. Each size creates nodes, then services, and commits what the brain proposes until every
 //! task has a node. What SwarmKit measures, choosing nodes over its store, is the smaller part of that.
 //!
 //! `cargo run --release -p skep-cluster --example scheduler [tasks nodes services]`
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads its arguments and what the kernel counts")]
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
