@@ -4,6 +4,7 @@
 //! time. Reports gather while the manager is busy and leave together.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,16 @@ use skep_types::assignment::{Assignment, StatusReport};
 use skep_types::{NodeId, TaskId, Time};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tracing::warn;
+use tokio::time::Instant;
+use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::manager::Input;
 use crate::operations;
-use crate::record::Folder;
-use crate::session::{Connector, Hello, News};
+use crate::session::{Connector, Hello, Keeper, News, Told};
+use memory::Memory;
+
+mod memory;
 
 /// Containers that are created, started or removed at the same time: more would only wait for the same disk.
 const PARALLEL: usize = 16;
@@ -30,6 +34,11 @@ const DRAIN: Duration = Duration::from_secs(2);
 const CLEAN_UP: Duration = Duration::from_secs(60);
 /// Wait between two looks at what is left.
 const CLEAN_UP_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a starting agent waits for a leader before it goes on with the duties that it remembers: they may be old.
+const REMEMBER_DELAY: Duration = Duration::from_secs(2);
+/// How long changed duties gather before they are written.
+const SAVE_DELAY: Duration = Duration::from_millis(500);
 
 /// How an agent is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,49 +56,85 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts the agent of `node`. It takes on what a former one left when the first assignment comes.
+    /// Starts the agent of the manager in this process, for `node`. It takes on what a former one left when the first
+    /// assignment comes.
     ///
     /// # Errors
     /// When the engine cannot say what is there.
     pub(crate) async fn start(
         engine: Engine,
         node: NodeId,
-        assignments: mpsc::Receiver<Assignment>,
+        mut assignments: mpsc::Receiver<Assignment>,
         manager: mpsc::Sender<Input>,
+    ) -> Result<Worker, skep_engine::Error> {
+        let (reports, mut reported) = mpsc::channel(1);
+        let (tell, told) = mpsc::channel(1);
+        let worker = Worker::spawn(engine, None, reports, told).await?;
+        tokio::spawn(async move {
+            while let Some(assignment) = assignments.recv().await {
+                if tell.send(Told::Assigned(assignment)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        tokio::spawn(async move {
+            while let Some(reports) = reported.recv().await {
+                if manager.send(Input::Event(Event::Reports(node, reports))).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(worker)
+    }
+
+    /// Starts the agent of a node. It takes on what a former one left, keeps to the duties that are remembered in the
+    /// file `duties` while no leader says otherwise, and opens sessions through `connector` for as long as it lives.
+    /// A new value of `hello` opens a new session. What a leader tells the node goes to `news`.
+    ///
+    /// # Errors
+    /// When the engine cannot say what is there.
+    pub(crate) async fn connect<C: Connector>(
+        engine: Engine,
+        duties: PathBuf,
+        connector: Arc<C>,
+        hello: watch::Receiver<Hello>,
+        news: mpsc::Sender<News>,
+    ) -> Result<Worker, skep_engine::Error> {
+        let opened = tokio::task::spawn_blocking(move || Memory::open(duties)).await;
+        let memory = opened.expect("it neither panics nor is aborted");
+        let (reports, reported) = mpsc::channel(1);
+        let (agent, told) = mpsc::channel(1);
+        let worker = Worker::spawn(engine, Some(memory), reports, told).await?;
+        tokio::spawn(Keeper { connector, hello, agent, news, reports: reported }.run());
+        Ok(worker)
+    }
+
+    async fn spawn(
+        engine: Engine,
+        memory: Option<Memory>,
+        reports: mpsc::Sender<Vec<StatusReport>>,
+        told: mpsc::Receiver<Told>,
     ) -> Result<Worker, skep_engine::Error> {
         let recovered = operations::recover(&engine).await?;
         let (end, ending) = mpsc::channel(1);
+        let remember_at = memory.is_some().then(|| Instant::now() + REMEMBER_DELAY);
         let actor = Actor {
             engine,
-            node,
             agent: Agent::new(),
             clock: Clock::default(),
-            manager,
+            manager: reports,
             room: Arc::new(Semaphore::new(PARALLEL)),
             operations: JoinSet::new(),
             watches: JoinSet::new(),
             reports: BTreeMap::new(),
             wake_at: None,
+            memory,
+            remember_at,
+            save_at: None,
+            saving: JoinSet::new(),
         };
-        tokio::spawn(actor.run(AgentEvent::Recovered(recovered), assignments, ending));
+        tokio::spawn(actor.run(AgentEvent::Recovered(recovered), told, ending));
         Ok(Worker { end })
-    }
-
-    /// Starts the agent of a node. It takes on what a former one left, keeps to the duties that are remembered in
-    /// `folder` until a leader says otherwise, and opens sessions through `connector` for as long as it lives. A new
-    /// value of `hello` opens a new session. What a leader tells the node goes to `news`.
-    ///
-    /// # Errors
-    /// When the engine cannot say what is there.
-    #[expect(dead_code, reason = "its users come with the next commits")]
-    pub(crate) async fn connect<C: Connector>(
-        _engine: Engine,
-        _folder: Folder,
-        _hello: watch::Receiver<Hello>,
-        _connector: Arc<C>,
-        _news: mpsc::Sender<News>,
-    ) -> Result<Worker, skep_engine::Error> {
-        todo!()
     }
 
     /// Ends the agent; returns when it has ended.
@@ -104,10 +149,9 @@ impl Worker {
 
 struct Actor {
     engine: Engine,
-    node: NodeId,
     agent: Agent,
     clock: Clock,
-    manager: mpsc::Sender<Input>,
+    manager: mpsc::Sender<Vec<StatusReport>>,
     room: Arc<Semaphore>,
     operations: JoinSet<AgentEvent>,
     /// Apart from the others because they end when their containers do.
@@ -115,13 +159,20 @@ struct Actor {
     /// The latest report of each task that the manager has not been told yet.
     reports: BTreeMap<TaskId, StatusReport>,
     wake_at: Option<Time>,
+    memory: Option<Memory>,
+    /// When the agent goes on with what it remembers, while no leader has said anything.
+    remember_at: Option<Instant>,
+    /// When the memory is written; `None` while it is as on disk, or about to be.
+    save_at: Option<Instant>,
+    /// The write under way.
+    saving: JoinSet<()>,
 }
 
 impl Actor {
     async fn run(
         mut self,
         first: AgentEvent,
-        mut assignments: mpsc::Receiver<Assignment>,
+        mut told: mpsc::Receiver<Told>,
         mut ending: mpsc::Receiver<(End, oneshot::Sender<()>)>,
     ) {
         self.step(first);
@@ -135,18 +186,54 @@ impl Actor {
                 Some(event) = self.watches.join_next(), if !self.watches.is_empty() => {
                     self.step(event.expect("a watch neither panics nor is aborted"));
                 }
-                Some(assignment) = assignments.recv() => self.step(AgentEvent::Assigned(assignment)),
+                Some(told) = told.recv() => self.hear(told),
                 Ok(room) = manager.reserve(), if !self.reports.is_empty() => {
                     let reports = std::mem::take(&mut self.reports).into_values().collect();
-                    room.send(Input::Event(Event::Reports(self.node, reports)));
+                    room.send(reports);
                 }
                 () = timer => {
                     self.wake_at = None;
                     self.step(AgentEvent::Tick);
                 }
+                () = until(self.remember_at) => self.remember(),
+                () = until(self.save_at), if self.saving.is_empty() => self.save(),
+                Some(_) = self.saving.join_next(), if !self.saving.is_empty() => {}
                 Some((how, ended)) = ending.recv() => return self.end(how, ended).await,
                 else => return,
             }
+        }
+    }
+
+    fn hear(&mut self, told: Told) {
+        match told {
+            Told::Assigned(assignment) => {
+                self.remember_at = None;
+                if let Some(memory) = &mut self.memory {
+                    memory.take(&assignment);
+                    self.save_at = self.save_at.or_else(|| Some(Instant::now() + SAVE_DELAY));
+                }
+                self.step(AgentEvent::Assigned(assignment));
+            }
+            Told::Alone => self.step(AgentEvent::Alone),
+        }
+    }
+
+    fn remember(&mut self) {
+        self.remember_at = None;
+        let duties = self.memory.as_ref().map(Memory::duties).unwrap_or_default();
+        if !duties.is_empty() {
+            info!(
+                duties = duties.len(),
+                "no manager answers: this node goes on with the duties that it remembers"
+            );
+            self.step(AgentEvent::Remembered(duties));
+        }
+    }
+
+    fn save(&mut self) {
+        self.save_at = None;
+        if let Some(memory) = &self.memory {
+            self.saving.spawn_blocking(memory.writing());
         }
     }
 
@@ -180,9 +267,15 @@ impl Actor {
                 let drained = async { while self.operations.join_next().await.is_some() {} };
                 let _ = tokio::time::timeout(DRAIN, drained).await;
                 self.operations.detach_all();
+                while self.saving.join_next().await.is_some() {}
+                if self.save_at.is_some() {
+                    self.save();
+                }
             }
             End::Clear => clear(&self.engine, &mut self.operations).await,
         }
+        // A folder that is wiped next must not be written to any more.
+        while self.saving.join_next().await.is_some() {}
         // Whoever asked may be gone itself.
         let _ = ended.send(());
     }
@@ -210,8 +303,8 @@ pub(crate) async fn clear_machine(engine: &Engine) {
 
 /// Removes the containers of all tasks, also those that operations under way are just making.
 async fn clear(engine: &Engine, operations: &mut JoinSet<AgentEvent>) {
-    let deadline = tokio::time::Instant::now() + CLEAN_UP;
-    while tokio::time::Instant::now() < deadline {
+    let deadline = Instant::now() + CLEAN_UP;
+    while Instant::now() < deadline {
         let left = remove_all(engine).await;
         // Operations fail or end soon once their containers are gone.
         let drained = async { while operations.join_next().await.is_some() {} };
@@ -248,6 +341,13 @@ async fn remove_all(engine: &Engine) -> usize {
         }
     }
     count
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn wait_until(at: Option<Time>, now: Time) {

@@ -37,6 +37,19 @@ pub enum Duty {
     Peer(Peer),
 }
 
+impl Duty {
+    /// What it is named by.
+    pub fn id(&self) -> DutyId {
+        match self {
+            Duty::Task(task) => DutyId::Task(task.id),
+            Duty::Network(network) => DutyId::Network(network.id),
+            Duty::Endpoint(endpoint) => DutyId::Endpoint(endpoint.service),
+            Duty::Overlay(overlay) => DutyId::Overlay(overlay.network),
+            Duty::Peer(peer) => DutyId::Peer(peer.network, peer.address),
+        }
+    }
+}
+
 /// Names a [`Duty`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum DutyId {
