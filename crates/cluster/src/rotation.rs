@@ -43,3 +43,66 @@ pub fn rotation_progress<'a>(
         count: behind.len(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use skep_types::Meta;
+    use skep_types::node::{NodeDescription, NodeRole, NodeSpec, NodeTls};
+
+    use super::*;
+
+    fn node(id: u128, state: NodeState, key: &[u8]) -> Node {
+        let tls = NodeTls {
+            trust_root: String::new(),
+            issuer_subject: b"root".to_vec(),
+            issuer_public_key: key.to_vec(),
+        };
+        Node {
+            id: NodeId(id),
+            meta: Meta::default(),
+            spec: NodeSpec {
+                name: String::new(),
+                labels: Default::default(),
+                role: NodeRole::Worker,
+                availability: Default::default(),
+            },
+            description: NodeDescription { tls, ..Default::default() },
+            state,
+            message: String::new(),
+            address: Ipv4Addr::LOCALHOST.into(),
+            manager: None,
+            data_path: None,
+            ingress_address: None,
+        }
+    }
+
+    fn progress(nodes: &[Node]) -> RotationProgress {
+        rotation_progress(nodes, b"root", b"new")
+    }
+
+    #[test]
+    fn nodes_on_another_issuer_are_behind_and_those_that_answer_renew() {
+        let nodes = [
+            node(1, NodeState::Ready, b"old"),
+            node(2, NodeState::Ready, b"new"),
+            node(3, NodeState::Down, b"old"),
+            node(4, NodeState::Unknown, b""),
+        ];
+        let expected = RotationProgress::Behind { renew: vec![NodeId(1)], count: 3 };
+        assert_eq!(progress(&nodes), expected);
+        assert_eq!(progress(&nodes[1..2]), RotationProgress::Complete);
+        assert_eq!(
+            rotation_progress(&nodes[1..2], b"other", b"new"),
+            RotationProgress::Behind { renew: vec![NodeId(2)], count: 1 }
+        );
+    }
+
+    #[test]
+    fn nodes_do_not_all_renew_at_once() {
+        let nodes: Vec<Node> = (0..100).map(|id| node(id, NodeState::Ready, b"old")).collect();
+        let RotationProgress::Behind { renew, count } = progress(&nodes) else { panic!("all are behind") };
+        assert_eq!((renew.len(), count), (MAX_RENEWALS, 100));
+    }
+}

@@ -33,3 +33,6 @@ pub(crate) fn certified_role(role: NodeRole) -> Role {
         NodeRole::Manager => Role::Manager,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,23 +47,16 @@ pub(crate) fn new_node(id: NodeId, role: NodeRole, availability: Availability, a
 
 #[cfg(test)]
 mod tests {
-    use skep_types::ClusterId;
-    use skep_types::swarm::{Authority, ClusterSpec};
+    use skep_types::swarm::Authority;
 
+    use super::super::tests;
     use super::*;
 
     fn cluster() -> ClusterObject {
         ClusterObject {
-            id: ClusterId(1),
-            meta: Meta::default(),
-            spec: ClusterSpec::default(),
-            address_pools: Vec::new(),
-            subnet_prefix: 24,
-            data_path_port: 4789,
-            authority: Authority::default(),
-            unlock_key: None,
             worker_token: JoinToken::new("root", [1; 16]).to_string(),
             manager_token: JoinToken::new("root", [2; 16]).to_string(),
+            ..tests::cluster(Authority::default())
         }
     }
 

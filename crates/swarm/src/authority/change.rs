@@ -188,3 +188,6 @@ pub(crate) fn new_unlock_key(
     }
     Ok(Some(Secret(UnlockKey::new(random::<UNLOCK_KEY_BYTES>()?).text())))
 }
+
+#[cfg(test)]
+mod tests;

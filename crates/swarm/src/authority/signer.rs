@@ -116,3 +116,45 @@ pub(super) fn urls(cluster: &ClusterObject, root: &str) -> Vec<String> {
     let outside = cluster.spec.external_authorities.iter();
     outside.filter(|authority| of(&authority.root) == wanted).map(|authority| authority.url.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use skep_identity::{NodeKey, Role};
+
+    use super::super::tests::{authority, cluster, credentials};
+    use super::*;
+
+    fn csr() -> String {
+        NodeKey::generate().and_then(|key| key.csr()).expect("a request")
+    }
+
+    #[tokio::test]
+    async fn the_cluster_decides_the_names_and_tells_the_roots() {
+        let now = SystemTime::now();
+        let root = RootCa::generate(now).expect("a root");
+        let cluster = cluster(authority(&root));
+        let credentials = credentials(&root, &cluster);
+        let signer = Signer::of(&cluster, &credentials).expect("a signer");
+        let given = signer.sign(&csr(), NodeId(7), NodeRole::Worker, now).await.expect("signed");
+        assert_eq!(given.roots, cluster.authority.certificate);
+        let trust = Trust::parse(&given.roots).expect("roots");
+        let identity = trust.verify_own(&given.chain, now).expect("it holds");
+        let (node, cluster_id) = (NodeId(7).to_string(), cluster.id.to_string());
+        assert_eq!(identity, Identity { node, role: Role::Worker, cluster: cluster_id });
+
+        let signer = Signer::of(&cluster, &credentials).expect("a signer");
+        let refused = signer.sign("garbage", NodeId(7), NodeRole::Worker, now).await;
+        let told = "the certificate request cannot be read".to_owned();
+        assert_eq!(refused, Err(SwarmError::InvalidParameter(told)));
+    }
+
+    #[test]
+    fn nobody_signs_without_a_key_or_an_address() {
+        let root = RootCa::generate(SystemTime::now()).expect("a root");
+        let mut cluster = cluster(authority(&root));
+        let credentials = credentials(&root, &cluster);
+        cluster.authority.key = None;
+        let error = Signer::of(&cluster, &credentials).expect_err("no key");
+        assert_eq!(error.to_string(), "no valid signer found");
+    }
+}
