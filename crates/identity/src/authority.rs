@@ -175,7 +175,7 @@ impl RootCa {
     /// As [`RootCa::cross_sign_certificate`], and when those nodes would not.
     pub fn cross_sign(&self, other: &RootCa, now: SystemTime) -> Result<String, IdentityError> {
         let cross_signed = self.cross_sign_certificate(&other.certificate_pem)?;
-        self.try_out(other, &cross_signed, now)?;
+        other.check_succession(&self.certificate_pem, &cross_signed, now)?;
         Ok(cross_signed)
     }
 
@@ -202,16 +202,21 @@ impl RootCa {
         Ok(encode(certificate.der()))
     }
 
-    /// Whether a node that knows only this root would trust one that stands on `other`, and one that knows only
-    /// that root too: a rotation that nodes cannot follow must not begin.
-    fn try_out(&self, other: &RootCa, cross_signed: &str, now: SystemTime) -> Result<(), IdentityError> {
-        let leaf = other.issue("trial", Role::Manager, "trial", now, Duration::from_secs(3600))?;
-        Trust::parse(&self.certificate_pem)?.verify(
-            &(leaf.chain_pem.clone() + cross_signed),
-            Role::Manager,
-            now,
-        )?;
-        Trust::parse(&other.certificate_pem)?.verify(&leaf.chain_pem, Role::Manager, now)
+    /// Whether a node that knows only the `old` root would trust one that stands on this root by way of
+    /// `cross_signed`, and one that knows only this root too: a rotation that nodes cannot follow must not begin.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_succession(
+        &self,
+        old_pem: &str,
+        cross_signed_pem: &str,
+        now: SystemTime,
+    ) -> Result<(), IdentityError> {
+        let leaf = self.issue("trial", Role::Manager, "trial", now, Duration::from_secs(3600))?;
+        let chain = leaf.chain_pem.clone() + cross_signed_pem;
+        Trust::parse(old_pem)?.verify(&chain, Role::Manager, now)?;
+        Trust::parse(&self.certificate_pem)?.verify(&leaf.chain_pem, Role::Manager, now)
     }
 
     /// A request for a certificate of this authority's own key, for an authority outside to cross-sign, PEM.

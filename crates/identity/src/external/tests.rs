@@ -150,6 +150,26 @@ fn a_new_root_is_cross_signed_with_its_names() {
 }
 
 #[test]
+fn a_root_outside_hands_over_to_one_of_the_cluster_s_own() {
+    let now = SystemTime::now();
+    let (old, new) = (root(), root());
+    let again = RootCa::from_pem(old.certificate_pem().to_owned(), &old.key_pem()).unwrap();
+    let root_pem = new.certificate_pem().to_owned();
+    // What cfssl makes of the request is what cross-signing makes of the root.
+    let (url, served) = serve(&old, move |request| {
+        assert!(request["certificate_request"].as_str().unwrap().contains("CERTIFICATE REQUEST"));
+        let certificate = again.cross_sign_certificate(&root_pem).unwrap();
+        ok(&serde_json::json!({"success": true, "result": {"certificate": certificate}}))
+    });
+    let cross_signed = asker(&old, vec![url]).sign(&SignRequest::cross_sign(&new).unwrap()).unwrap();
+    served.join().unwrap();
+    new.check_succession(old.certificate_pem(), &cross_signed, now).unwrap();
+    let stranger = root();
+    let other = stranger.cross_sign_certificate(new.certificate_pem()).unwrap();
+    assert!(new.check_succession(old.certificate_pem(), &other, now).is_err());
+}
+
+#[test]
 fn addresses_are_read() {
     let parsed = |text| Url::parse(text).map(|url| (url.host, url.port, url.path)).ok();
     assert_eq!(parsed("https://ca.example"), Some(("ca.example", 443, "/")));

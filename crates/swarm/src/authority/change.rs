@@ -142,7 +142,9 @@ pub(crate) fn change(
             let urls = urls(&ClusterObject { spec: wish.spec.clone(), ..cluster.clone() }, &old.certificate);
             let request = SignRequest::cross_sign(new).map_err(|error| failed(&error))?;
             let outside = outside(&old.certificate, urls).map_err(|error| failed(&error))?;
-            outside.sign(&request).map_err(|error| failed(&error))
+            let signed = outside.sign(&request).map_err(|error| failed(&error))?;
+            let follow = new.check_succession(&old.certificate, &signed, now);
+            follow.map_err(|error| failed(&error)).map(|()| signed)
         };
         let cross_signed = match (&old.key, &new) {
             (Some(own), new) => {
