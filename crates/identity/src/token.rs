@@ -121,7 +121,23 @@ fn from_base36<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn texts_are_tokens_in_one_way_only(root: String, secret: [u8; SECRET_BYTES], text: String) {
+            let token = JoinToken::new(&root, secret);
+            let again: JoinToken = token.to_string().parse().expect("a token");
+            prop_assert!(again.is_same(&token));
+            for text in [text.clone(), format!("{PREFIX}{text}"), format!("{token}{text}")] {
+                if let Ok(read) = text.parse::<JoinToken>() {
+                    prop_assert_eq!(read.to_string(), text);
+                }
+            }
+        }
+    }
 
     const ROOT: &str = "-----BEGIN CERTIFICATE-----\nroot\n-----END CERTIFICATE-----\n";
 
