@@ -44,7 +44,7 @@ const FLAG_SELF: u8 = 0x02;
 const FLAG_MASTER: u8 = 0x04;
 
 /// Peers in one batch: should each of its messages be refused, the answers still fit the socket's buffer.
-const PEERS_PER_BATCH: usize = 64;
+const PEERS_PER_BATCH: usize = 48;
 
 /// Creates a VXLAN device that is a port of a bridge, up.
 pub(crate) fn create(

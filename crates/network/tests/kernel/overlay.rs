@@ -308,6 +308,16 @@ fn a_thousand_peers_are_told_at_once() {
         begun.elapsed()
     );
     assert!(told < Duration::from_secs(1) && changed < Duration::from_millis(200));
+    // A thousand refusals, that nobody minds, and the answers still fit.
+    let unknown = (3000..4000).map(address).collect();
+    node.network(|network| network.change_peers(MESH, &Peers::new(), &unknown)).unwrap();
+    // A thousand that matter, and the socket is as good as before.
+    node.machine.command(&format!("ip link del {vxlan}"));
+    let refused = node.network(|network| network.change_peers(MESH, &all, &unknown));
+    assert!(matches!(refused, Err(LinkError::Kernel(_))), "{refused:?}");
+    node.set_peers(&all).unwrap();
+    let vxlan = node.vxlan().unwrap();
+    assert_eq!(node.machine.command(&format!("bridge fdb show dev {vxlan}")).matches(" dst ").count(), 1000);
     node.set_peers(&Peers::new()).unwrap();
     assert_eq!(node.machine.command("ip neigh show nud permanent"), "");
 }
