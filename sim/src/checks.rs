@@ -1,27 +1,139 @@
 //! What must never be, and what must be in the end.
 
-use skep_cluster::{Change, Objects, Request, check};
-use skep_types::service::{RestartCondition, Service, ServiceMode, UpdateState};
-use skep_types::{ServiceId, Task, TaskId, TaskState};
+mod book;
+mod settled;
 
-use crate::machine::Life;
-use crate::user::{Promise, Removal};
+use skep_cluster::{Change, check};
+use skep_types::node::{Availability, NodeState};
+use skep_types::service::Service;
+use skep_types::{NodeId, TaskId, TaskState, Time};
+
+pub(crate) use book::Book;
+pub(crate) use settled::settled;
+
+use crate::manager::EPOCH;
+use crate::user::Granted;
 use crate::world::{Verdict, World};
 
-fn wanted(task: &Task) -> bool {
-    task.desired <= TaskState::Running
+/// How many times smaller than its number of objects a big cluster's checks in whole are: each looks at
+/// everything.
+const SPARSE: u64 = 40;
+
+/// Before an entry is applied to the truth.
+pub(crate) fn before(world: &mut World, changes: &[Change]) -> Verdict {
+    for change in changes {
+        match change {
+            Change::SetDesired { task, desired, .. } => {
+                let known = world.truth.task(*task);
+                if let Some(known) = known.filter(|known| known.desired > *desired) {
+                    return Err(format!("task {task} was wanted {} and is wanted {desired}", known.desired));
+                }
+            }
+            Change::SetStatus { task, status, .. } => {
+                let known = world.truth.task(*task);
+                if let Some(known) = known.filter(|known| known.status.state > status.state) {
+                    let (old, new) = (known.status.state, status.state);
+                    return Err(format!("task {task} was {old} and is {new} now"));
+                }
+            }
+            Change::Assign { task, node, .. } => {
+                if let Some(other) = world.truth.task(*task).and_then(|task| task.node) {
+                    return Err(format!("task {task} is given to {node} and was given to {other}"));
+                }
+                fits(world, changes, *task, *node)?;
+            }
+            Change::CreateTask(task) => {
+                if let Some(node) = task.node {
+                    fits(world, changes, task.id, node)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
-/// After every step of the manager.
-pub(crate) fn always(world: &World) -> Verdict {
-    let Some(objects) = world.objects() else { return Ok(()) };
-    if let Some(violation) = check(objects).into_iter().next() {
+/// A task is given to a node only if that takes tasks, before the entry or by it.
+fn fits(world: &World, changes: &[Change], task: TaskId, id: NodeId) -> Verdict {
+    let takes = |node: &skep_types::node::Node| {
+        node.state == NodeState::Ready && node.spec.availability == Availability::Active
+    };
+    let changed = changes.iter().any(|change| match change {
+        Change::PutNode(node) => node.id == id && takes(node),
+        _ => false,
+    });
+    if changed || world.truth.node(id).is_some_and(takes) {
+        return Ok(());
+    }
+    Err(format!("task {task} is given to node {id}, which takes none"))
+}
+
+/// After an entry was applied to the truth.
+pub(crate) fn committed(world: &mut World, changes: &[Change]) -> Verdict {
+    let size = (world.truth.tasks().count() + world.truth.nodes().count()) as u64;
+    world.book.entries += 1;
+    let whole = world.is_small() || world.book.entries % (1 + size / SPARSE) == 0;
+    if let Some(violation) = whole.then(|| check(&world.truth)).into_iter().flatten().next() {
         return Err(violation.to_string());
     }
-    for (id, promise) in &world.user.promises {
-        if promise.removal == Removal::No && objects.service(*id).is_none() {
-            let name = &promise.spec.name;
-            return Err(format!("service {name} ({id}) was acknowledged and is lost"));
+    for change in changes {
+        match change {
+            Change::PutNode(node) if node.state == NodeState::Down => world.gave_up(node.id),
+            Change::RemoveNode(id) => world.gave_up(*id),
+            Change::PutService(service) => world.book.history(service.id).push(service.spec.clone()),
+            Change::CreateTask(task) => {
+                if let Some(node) = task.node {
+                    world.book.assigned(task.id, node, world.now);
+                }
+                parallelism(world, world.truth.service(task.service))?;
+            }
+            Change::Assign { task, node, .. } => world.book.assigned(*task, *node, world.now),
+            Change::RemoveTask(task) => world.book.forget(*task),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A rolling update replaces no more tasks at a time than it may.
+fn parallelism(world: &World, service: Option<&Service>) -> Verdict {
+    let Some(service) = service else { return Ok(()) };
+    let Some(rollout) = world.truth.rollout(service.id) else { return Ok(()) };
+    let (held, most) = (rollout.holding.len() as u64, service.spec.update.parallelism);
+    if most > 0 && held > most {
+        return Err(format!(
+            "the update of service {} replaces {held} tasks at a time, not {most}",
+            service.id
+        ));
+    }
+    Ok(())
+}
+
+/// When a manager has applied something: those that applied the same hold the same.
+pub(crate) fn replica(world: &World, manager: usize) -> Verdict {
+    let Some(objects) = world.managers.get(&manager).and_then(|manager| manager.objects()) else {
+        return Ok(());
+    };
+    let sparse = !world.is_small() && world.book.entries % 50 != 0;
+    if sparse || objects.applied() != world.truth.applied() || *objects == world.truth {
+        return Ok(());
+    }
+    let index = objects.applied();
+    Err(format!("manager {manager} holds other objects at entry {index} than the log gives"))
+}
+
+/// When a user is told that something is done.
+pub(crate) fn granted(world: &World, granted: &Granted) -> Verdict {
+    match granted {
+        Granted::Spec(id, spec) => {
+            if world.book.position(*id, spec).is_none() {
+                return Err(format!("service {id} is acknowledged as {} and not committed", spec.name));
+            }
+        }
+        Granted::Removal(id) => {
+            if world.truth.service(*id).is_some() {
+                return Err(format!("service {id} is acknowledged as removed and is there"));
+            }
         }
     }
     Ok(())
@@ -44,186 +156,79 @@ pub(crate) fn draining(world: &World, node: usize, task: TaskId) -> Verdict {
 }
 
 /// When a container starts.
-pub(crate) fn starting(world: &World, node: usize, id: TaskId) -> Verdict {
-    let container = world.machines.get(node).and_then(|machine| machine.containers.get(&id));
-    let Some(task) = container.map(|container| &container.task) else { return Ok(()) };
-    if let Some(not_before) = task.not_before.filter(|time| *time > world.now) {
-        return Err(format!("task {id} starts before its restart delay is over, at {not_before}"));
+pub(crate) fn starting(world: &mut World, node: usize, id: TaskId) -> Verdict {
+    let machine = world.machines.get(node);
+    let Some(container) = machine.and_then(|machine| machine.containers.get(&id)) else { return Ok(()) };
+    let task = container.task.clone();
+    world.book.starts(node, &task);
+    let Some(machine) = world.machines.get(node) else { return Ok(()) };
+    if task.node != Some(machine.id) {
+        return Err(format!(
+            "node {node} ({}) starts task {id}, which is given to {:?}",
+            machine.id, task.node
+        ));
     }
-    if world.nodes_vanish {
-        // A node that was given up may still run what others took over.
+    match world.book.owner(id) {
+        Some((owner, _)) if owner != machine.id => {
+            return Err(format!("node {node} starts task {id}, which was given to {owner}"));
+        }
+        // What is forgotten was assigned once: its node may not have heard of the end.
+        Some(_) | None => {}
+    }
+    // Clocks that differ make a delay longer or shorter; with right ones it is kept.
+    let right = world.character.skew == 0;
+    if let Some(not_before) = task.not_before.filter(|time| right && *time > world.now + EPOCH) {
+        let seconds = not_before.since(Time(0) + EPOCH).as_secs_f64();
+        return Err(format!("task {id} starts before its restart delay is over, at {seconds}"));
+    }
+    alone(world, node, &task)
+}
+
+/// Nothing else may run in a task's slot, or at its addresses, but on nodes that were given up.
+fn alone(world: &World, node: usize, task: &skep_types::Task) -> Verdict {
+    let id = task.id;
+    if forsaken(world, node, id) {
         return Ok(());
     }
-    let Some(objects) = world.objects() else { return Ok(()) };
     // A slot that was scaled away and is wanted again does not wait.
-    let stays = |id: TaskId| objects.task(id).is_some_and(|known| known.desired < TaskState::Remove);
-    for other in world.machines.iter().flat_map(|machine| machine.containers.values()) {
-        let same_slot = (other.task.service, other.task.slot) == (task.service, task.slot);
-        if other.is_running() && other.task.id != id && same_slot && stays(id) && stays(other.task.id) {
+    let stays = |id: TaskId| world.truth.task(id).is_some_and(|known| known.desired < TaskState::Remove);
+    let others = world.book.in_slot(task.service, task.slot).filter(|(_, other)| *other != id);
+    for (place, other) in others.filter(|(place, other)| !forsaken(world, *place, *other)) {
+        if stays(id) && stays(other) {
             let (service, slot) = (task.service, task.slot);
-            return Err(format!("slot {slot} of service {service} runs twice: {id} and {}", other.task.id));
-        }
-        let shared =
-            other.addresses().find(|address| task.attachments.iter().any(|mine| mine.address == *address));
-        if let Some(address) = shared.filter(|_| other.is_running() && other.task.id != id) {
-            return Err(format!("address {address} is given to {id} and {}", other.task.id));
+            return Err(format!(
+                "slot {slot} of service {service} runs twice: {id} on node {node} and {other} on node {place}"
+            ));
         }
     }
-    Ok(())
-}
-
-/// In the end.
-pub(crate) fn settled(world: &World) -> Verdict {
-    let Some(objects) = world.objects() else { return Err("the manager is down".to_owned()) };
-    for (id, promise) in &world.user.promises {
-        match (promise.removal, objects.service(*id)) {
-            (Removal::Acknowledged, Some(_)) => return Err(format!("service {id} was removed and is there")),
-            (Removal::Acknowledged, None) | (Removal::Unknown, None) => {
-                if objects.tasks_of(*id).next().is_some() {
-                    return Err(format!("service {id} was removed, and its tasks are there"));
-                }
-            }
-            (Removal::No, None) => return Err(format!("service {id} is lost")),
-            (Removal::No | Removal::Unknown, Some(service)) => kept(objects, service, promise)?,
-        }
-    }
-    for service in objects.services() {
-        let expected = world.user.promises.contains_key(&service.id)
-            || world.user.perhaps_created.contains(&service.spec.name);
-        if !expected {
-            return Err(format!("nobody asked for service {}", service.id));
-        }
-    }
-    machines(world, objects)
-}
-
-/// A promise is kept: the replicas run, on the newest specification.
-fn kept(objects: &Objects, service: &Service, promise: &Promise) -> Verdict {
-    let name = &service.spec.name;
-    if service.spec != promise.spec && !promise.perhaps.contains(&service.spec) {
-        return Err(format!("service {name} has a specification that is not its newest"));
-    }
-    let state = service.update_status.as_ref().map(|status| status.state);
-    if state == Some(UpdateState::Updating) {
-        return Err(format!("the update of service {name} does not end"));
-    }
-    let ServiceMode::Replicated { replicas } = service.spec.mode;
-    let staying: Vec<&Task> =
-        objects.tasks_of(service.id).filter(|task| task.desired < TaskState::Remove).collect();
-    let mut slots: Vec<u64> = staying.iter().map(|task| task.slot).collect();
-    slots.dedup();
-    if slots.len() as u64 != replicas {
-        return Err(format!("service {name} has {} slots of {replicas}", slots.len()));
-    }
-    let paused = state == Some(UpdateState::Paused);
-    for slot in slots {
-        let mut tasks = objects.tasks_of_slot(service.id, slot);
-        let Some(task) = tasks.rfind(|task| task.desired < TaskState::Remove) else { continue };
-        // A task whose policy gave up may rest; any other must run.
-        let restart = &task.spec.restart;
-        let bounded = restart.condition != RestartCondition::Any || restart.max_attempts > 0;
-        let runs = wanted(task) && task.status.state == TaskState::Running;
-        let rests = bounded && !wanted(task) && task.status.state.is_terminal();
-        if !runs && !rests {
-            let Task { id, status, desired, .. } = task;
-            let (state, error) = (status.state, &status.error);
-            return Err(format!("task {id} of service {name} is {state} ({error}), wanted {desired}"));
-        }
-        if !paused && task.spec != service.spec.task {
-            return Err(format!("slot {slot} of service {name} is not on the newest specification"));
+    for attachment in &task.attachments {
+        let address = attachment.address;
+        let others = world.book.at_address(address).filter(|(_, other)| *other != id);
+        if let Some((place, other)) =
+            others.into_iter().find(|(place, other)| !forsaken(world, *place, *other))
+        {
+            return Err(format!(
+                "address {address} is given to {id} on node {node} and {other} on node {place}"
+            ));
         }
     }
     Ok(())
 }
 
-/// The machines do what the objects say, and nothing else.
-fn machines(world: &World, objects: &Objects) -> Verdict {
-    for (number, machine) in world.machines.iter().enumerate() {
-        for (id, container) in &machine.containers {
-            let Some(task) = objects.task(*id) else {
-                return Err(format!("node {number} keeps the container of {id}, a task that is forgotten"));
-            };
-            let due = wanted(task) && task.status.state == TaskState::Running;
-            if container.is_running() != due {
-                let (desired, state) = (task.desired, task.status.state);
-                let life = container.state;
-                return Err(format!(
-                    "the container of {id} is {life:?}, but the task is {state}, wanted {desired}"
-                ));
-            }
-        }
-        for task in objects.tasks_on(machine.id).filter(|task| task.status.state == TaskState::Running) {
-            let container = machine.containers.get(&task.id);
-            if container.is_none_or(|container| matches!(container.state, Life::Ended { .. } | Life::Created))
-            {
-                return Err(format!("task {} is said to run on node {number}, and does not", task.id));
-            }
-        }
-        let expected: Vec<_> =
-            objects.services().filter_map(|service| objects.endpoint(service.id)).collect();
-        let mut served: Vec<_> = machine.served.values().cloned().collect();
-        served.sort_by_key(|endpoint| endpoint.service);
-        if served != expected {
-            return Err(format!("node {number} serves {served:?}, not {expected:?}"));
-        }
-    }
-    Ok(())
-}
-
-/// A change in a few words, for the story.
-pub(crate) fn brief(change: &Change) -> String {
-    match change {
-        Change::PutCluster(_) => "cluster".to_owned(),
-        Change::PutNode(node) => format!("node {} {:?} {:?}", node.id, node.state, node.spec.availability),
-        Change::RemoveNode(id) => format!("node {id} removed"),
-        Change::PutNetwork(network) => format!("network {}", network.name),
-        Change::RemoveNetwork(id) => format!("network {id} removed"),
-        Change::PutService(service) => brief_service(service),
-        Change::RemoveService(id) => format!("service {id} removed"),
-        Change::Update { service, step, .. } => format!("update of {service}: {step:?}"),
-        Change::CreateTask(task) => format!(
-            "task {} for {}.{} on {:?}, {:?}, wanted {}, not before {:?}",
-            task.id, task.service, task.slot, task.node, task.cause, task.desired, task.not_before
-        ),
-        Change::Allocate { task, .. } => format!("task {task} allocated"),
-        Change::Assign { task, node, .. } => format!("task {task} to {node}"),
-        Change::SetDesired { task, desired, .. } => format!("task {task} wanted {desired}"),
-        Change::SetStatus { task, status, .. } => format!("task {task} is {} {}", status.state, status.error),
-        Change::RemoveTask(id) => format!("task {id} forgotten"),
+/// Whether the managers gave up the node after they gave it the task: others may have taken it over.
+fn forsaken(world: &World, node: usize, task: TaskId) -> bool {
+    let Some(machine) = world.machines.get(node) else { return true };
+    match world.book.owner(task) {
+        Some((_, since)) => machine.given_up.is_some_and(|given_up| given_up >= since),
+        None => machine.given_up.is_some(),
     }
 }
 
-fn brief_service(service: &Service) -> String {
-    let ServiceMode::Replicated { replicas } = service.spec.mode;
-    let image = &service.spec.task.container.image;
-    format!("service {} {} x{replicas} {image} v{}", service.spec.name, service.id, service.spec_version.0)
-}
-
-/// A request in a few words, for the story.
-pub(crate) fn brief_request(request: &Request) -> String {
-    let spec = |id: Option<ServiceId>, spec: &skep_types::service::ServiceSpec| {
-        let ServiceMode::Replicated { replicas } = spec.mode;
-        let restart = &spec.task.restart;
-        format!(
-            "{} {id:?} x{replicas} {} ports {} restart {:?} {:?} max {} update {:?}",
-            spec.name,
-            spec.task.container.image,
-            spec.ports.len(),
-            restart.condition,
-            restart.delay,
-            restart.max_attempts,
-            spec.update
-        )
-    };
-    match request {
-        Request::CreateCluster { .. } => "create the cluster".to_owned(),
-        Request::UpdateCluster { spec, .. } => format!("keep {} tasks of history", spec.task_history_limit),
-        Request::AddNode(node) => format!("add node {}", node.id),
-        Request::UpdateNode { id, spec, .. } => format!("node {id} {:?}", spec.availability),
-        Request::SetSeat { node, seat } => format!("seat of node {node}: {seat:?}"),
-        Request::RemoveNode { id, .. } => format!("remove node {id}"),
-        Request::CreateService(service) => format!("create {}", spec(None, service)),
-        Request::UpdateService { id, spec: service, .. } => format!("update {}", spec(Some(*id), service)),
-        Request::RemoveService(id) => format!("remove service {id}"),
+impl World {
+    fn gave_up(&mut self, id: NodeId) {
+        let now = self.now;
+        for machine in self.machines.iter_mut().filter(|machine| machine.id == id) {
+            machine.given_up = Some(now);
+        }
     }
 }

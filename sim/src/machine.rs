@@ -37,6 +37,18 @@ impl Container {
     }
 }
 
+/// A session as its node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Session {
+    /// Numbers are never used again.
+    pub number: u64,
+    /// The machine of the manager that it is held with.
+    pub manager: usize,
+    /// Something that was said in this session is lost: nothing said later in that direction arrives either.
+    pub down_is_cut: bool,
+    pub up_is_cut: bool,
+}
+
 /// A node.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -46,8 +58,8 @@ pub(crate) struct Machine {
     pub life: u64,
     /// Whether the daemon runs.
     pub up: bool,
-    /// The session with the manager, if one is open; numbers are never used again.
-    pub session: Option<u64>,
+    /// The session with a manager, if one is open.
+    pub session: Option<Session>,
     /// Messages in each direction arrive in order: not before these.
     pub down_link: Time,
     pub up_link: Time,
@@ -56,6 +68,12 @@ pub(crate) struct Machine {
     pub networks: Vec<NetworkId>,
     /// When the agent wants to be woken.
     pub wake_at: Option<Time>,
+    /// Until when the whole machine stands still.
+    pub paused_until: Time,
+    /// The position of the log that its newest duties are from.
+    pub duties_at: u64,
+    /// When the managers last gave it up: what they gave it earlier may run elsewhere too.
+    pub given_up: Option<Time>,
 }
 
 impl Machine {
@@ -72,6 +90,9 @@ impl Machine {
             served: BTreeMap::new(),
             networks: Vec::new(),
             wake_at: None,
+            paused_until: Time(0),
+            duties_at: 0,
+            given_up: None,
         }
     }
 

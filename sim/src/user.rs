@@ -23,8 +23,6 @@ const NAMES: [&str; 6] = ["web", "db", "cache", "worker", "mail", "cron"];
 pub(crate) struct Promise {
     /// The newest specification that was acknowledged.
     pub spec: ServiceSpec,
-    /// Specifications whose fate is unknown.
-    pub perhaps: Vec<ServiceSpec>,
     pub removal: Removal,
 }
 
@@ -36,67 +34,86 @@ pub(crate) enum Removal {
     Acknowledged,
 }
 
+/// What a user was told is done.
+#[derive(Clone, Debug)]
+pub(crate) enum Granted {
+    /// The service has this specification, or had it.
+    Spec(ServiceId, Box<ServiceSpec>),
+    /// The service is gone.
+    Removal(ServiceId),
+}
+
 /// The user's memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct User {
-    open: BTreeMap<RequestId, Request>,
+    /// What is asked, and of which manager.
+    open: BTreeMap<RequestId, (usize, Request)>,
     next: u64,
+    /// The most replicas that a service is asked for.
+    most: u64,
     pub promises: BTreeMap<ServiceId, Promise>,
     /// Names of services that may or may not have been created.
     pub perhaps_created: BTreeSet<String>,
 }
 
 impl User {
-    /// Registers a request as asked.
-    pub fn ask(&mut self, request: Request) -> (RequestId, Request) {
+    /// A user of a cluster of so many nodes.
+    pub fn new(nodes: usize) -> User {
+        User { most: (nodes as u64 / 4).max(8), ..User::default() }
+    }
+
+    /// Registers a request as asked of a manager.
+    pub fn ask(&mut self, manager: usize, request: Request) -> (RequestId, Request) {
         self.next += 1;
         let id = RequestId(self.next);
-        self.open.insert(id, request.clone());
+        self.open.insert(id, (manager, request.clone()));
         (id, request)
     }
 
-    /// Takes in an answer. Gives a line for the story.
-    pub fn answered(&mut self, id: RequestId, result: &Result<Answer, Refusal>) -> String {
-        let Some(request) = self.open.remove(&id) else { return format!("request {} answered twice", id.0) };
+    /// Takes in an answer. Gives what was granted, if it can be checked.
+    pub fn answered(&mut self, id: RequestId, result: &Result<Answer, Refusal>) -> Option<Granted> {
+        let (_, request) = self.open.remove(&id)?;
         match result {
-            Ok(answer) => {
-                self.granted(request, *answer);
-                format!("request {} granted: {answer:?}", id.0)
-            }
+            Ok(answer) => self.granted(request, *answer),
             Err(refusal) => {
                 if refusal.kind == RefusalKind::Unavailable {
                     self.fate_unknown(request);
                 }
-                format!("request {} refused: {refusal}", id.0)
+                None
             }
         }
     }
 
-    /// The manager died: nobody will answer what is open.
-    pub fn unanswered(&mut self) {
-        for request in std::mem::take(&mut self.open).into_values() {
-            self.fate_unknown(request);
+    /// A manager died: nobody will answer what it was asked.
+    pub fn unanswered(&mut self, manager: usize) {
+        let ids = self.open.iter().filter(|(_, (asked, _))| *asked == manager).map(|(id, _)| *id);
+        for id in ids.collect::<Vec<_>>() {
+            if let Some((_, request)) = self.open.remove(&id) {
+                self.fate_unknown(request);
+            }
         }
     }
 
-    fn granted(&mut self, request: Request, answer: Answer) {
+    fn granted(&mut self, request: Request, answer: Answer) -> Option<Granted> {
         match (request, answer) {
             (Request::CreateService(spec), Answer::Service(id)) => {
-                let promise = Promise { spec: *spec, perhaps: Vec::new(), removal: Removal::No };
+                let promise = Promise { spec: *spec.clone(), removal: Removal::No };
                 self.promises.insert(id, promise);
+                Some(Granted::Spec(id, spec))
             }
             (Request::UpdateService { id, spec, .. }, _) => {
                 if let Some(promise) = self.promises.get_mut(&id) {
-                    promise.spec = *spec;
-                    promise.perhaps.clear();
+                    promise.spec = *spec.clone();
                 }
+                Some(Granted::Spec(id, spec))
             }
             (Request::RemoveService(id), _) => {
                 if let Some(promise) = self.promises.get_mut(&id) {
                     promise.removal = Removal::Acknowledged;
                 }
+                Some(Granted::Removal(id))
             }
-            _ => {}
+            _ => None,
         }
     }
 
@@ -104,11 +121,6 @@ impl User {
         match request {
             Request::CreateService(spec) => {
                 self.perhaps_created.insert(spec.name);
-            }
-            Request::UpdateService { id, spec, .. } => {
-                if let Some(promise) = self.promises.get_mut(&id) {
-                    promise.perhaps.push(*spec);
-                }
             }
             Request::RemoveService(id) => {
                 if let Some(promise) = self.promises.get_mut(&id)
@@ -122,13 +134,12 @@ impl User {
     }
 
     /// Something to ask for, from what the user sees.
-    pub fn think(&self, chance: &mut Chance, objects: &Objects) -> Option<Request> {
-        match chance.below(10) {
-            0..=2 => Some(Request::CreateService(Box::new(new_spec(chance)))),
-            3..=6 => change_service(chance, objects),
+    pub fn think(&self, chance: &mut Chance, objects: &Objects, small: bool) -> Option<Request> {
+        match chance.below(if small { 10 } else { 30 }) {
+            0..=2 => Some(Request::CreateService(Box::new(new_spec(chance, self.most)))),
+            3..=6 => change_service(chance, objects, self.most),
             7 => Some(Request::RemoveService(some_service(chance, objects)?)),
-            8 => change_node(chance, objects),
-            _ => {
+            9 => {
                 let cluster = objects.cluster()?;
                 let mut spec = cluster.spec.clone();
                 spec.task_history_limit = chance.below(6);
@@ -142,6 +153,7 @@ impl User {
                     authority: None,
                 })
             }
+            _ => change_node(chance, objects),
         }
     }
 }
@@ -151,16 +163,16 @@ fn some_service(chance: &mut Chance, objects: &Objects) -> Option<ServiceId> {
     chance.pick(&ids).copied()
 }
 
-fn change_service(chance: &mut Chance, objects: &Objects) -> Option<Request> {
+fn change_service(chance: &mut Chance, objects: &Objects, most: u64) -> Option<Request> {
     let service = objects.service(some_service(chance, objects)?)?;
     let mut spec = service.spec.clone();
     let mut task = TaskSpec::clone(&spec.task);
     match chance.below(5) {
         0 => task.force_update += 1,
         1 | 2 => task.container.image = format!("image:{}", chance.below(1000)),
-        3 => spec.mode = ServiceMode::Replicated { replicas: chance.below(8) },
+        3 => spec.mode = ServiceMode::Replicated { replicas: chance.below(most) },
         _ => {
-            spec.mode = ServiceMode::Replicated { replicas: chance.below(8) };
+            spec.mode = ServiceMode::Replicated { replicas: chance.below(most) };
             spec.ports = some_ports(chance);
         }
     }
@@ -190,7 +202,7 @@ fn some_ports(chance: &mut Chance) -> Vec<PortSpec> {
         .collect()
 }
 
-fn new_spec(chance: &mut Chance) -> ServiceSpec {
+fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
     let conditions =
         [RestartCondition::Any, RestartCondition::Any, RestartCondition::OnFailure, RestartCondition::None];
     let actions = [FailureAction::Pause, FailureAction::Continue];
@@ -217,9 +229,9 @@ fn new_spec(chance: &mut Chance) -> ServiceSpec {
             placement: Default::default(),
             force_update: 0,
         }),
-        mode: ServiceMode::Replicated { replicas: chance.below(8) },
+        mode: ServiceMode::Replicated { replicas: chance.below(most) },
         update: UpdateConfig {
-            parallelism: chance.below(4),
+            parallelism: chance.below(4) * (most / 8),
             delay: Duration::from_secs(chance.below(4)),
             failure_action: chance.pick(&actions).copied().unwrap_or(FailureAction::Pause),
             monitor: Duration::from_secs(chance.below(6)),

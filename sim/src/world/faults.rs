@@ -1,10 +1,12 @@
 //! What strikes, and how it heals.
 
-use skep_agent::AgentEvent;
-use skep_cluster::Request;
-use skep_types::node::Availability;
+use std::collections::BTreeSet;
 
-use super::{Flaw, GRACE, Happening, Verdict, World};
+use skep_agent::AgentEvent;
+use skep_cluster::{Force, Request};
+use skep_types::node::{Availability, NodeRole};
+
+use super::{Happening, Verdict, World};
 
 impl World {
     /// Something breaks.
@@ -13,85 +15,164 @@ impl World {
             return Ok(());
         }
         self.after(500, 9000, Happening::Fault);
-        let node = usize::try_from(self.chance.below(self.machines.len() as u64)).unwrap_or(0);
-        match self.chance.below(5) {
-            0 | 1 => self.crash_manager(),
-            2 if self.nodes_vanish => self.kill_daemon(node),
-            3 if self.nodes_vanish => self.lose_power(node),
+        let node = self.some_machine();
+        let manager = self.some_manager();
+        let leader = self.consensus.leader.unwrap_or(manager);
+        let manager = if self.chance.happens(400) { leader } else { manager };
+        let vanish = self.character.nodes_vanish;
+        match self.chance.below(12) {
+            0 | 1 => self.crash_manager(manager),
+            2 if vanish => self.kill_daemon(node),
+            3 if vanish => self.lose_power(node),
+            4 if vanish => self.pause_machine(node),
+            5 if vanish => self.remove_node(node),
+            6 => self.pause_manager(manager),
+            7 | 8 => self.partition(manager),
+            9 if vanish && !self.is_small() => self.lose_rack(node),
             _ => self.cut(node),
         }
     }
 
-    pub(super) fn crash_manager(&mut self) -> Verdict {
-        let Some(cluster) = self.manager.cluster.take() else { return Ok(()) };
-        self.tell(|| "the manager dies".to_owned());
-        self.manager.life += 1;
-        self.manager.wake_at = None;
-        let mut last = cluster.objects().clone();
-        if self.options.flaw == Flaw::LogForgets {
-            self.log.forget_youngest();
+    /// The network falls apart in one of many ways, and heals.
+    fn partition(&mut self, manager: usize) -> Verdict {
+        let machines = self.machines.len();
+        let side: BTreeSet<usize> = match self.chance.below(4) {
+            // One manager alone.
+            0 => BTreeSet::from([manager]),
+            // Any part of the nodes, managers or not.
+            1 => (0..machines).filter(|_| self.chance.happens(300)).collect(),
+            // Some managers, with or without their majority.
+            2 => self.managers.keys().copied().filter(|_| self.chance.happens(500)).collect(),
+            // One manager and half of the nodes.
+            _ => (0..machines)
+                .filter(|node| {
+                    *node == manager || !self.managers.contains_key(node) && self.chance.happens(500)
+                })
+                .collect(),
+        };
+        let bridge = self.chance.happens(200).then(|| self.some_manager());
+        let (out, back) = match self.chance.below(4) {
+            0 => (true, false),
+            1 => (false, true),
+            _ => (true, true),
+        };
+        let managers = self.managers.keys().copied().collect::<BTreeSet<usize>>();
+        for one in side.iter().copied().filter(|one| Some(*one) != bridge) {
+            // Workers talk to managers only.
+            let others = if managers.contains(&one) {
+                (0..machines).collect::<BTreeSet<usize>>()
+            } else {
+                managers.clone()
+            };
+            for other in others.into_iter().filter(|other| !side.contains(other) && Some(*other) != bridge) {
+                if out {
+                    self.links.cut(one, other);
+                }
+                if back {
+                    self.links.cut(other, one);
+                }
+            }
         }
-        if let Some(changes) = self.manager.in_flight.take()
-            && self.chance.happens(500)
-        {
-            let index = self.append(&changes);
-            last.apply(index, &changes);
-        }
-        if self.options.flaw == Flaw::None && self.log.replay() != last {
-            return Err("replaying the log gives other objects than applying its entries did".to_owned());
-        }
-        self.user.unanswered();
-        self.manager.sessions.clear();
-        for node in 0..self.machines.len() {
-            self.machine(node).session = None;
-            self.after(100, 2000, Happening::Reconnect { node });
-        }
-        self.after(50, 4000, Happening::ManagerUp);
+        let shown: Vec<&usize> = side.iter().take(10).collect();
+        let count = side.len();
+        self.tell_fault(|| {
+            format!("{count} nodes {shown:?} are cut off, out {out}, back {back}, but {bridge:?}")
+        });
+        self.notice_cuts();
+        let longest = if self.character.nodes_vanish { 20_000 } else { 1500 };
+        self.after(200, longest, Happening::HealLinks);
         Ok(())
     }
 
-    /// Ends a node's session. What is on its way is lost.
-    fn end_session(&mut self, node: usize) {
-        self.machine(node).session = None;
-        if let Some(session) = self.manager.sessions.get(&node).copied() {
-            self.at(self.now + GRACE, Happening::Lost { node, session });
+    pub(super) fn heal_links(&mut self) -> Verdict {
+        if !self.links.is_whole() {
+            self.tell_fault(|| "the links heal".to_owned());
+            self.links.heal();
         }
+        Ok(())
+    }
+
+    /// Somebody removes a worker by force, whether it is there or not.
+    fn remove_node(&mut self, node: usize) -> Verdict {
+        let id = self.machine(node).id;
+        if self.managers.contains_key(&node) || self.truth.node(id).is_none() {
+            return Ok(());
+        }
+        if self.truth.node(id).is_some_and(|node| node.spec.role == NodeRole::Manager) {
+            return Ok(());
+        }
+        self.tell_fault(|| format!("node {node} ({id}) is removed"));
+        if self.chance.happens(500) {
+            self.cut(node)?;
+        }
+        self.ask_leader(Request::RemoveNode { id, force: Force::Yes })?;
+        if let Some(session) = self.machine(node).session {
+            // A node that is removed is told to hold nothing, and its session ends.
+            self.after(3000, 6000, Happening::Broken { node, session: session.number });
+        }
+        Ok(())
+    }
+
+    /// The whole machine stands still; its kernel's containers, too.
+    fn pause_machine(&mut self, node: usize) -> Verdict {
+        let pause = self.chance.millis(100, 9000);
+        self.tell_fault(|| format!("node {node} stands still for {pause:?}"));
+        self.machine(node).paused_until = self.now + pause;
+        if let Some(session) = self.machine(node).session.filter(|_| pause.as_secs() >= 2) {
+            let (manager, session) = (session.manager, session.number);
+            self.at(self.now + super::GRACE, Happening::Lost { node, manager, session });
+            self.at(self.now + pause, Happening::Broken { node, session });
+        }
+        Ok(())
     }
 
     fn cut(&mut self, node: usize) -> Verdict {
-        self.tell(|| format!("the link of node {node} is cut"));
+        self.tell_fault(|| format!("the link of node {node} is cut"));
         self.end_session(node);
-        let longest = if self.nodes_vanish { 15_000 } else { 1500 };
+        let longest = if self.character.nodes_vanish { 15_000 } else { 1500 };
         self.after(10, longest, Happening::Reconnect { node });
         Ok(())
     }
 
     fn kill_daemon(&mut self, node: usize) -> Verdict {
         if self.machine(node).up {
-            self.tell(|| format!("the daemon of node {node} dies"));
+            self.tell_fault(|| format!("the daemon of node {node} dies"));
             self.end_session(node);
             self.machine(node).kill_daemon();
             self.after(50, 10_000, Happening::DaemonUp { node });
+            if self.managers.contains_key(&node) {
+                return self.crash_manager(node);
+            }
         }
         Ok(())
     }
 
     fn lose_power(&mut self, node: usize) -> Verdict {
         if self.machine(node).up {
-            self.tell(|| format!("node {node} loses power"));
+            self.tell_fault(|| format!("node {node} loses power"));
             self.end_session(node);
             let now = self.now;
             self.machine(node).lose_power(now);
+            self.book.all_end(node);
             self.after(1000, 20_000, Happening::DaemonUp { node });
+            if self.managers.contains_key(&node) {
+                return self.crash_manager(node);
+            }
         }
         Ok(())
+    }
+
+    /// Some neighbours lose power together.
+    fn lose_rack(&mut self, first: usize) -> Verdict {
+        let end = (first + self.machines.len() / 20).min(self.machines.len());
+        (first..end).try_for_each(|node| self.lose_power(node))
     }
 
     pub(super) fn start_daemon(&mut self, node: usize) -> Verdict {
         if self.machine(node).up {
             return Ok(());
         }
-        self.tell(|| format!("the daemon of node {node} starts"));
+        self.tell_fault(|| format!("the daemon of node {node} starts"));
         self.machine(node).up = true;
         let found = self.machine(node).found();
         self.agent(node, AgentEvent::Recovered(found))?;
@@ -100,14 +181,16 @@ impl World {
 
     /// Faults and the user stop; all that is broken comes back, and every node takes tasks again.
     pub(super) fn heal(&mut self) -> Verdict {
-        self.tell(|| "everything heals".to_owned());
+        if self.unsafe_phase {
+            self.tell_fault(|| "everything heals".to_owned());
+        }
         self.unsafe_phase = false;
-        let Some(cluster) = &self.manager.cluster else {
+        self.heal_links()?;
+        let Some(objects) = self.leaders_objects() else {
             self.after(4500, 5000, Happening::Heal);
             return Ok(());
         };
-        let wanted: Vec<Request> = cluster
-            .objects()
+        let wanted: Vec<Request> = objects
             .nodes()
             .filter(|node| node.spec.availability != Availability::Active)
             .map(|node| {
@@ -121,7 +204,7 @@ impl World {
             self.after(1000, 2000, Happening::Heal);
         }
         for request in wanted {
-            self.ask(request)?;
+            self.ask_leader(request)?;
         }
         Ok(())
     }

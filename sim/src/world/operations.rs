@@ -1,11 +1,13 @@
 //! What the agents ask of their machines.
 
 use skep_agent::{AgentEvent, AgentOutput, Operation};
-use skep_types::{ContainerId, TaskId};
+use skep_types::{ContainerId, TaskId, Time};
 
-use super::{Flaw, Happening, Verdict, World};
+use super::{Happening, Verdict, World};
 use crate::checks;
 use crate::machine::{Container, Life};
+use crate::manager::EPOCH;
+use crate::options::Flaw;
 
 impl World {
     /// Tells an agent something and sets in motion what it decides.
@@ -15,23 +17,18 @@ impl World {
         if !machine.up {
             return Ok(());
         }
-        let AgentOutput { operations, reports, wake_at } = machine.agent.step(event, now);
+        let AgentOutput { operations, reports, wake_at } = machine.agent.step(event, now + EPOCH);
         machine.wake_at = wake_at;
-        let (life, session) = (machine.life, machine.session);
+        let life = machine.life;
         if let Some(at) = wake_at {
-            self.at(at, Happening::AgentTick { node, life, at });
+            self.at(Time(0) + at.since(Time(0) + EPOCH), Happening::AgentTick { node, life, at });
         }
         for operation in operations {
             self.begin(node, life, operation)?;
         }
-        let Some(session) = session.filter(|_| !reports.is_empty()) else { return Ok(()) };
-        if self.options.flaw == Flaw::ReportsVanish && self.chance.happens(50) {
-            return Ok(());
+        if !reports.is_empty() {
+            self.report(node, reports);
         }
-        let late = if self.unsafe_phase && self.chance.happens(50) { 500 } else { 10 };
-        let arrival = (now + self.chance.millis(0, late)).max(self.machine(node).up_link);
-        self.machine(node).up_link = arrival;
-        self.at(arrival, Happening::Reports { node, session, reports });
         Ok(())
     }
 
@@ -56,6 +53,11 @@ impl World {
     /// An operation ends. One whose daemon died meanwhile has had no effect.
     pub(super) fn done(&mut self, node: usize, life: u64, operation: Operation) -> Verdict {
         if self.machine(node).life != life {
+            return Ok(());
+        }
+        let paused = self.machine(node).paused_until;
+        if paused > self.now {
+            self.at(paused, Happening::Done { node, life, operation });
             return Ok(());
         }
         match operation {
@@ -87,7 +89,7 @@ impl World {
                 let result = if self.unsafe_phase && self.chance.happens(60) {
                     Err("No such image: image:missing".to_owned())
                 } else {
-                    let fresh = self.manager.ids.container();
+                    let fresh = self.ids.container();
                     let made = Container { id: fresh, task: *task, state: Life::Created, watched: false };
                     Ok(self.machine(node).containers.entry(id).or_insert(made).id)
                 };
@@ -99,6 +101,7 @@ impl World {
             Operation::Stop { task, .. } => self.stop(node, task),
             Operation::Remove { task, .. } => {
                 self.machine(node).containers.remove(&task);
+                self.book.ends(node, task);
                 self.agent(node, AgentEvent::Removed { task, result: Ok(()) })
             }
         }
@@ -115,7 +118,8 @@ impl World {
             self.starts += 1;
             self.tell(|| format!("node {node} starts the container of {task}"));
             checks::starting(self, node, task)?;
-            if self.unsafe_phase && self.chance.happens(150) {
+            let brittle = if self.is_small() { 150 } else { 5 };
+            if self.unsafe_phase && self.chance.happens(brittle) {
                 let code = i32::try_from(self.chance.below(3)).unwrap_or(0);
                 self.after(10, 30_000, Happening::Exit { node, task, container, code });
             }
@@ -151,6 +155,7 @@ impl World {
         {
             container.state = Life::Ended { code: 143, at: now, asked: true };
             watched = container.watched;
+            self.book.ends(node, task);
         }
         self.tell(|| format!("node {node} stopped the container of {task}"));
         let exited = AgentEvent::Exited { task, result: Ok(143) };
@@ -174,6 +179,7 @@ impl World {
         }
         container.state = Life::Ended { code, at: now, asked: false };
         let watched = container.watched;
+        self.book.ends(node, task);
         self.tell(|| format!("the container of {task} on node {node} exits with {code}"));
         if watched {
             return self.agent(node, AgentEvent::Exited { task, result: Ok(code) });

@@ -1,0 +1,126 @@
+//! What must be in the end, when all is healed and time has passed.
+
+use std::collections::BTreeMap;
+
+use skep_cluster::Objects;
+use skep_types::node::NodeState;
+use skep_types::service::{RestartCondition, Service, ServiceMode, UpdateState};
+use skep_types::{ServiceId, Task, TaskState};
+
+use crate::machine::Life;
+use crate::user::{Promise, Removal};
+use crate::world::{Verdict, World};
+
+fn wanted(task: &Task) -> bool {
+    task.desired <= TaskState::Running
+}
+
+/// In the end.
+pub(crate) fn settled(world: &World) -> Verdict {
+    let Some(objects) = world.leaders_objects() else { return Err("no manager leads".to_owned()) };
+    for (number, manager) in &world.managers {
+        if manager.objects() != Some(objects) {
+            return Err(format!("manager {number} does not hold what the leader holds"));
+        }
+    }
+    for node in objects.nodes() {
+        let there = world.machines.iter().any(|machine| machine.id == node.id);
+        if there && node.state != NodeState::Ready {
+            return Err(format!("node {} is there and is {:?}: {}", node.id, node.state, node.message));
+        }
+    }
+    for (id, promise) in &world.user.promises {
+        match (promise.removal, objects.service(*id)) {
+            (Removal::Acknowledged, Some(_)) => return Err(format!("service {id} was removed and is there")),
+            (Removal::Acknowledged, None) | (Removal::Unknown, None) => {
+                if objects.tasks_of(*id).next().is_some() {
+                    return Err(format!("service {id} was removed, and its tasks are there"));
+                }
+            }
+            (Removal::No, None) => return Err(format!("service {id} is lost")),
+            (Removal::No | Removal::Unknown, Some(service)) => kept(world, objects, service, promise)?,
+        }
+    }
+    for service in objects.services() {
+        let expected = world.user.promises.contains_key(&service.id)
+            || world.user.perhaps_created.contains(&service.spec.name);
+        if !expected {
+            return Err(format!("nobody asked for service {}", service.id));
+        }
+    }
+    machines(world, objects)
+}
+
+/// A promise is kept: the replicas run, on the newest specification.
+fn kept(world: &World, objects: &Objects, service: &Service, promise: &Promise) -> Verdict {
+    let name = &service.spec.name;
+    let (promised, found) =
+        (world.book.position(service.id, &promise.spec), world.book.position(service.id, &service.spec));
+    let newest = world.truth.service(service.id).is_some_and(|newest| newest.spec == service.spec);
+    if found < promised || !newest {
+        return Err(format!("service {name} ({}) has a specification that is not its newest", service.id));
+    }
+    let state = service.update_status.as_ref().map(|status| status.state);
+    if state == Some(UpdateState::Updating) {
+        return Err(format!("the update of service {name} does not end"));
+    }
+    let ServiceMode::Replicated { replicas } = service.spec.mode;
+    let staying: Vec<&Task> =
+        objects.tasks_of(service.id).filter(|task| task.desired < TaskState::Remove).collect();
+    let mut slots: Vec<u64> = staying.iter().map(|task| task.slot).collect();
+    slots.dedup();
+    if slots.len() as u64 != replicas {
+        return Err(format!("service {name} has {} slots of {replicas}", slots.len()));
+    }
+    let paused = state == Some(UpdateState::Paused);
+    for slot in slots {
+        let mut tasks = objects.tasks_of_slot(service.id, slot);
+        let Some(task) = tasks.rfind(|task| task.desired < TaskState::Remove) else { continue };
+        // A task whose policy gave up may rest; any other must run.
+        let restart = &task.spec.restart;
+        let bounded = restart.condition != RestartCondition::Any || restart.max_attempts > 0;
+        let runs = wanted(task) && task.status.state == TaskState::Running;
+        let rests = bounded && !wanted(task) && task.status.state.is_terminal();
+        if !runs && !rests {
+            let Task { id, status, desired, .. } = task;
+            let (state, error) = (status.state, &status.error);
+            return Err(format!("task {id} of service {name} is {state} ({error}), wanted {desired}"));
+        }
+        if !paused && task.spec != service.spec.task {
+            return Err(format!("slot {slot} of service {name} is not on the newest specification"));
+        }
+    }
+    Ok(())
+}
+
+/// The machines do what the objects say, and nothing else.
+fn machines(world: &World, objects: &Objects) -> Verdict {
+    let expected: BTreeMap<ServiceId, _> =
+        objects.services().filter_map(|service| Some((service.id, objects.endpoint(service.id)?))).collect();
+    for (number, machine) in world.machines.iter().enumerate() {
+        for (id, container) in &machine.containers {
+            let Some(task) = objects.task(*id) else {
+                return Err(format!("node {number} keeps the container of {id}, a task that is forgotten"));
+            };
+            let due = wanted(task) && task.status.state == TaskState::Running;
+            if container.is_running() != due {
+                let (desired, state) = (task.desired, task.status.state);
+                let life = container.state;
+                return Err(format!(
+                    "the container of {id} is {life:?}, but the task is {state}, wanted {desired}"
+                ));
+            }
+        }
+        for task in objects.tasks_on(machine.id).filter(|task| task.status.state == TaskState::Running) {
+            let container = machine.containers.get(&task.id);
+            if container.is_none_or(|container| matches!(container.state, Life::Ended { .. } | Life::Created))
+            {
+                return Err(format!("task {} is said to run on node {number}, and does not", task.id));
+            }
+        }
+        if machine.served != expected {
+            return Err(format!("node {number} serves {:?}, not {expected:?}", machine.served));
+        }
+    }
+    Ok(())
+}
