@@ -72,7 +72,7 @@ fn fits(world: &World, changes: &[Change], task: TaskId, id: NodeId) -> Verdict 
 pub(crate) fn committed(world: &mut World, changes: &[Change]) -> Verdict {
     let size = (world.truth.tasks().count() + world.truth.nodes().count()) as u64;
     world.book.entries += 1;
-    let whole = world.is_small() || world.book.entries % (1 + size / SPARSE) == 0;
+    let whole = world.is_small() || world.book.entries.is_multiple_of(1 + size / SPARSE);
     if let Some(violation) = whole.then(|| check(&world.truth)).into_iter().flatten().next() {
         return Err(violation.to_string());
     }
@@ -114,7 +114,7 @@ pub(crate) fn replica(world: &World, manager: usize) -> Verdict {
     let Some(objects) = world.managers.get(&manager).and_then(|manager| manager.objects()) else {
         return Ok(());
     };
-    let sparse = !world.is_small() && world.book.entries % 50 != 0;
+    let sparse = !world.is_small() && !world.book.entries.is_multiple_of(50);
     if sparse || objects.applied() != world.truth.applied() || *objects == world.truth {
         return Ok(());
     }

@@ -55,6 +55,11 @@ fn nothing_goes_wrong_with_five_managers() {
 }
 
 #[test]
+fn nothing_goes_wrong_on_a_thousand_nodes() {
+    all_is_well(1..2, 1000, 3);
+}
+
+#[test]
 fn a_disk_that_forgets_is_noticed() {
     assert!(is_noticed(
         Flaw::LogForgets,
