@@ -393,9 +393,11 @@ impl Agent {
     fn settle_tasks(&mut self, now: Time, operations: &mut Vec<Operation>) {
         let networks = &self.networks;
         for work in self.tasks.values_mut() {
-            let service = work.task.as_ref().map(|task| task.service);
-            let endpoint = service.and_then(|service| self.endpoints.get(&service));
-            let held = endpoint.is_some_and(EndpointDuty::unsettled);
+            // A container of a task that nobody names may stand behind any service.
+            let held = match &work.task {
+                Some(task) => self.endpoints.get(&task.service).is_some_and(EndpointDuty::unsettled),
+                None => self.endpoints.values().any(EndpointDuty::unsettled),
+            };
             operations.extend(work.next(now, held, |task| attachments(task, networks)));
         }
         self.tasks.retain(|_, work| !work.is_finished());

@@ -123,6 +123,9 @@ fn a_restarted_daemon_goes_by_what_it_remembers() {
             started(2),
             // What was never remembered is given up only by the managers' word.
             complete([restarting(1, RestartCondition::Any, 0), restarting(2, RestartCondition::Any, 0)]),
+            // What may stand behind a service is stopped when nobody sends to it any more.
+            AgentEvent::EndpointApplied { service: WEB, result: Ok(()) },
+            AgentEvent::EndpointApplied { service: WEB, result: Ok(()) },
         ],
         expect![[r#"
             1
@@ -144,9 +147,12 @@ fn a_restarted_daemon_goes_by_what_it_remembers() {
               watch 2
               report 2 running at 0 "scheduler assigned task to node" pid 102 exit None
             9
-              stop 9 "" None
               report 1 running at 0 "scheduler assigned task to node" pid 7 exit None
               report 2 running at 0 "scheduler assigned task to node" pid 102 exit None
+            10
+              remove endpoint
+            11
+              stop 9 "" None
         "#]],
     );
 }

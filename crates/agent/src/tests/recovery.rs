@@ -104,10 +104,10 @@ fn what_no_manager_knows_is_removed() {
             1
               remove endpoint
             2
-              stop 1 "" None
               remove 2
             3
             4
+              stop 1 "" None
             5
               remove 1
             6
