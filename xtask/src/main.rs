@@ -1,7 +1,8 @@
 //! Checks that the compiler does not make. `cargo xtask tidy` reads `cargo metadata` and the source tree
-//! and changes nothing.
+//! and changes nothing. `cargo xtask mutations [NAME...]` sees whether the simulator notices planted bugs.
 
 mod floors;
+mod mutations;
 mod sources;
 
 use std::process::ExitCode;
@@ -9,9 +10,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 fn main() -> ExitCode {
-    let checked = match std::env::args().nth(1).as_deref() {
-        Some("tidy") => tidy(),
-        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy")),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let checked = match arguments.split_first() {
+        Some((task, [])) if task == "tidy" => tidy(),
+        Some((task, only)) if task == "mutations" => mutations::check(only),
+        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy | mutations [NAME...]")),
     };
     match checked {
         Ok(true) => ExitCode::SUCCESS,
