@@ -1,9 +1,10 @@
 //! Work per event follows what changed, not how much there is.
 
 use skep_types::assignment::StatusReport;
-use skep_types::{TaskId, TaskState, TaskStatus};
+use skep_types::node::Node;
+use skep_types::{NodeId, TaskId, TaskState, TaskStatus};
 
-use super::scene::{Scene, spec};
+use super::scene::{Scene, node, spec};
 use crate::{Answer, Cluster, Event, Request, RequestId};
 
 /// Commits until nothing is left to decide, without the checks that look at everything. Gives the
@@ -22,6 +23,23 @@ fn run(scene: &mut Scene, event: Event) -> (usize, usize) {
         }
     }
     (entries, changes)
+}
+
+#[test]
+fn a_new_leader_has_little_to_say_and_a_lost_node_s_tasks_move_in_two_entries() {
+    let mut scene = Scene::of(20);
+    let request = Request::CreateService(Box::new(spec("big", 2_000)));
+    run(&mut scene, Event::Request(RequestId(900), request));
+    scene.cluster = Cluster::new(scene.objects().clone());
+    // Every node is to be heard of again; no task changes.
+    assert_eq!(run(&mut scene, Event::Started), (1, 20));
+    for number in 1..=20 {
+        let Node { id, description, address, .. } = node(number);
+        run(&mut scene, Event::NodeReady { node: id, description: Box::new(description), address });
+    }
+    let lost = Event::NodeLost { node: NodeId(7), reason: "heartbeat failure".to_owned() };
+    // A hundred tasks to stop and a hundred to take their place, after the node itself.
+    assert_eq!(run(&mut scene, lost), (2, 201));
 }
 
 #[test]
