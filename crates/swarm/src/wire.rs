@@ -47,3 +47,6 @@ const FROM_AGENT_LIMIT: usize = 8 * 1024 * 1024;
 const TO_AGENT_LIMIT: usize = 64 * 1024 * 1024;
 /// Words of one side of a session that wait for the other in one process; more than one wait in the connection.
 const SESSION_QUEUE: usize = 16;
+
+#[cfg(test)]
+mod tests;

@@ -201,6 +201,14 @@ impl Sessions {
         }
     }
 
+    /// Whether a node's agent is connected.
+    #[cfg(test)]
+    pub(crate) fn is_open(&self, node: NodeId) -> bool {
+        let table = self.lock();
+        let session = table.lead.as_ref().and_then(|lead| lead.sessions.get(&node));
+        session.is_some_and(|session| session.to_agent.is_some())
+    }
+
     /// Tells the nodes as lost that did not find their new leader.
     async fn miss(self, lead: u64, mut period: watch::Receiver<Duration>) {
         let grace = *period.borrow_and_update() * GRACE_OF_UNKNOWN;

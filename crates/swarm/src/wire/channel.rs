@@ -119,6 +119,9 @@ impl Channel {
         {
             return reason.clone();
         }
+        if let Some(reason) = refusal(transport) {
+            return reason;
+        }
         let why = chain(transport).last().map(ToString::to_string).unwrap_or_default();
         if transport.is_canceled() {
             return CallError::Unreachable(format!("the connection ended before the call was sent: {why}"));
@@ -138,14 +141,10 @@ fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
 
 /// The other side's refusal of this node's certificate, where that is what ended a connection.
 fn refusal(error: &hyper::Error) -> Option<CallError> {
-    let mut alerts = chain(error).filter_map(|error| tls_error(error.downcast_ref()?));
-    alerts.find_map(|error| match error {
-        rustls::Error::AlertReceived(alert) => {
-            let reason = format!("the manager refuses this node's certificate: {alert:?}");
-            Some(CallError::Unauthenticated(reason))
-        }
-        _ => None,
-    })
+    // h2 keeps only the text of what rustls told.
+    let text = chain(error).last()?.to_string();
+    let alert = text.strip_prefix("received fatal alert: ")?;
+    Some(CallError::Unauthenticated(format!("the manager refuses this node's certificate: {alert}")))
 }
 
 impl Service<Request<Body>> for Channel {

@@ -56,7 +56,7 @@ pub(crate) struct Listener {
     address: SocketAddr,
     registry: Registry,
     stopping: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    pub(super) task: JoinHandle<()>,
 }
 
 impl Listener {
