@@ -11,6 +11,7 @@
 mod consensus;
 mod log;
 mod notice;
+mod raft;
 mod solo;
 mod transport;
 

@@ -2,16 +2,21 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-mod checksum;
 mod cipher;
+mod error;
+mod rekey;
 #[cfg(test)]
 mod tests;
 
+use cipher::Cipher;
 pub use cipher::LogKey;
+pub use error::LogError;
+pub(crate) use rekey::rekey;
 
 /// Position of an entry in the log; the first is 1, 0 is before all.
 pub type Index = u64;
@@ -21,12 +26,14 @@ pub type Term = u64;
 /// The largest payload of one entry, in bytes.
 pub const MAX_ENTRY_BYTES: usize = 64 << 20;
 
+/// The file's name in the log's folder.
+const FILE: &str = "log.redb";
 /// Memory that redb keeps of the file, in bytes: the log is written once and read at start.
 const CACHE_BYTES: usize = 1 << 20;
 /// Layout of the tables, raised by what an older program could not read.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
-/// Entries by index: term, checksum, payload; see [`encode`].
+/// Entries by index: term, sealed payload; see [`encode`].
 const ENTRIES: TableDefinition<Index, &[u8]> = TableDefinition::new("entries");
 /// The snapshot under key 0, in the form of an entry whose index is in [`NUMBERS`].
 const SNAPSHOT: TableDefinition<u64, &[u8]> = TableDefinition::new("snapshot");
@@ -34,9 +41,14 @@ const NUMBERS: TableDefinition<&str, u64> = TableDefinition::new("numbers");
 const NUMBER_FORMAT: &str = "format";
 const NUMBER_TERM: &str = "term";
 const NUMBER_SNAPSHOT_INDEX: &str = "snapshot_index";
+/// The last entry that was purged, 0 when none was.
+const NUMBER_PURGED_INDEX: &str = "purged_index";
+const NUMBER_PURGED_TERM: &str = "purged_term";
 /// Facts of the driver above that must survive: its vote.
 const FACTS: TableDefinition<&str, &[u8]> = TableDefinition::new("facts");
 const FACT_VOTE: &str = "vote";
+/// Something sealed under the log's key, to tell a wrong key from a damaged entry.
+const FACT_KEY: &str = "key";
 
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,90 +72,26 @@ pub struct Snapshot {
     pub payload: Vec<u8>,
 }
 
-/// Why the log could not be opened, read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// The disk is full. What was being written is not acknowledged.
-    #[error("cannot {action}: the disk is full")]
-    Full {
-        /// What was tried.
-        action: &'static str,
-    },
-    /// What is on the disk is not what was written there.
-    #[error("cannot {action}: the log is damaged: {detail}")]
-    Damaged {
-        /// What was tried.
-        action: &'static str,
-        /// What was found.
-        detail: String,
-    },
-    /// Another process has the log open.
-    #[error("cannot {action}: another process has the log open")]
-    InUse {
-        /// What was tried.
-        action: &'static str,
-    },
-    /// The log was written by a newer program.
-    #[error("the log has format {found}; this program reads format {FORMAT}")]
-    Format {
-        /// The format on the disk.
-        found: u64,
-    },
-    /// The log is encrypted under another key.
-    #[error("cannot open the log: it is encrypted under another key")]
-    Key,
-    /// A payload above [`MAX_ENTRY_BYTES`].
-    #[error("an entry of {bytes} bytes is above the limit of {MAX_ENTRY_BYTES}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-    },
-    /// An earlier write failed; the log has to be opened again.
-    #[error("cannot {action}: an earlier write failed, and the log was not opened again")]
-    Closed {
-        /// What was tried.
-        action: &'static str,
-    },
-    /// The disk refused for another reason.
-    #[error("cannot {action}")]
-    Disk {
-        /// What was tried.
-        action: &'static str,
-        /// Why it failed.
-        #[source]
-        source: Box<redb::Error>,
-    },
-}
-
-impl LogError {
-    fn new(action: &'static str, error: impl Into<redb::Error>) -> LogError {
-        match error.into() {
-            redb::Error::Io(error)
-                if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
-            {
-                LogError::Full { action }
-            }
-            redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
-                LogError::Damaged { action, detail: error.to_string() }
-            }
-            redb::Error::Corrupted(detail) => LogError::Damaged { action, detail },
-            redb::Error::DatabaseAlreadyOpen => LogError::InUse { action },
-            redb::Error::PreviousIo | redb::Error::DatabaseClosed => LogError::Closed { action },
-            source => LogError::Disk { action, source: Box::new(source) },
-        }
-    }
+/// Reads what is on the disk, also while a write is under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    database: Arc<Database>,
+    cipher: Arc<Cipher>,
 }
 
 /// The durable log of one node. Every method that writes returns after the disk has confirmed.
 #[derive(Debug)]
 pub struct Log {
-    database: Database,
-    /// The first index that is kept, one above the snapshot's.
+    reader: Reader,
+    /// The first index that is kept.
     first: Index,
-    /// The last index, 0 or the snapshot's when there is no entry.
+    /// Term of the entry before [`Log::first`].
+    purged_term: Term,
+    /// The last index, one below `first` when there is no entry.
     last: Index,
     last_term: Term,
     term: Term,
+    snapshot_index: Index,
     failed: bool,
 }
 
@@ -151,33 +99,36 @@ impl Log {
     #[cfg(test)]
     fn open_on(backend: impl redb::StorageBackend) -> Result<Log, LogError> {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
-        Log::with_database(database.map_err(|error| LogError::new("open the log", error))?)
+        Log::with_database(database.map_err(|error| LogError::new("open the log", error))?, &tests::KEY)
     }
 
     /// Opens the log in the folder `dir`, or makes an empty one there. Repairs what a crash left.
     ///
     /// # Errors
     /// See [`LogError`]; a damaged log is refused, never emptied.
-    pub fn open(dir: &Path) -> Result<Log, LogError> {
+    pub fn open(dir: &Path, key: &LogKey) -> Result<Log, LogError> {
+        Log::open_file(dir, FILE, key)
+    }
+
+    fn open_file(dir: &Path, name: &str, key: &LogKey) -> Result<Log, LogError> {
         let action = "open the log";
         let io = |error: io::Error| LogError::new(action, redb::Error::Io(error));
         std::fs::create_dir_all(dir).map_err(io)?;
-        let path: PathBuf = dir.join("log.redb");
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
-            .create(&path)
+            .create(dir.join(name))
             .map_err(|error| LogError::new(action, error))?;
         // The file's name must survive a power failure as its content does.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
-        Log::with_database(database)
+        Log::with_database(database, key)
     }
 
-    fn with_database(database: Database) -> Result<Log, LogError> {
+    fn with_database(database: Database, key: &LogKey) -> Result<Log, LogError> {
         let action = "open the log";
         let fail = |error: redb::Error| LogError::new(action, error);
-        let mut log = Log { database, first: 1, last: 0, last_term: 0, term: 0, failed: false };
-        log.prepare().map_err(fail)?;
-        let read = log.database.begin_read().map_err(|error| fail(error.into()))?;
+        let reader = Reader { database: Arc::new(database), cipher: Arc::new(Cipher::new(key)) };
+        reader.prepare().map_err(fail)?;
+        let read = reader.database.begin_read().map_err(|error| fail(error.into()))?;
         let numbers = read.open_table(NUMBERS).map_err(|error| fail(error.into()))?;
         let number = |key| -> Result<u64, LogError> {
             Ok(numbers.get(key).map_err(|error| fail(error.into()))?.map_or(0, |value| value.value()))
@@ -186,35 +137,28 @@ impl Log {
             FORMAT => {}
             found => return Err(LogError::Format { found }),
         }
-        log.term = number(NUMBER_TERM)?;
-        let snapshot_index = number(NUMBER_SNAPSHOT_INDEX)?;
-        if let Some(snapshot) = log.snapshot()? {
-            log.last_term = snapshot.term;
+        let facts = read.open_table(FACTS).map_err(|error| fail(error.into()))?;
+        let sealed = facts.get(FACT_KEY).map_err(|error| fail(error.into()))?;
+        if !sealed.is_some_and(|sealed| reader.cipher.open(FACT_KEY.as_bytes(), sealed.value()).is_some()) {
+            return Err(LogError::Key);
         }
-        log.first = snapshot_index + 1;
-        log.last = snapshot_index;
+        let (purged, purged_term) = (number(NUMBER_PURGED_INDEX)?, number(NUMBER_PURGED_TERM)?);
+        let mut log = Log {
+            first: purged + 1,
+            purged_term,
+            last: purged,
+            last_term: purged_term,
+            term: number(NUMBER_TERM)?,
+            snapshot_index: number(NUMBER_SNAPSHOT_INDEX)?,
+            failed: false,
+            reader: reader.clone(),
+        };
         let entries = read.open_table(ENTRIES).map_err(|error| fail(error.into()))?;
         if let Some((index, stored)) = entries.last().map_err(|error| fail(error.into()))? {
             log.last = index.value();
-            log.last_term = decode(action, index.value(), stored.value())?.term;
+            log.last_term = reader.decode(action, "entry", index.value(), stored.value())?.term;
         }
         Ok(log)
-    }
-
-    /// Makes the tables of a new log.
-    fn prepare(&self) -> Result<(), redb::Error> {
-        match self.database.begin_read()?.open_table(NUMBERS) {
-            Ok(_) => return Ok(()),
-            Err(redb::TableError::TableDoesNotExist(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let write = self.database.begin_write()?;
-        write.open_table(ENTRIES)?;
-        write.open_table(SNAPSHOT)?;
-        write.open_table(FACTS)?;
-        write.open_table(NUMBERS)?.insert(NUMBER_FORMAT, FORMAT)?;
-        write.commit()?;
-        Ok(())
     }
 
     /// The last index, 0 when nothing was ever appended.
@@ -237,29 +181,56 @@ impl Log {
         self.term
     }
 
+    /// The term of the entry before the first one that can be read, 0 when that is the first of all.
+    pub fn purged_term(&self) -> Term {
+        self.purged_term
+    }
+
+    /// The last entry that the snapshot stands for, 0 when there is none.
+    pub fn snapshot_index(&self) -> Index {
+        self.snapshot_index
+    }
+
+    pub(crate) fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
     /// Appends `payloads` under the current term, in one transaction: all of them or none. Returns the
     /// index of the last once all are on the disk.
     ///
     /// # Errors
     /// After any error but [`LogError::TooLarge`] the entries' fate is unknown until the log is opened again.
     pub fn append(&mut self, payloads: &[impl AsRef<[u8]>]) -> Result<Index, LogError> {
-        let too_large =
-            payloads.iter().map(|payload| payload.as_ref().len()).find(|len| *len > MAX_ENTRY_BYTES);
-        if let Some(bytes) = too_large {
-            return Err(LogError::TooLarge { bytes });
+        let term = self.term;
+        let entries: Vec<Entry> = (self.last + 1..)
+            .zip(payloads)
+            .map(|(index, payload)| Entry { index, term, payload: payload.as_ref().to_vec() })
+            .collect();
+        self.extend(&entries)
+    }
+
+    /// Appends entries that go on where the log ends, in one transaction: all of them or none. Returns the
+    /// index of the last once all are on the disk.
+    ///
+    /// # Errors
+    /// After any error but [`LogError::TooLarge`] the entries' fate is unknown until the log is opened again.
+    pub fn extend(&mut self, entries: &[Entry]) -> Result<Index, LogError> {
+        for (expected, entry) in (self.last + 1..).zip(entries) {
+            assert_eq!(entry.index, expected, "a log has no holes");
+            if entry.payload.len() > MAX_ENTRY_BYTES {
+                return Err(LogError::TooLarge { bytes: entry.payload.len() });
+            }
         }
-        let (term, first) = (self.term, self.last + 1);
+        let Some(last) = entries.last() else { return Ok(self.last) };
+        let reader = self.reader.clone();
         self.write("append to the log", |write| {
-            let mut entries = write.open_table(ENTRIES)?;
-            for (index, payload) in (first..).zip(payloads) {
-                entries.insert(index, encode(index, term, payload.as_ref()).as_slice())?;
+            let mut table = write.open_table(ENTRIES)?;
+            for Entry { index, term, payload } in entries {
+                table.insert(index, reader.encode("entry", *index, *term, payload).as_slice())?;
             }
             Ok(())
         })?;
-        if !payloads.is_empty() {
-            self.last += payloads.len() as u64;
-            self.last_term = term;
-        }
+        (self.last, self.last_term) = (last.index, last.term);
         Ok(self.last)
     }
 
@@ -268,7 +239,7 @@ impl Log {
     /// # Errors
     /// See [`LogError`].
     pub fn truncate(&mut self, index: Index) -> Result<(), LogError> {
-        assert!(index >= self.first, "what a snapshot stands for is committed and never taken back");
+        assert!(index >= self.first, "what was purged is committed and never taken back");
         self.write("shorten the log", |write| {
             write.open_table(ENTRIES)?.retain_in(index.., |_, _| false)?;
             Ok(())
@@ -276,7 +247,7 @@ impl Log {
         self.last = self.last.min(index - 1);
         self.last_term = match self.read(self.last, 1)?.pop() {
             Some(entry) => entry.term,
-            None => self.snapshot()?.map_or(0, |snapshot| snapshot.term),
+            None => self.purged_term,
         };
         Ok(())
     }
@@ -286,20 +257,7 @@ impl Log {
     /// # Errors
     /// [`LogError::Damaged`] when an entry is missing or not what was written.
     pub fn read(&self, from: Index, limit: usize) -> Result<Vec<Entry>, LogError> {
-        let action = "read the log";
-        let fail = |error: redb::Error| LogError::new(action, error);
-        let read = self.database.begin_read().map_err(|error| fail(error.into()))?;
-        let table = read.open_table(ENTRIES).map_err(|error| fail(error.into()))?;
-        let range = table.range(from.max(self.first)..).map_err(|error| fail(error.into()))?;
-        let mut entries = Vec::new();
-        for (expected, item) in (from.max(self.first)..).zip(range.take(limit)) {
-            let (index, stored) = item.map_err(|error| fail(error.into()))?;
-            if index.value() != expected {
-                return Err(LogError::Damaged { action, detail: format!("entry {expected} is missing") });
-            }
-            entries.push(decode(action, expected, stored.value())?);
-        }
-        Ok(entries)
+        self.reader.read(from.max(self.first), limit)
     }
 
     /// Replaces the snapshot and drops every entry that it stands for, in one transaction. A snapshot from
@@ -308,18 +266,55 @@ impl Log {
     /// # Errors
     /// See [`LogError`].
     pub fn compact(&mut self, snapshot: &Snapshot) -> Result<(), LogError> {
-        self.write("write a snapshot to the log", |write| {
-            let stored = encode(snapshot.index, snapshot.term, &snapshot.payload);
-            write.open_table(SNAPSHOT)?.insert(0, stored.as_slice())?;
-            write.open_table(NUMBERS)?.insert(NUMBER_SNAPSHOT_INDEX, snapshot.index)?;
-            write.open_table(ENTRIES)?.retain_in(..=snapshot.index, |_, _| false)?;
-            Ok(())
-        })?;
-        self.first = snapshot.index + 1;
+        self.replace_snapshot(snapshot, true)?;
+        (self.first, self.purged_term) = (snapshot.index + 1, snapshot.term);
         if snapshot.index >= self.last {
-            self.last = snapshot.index;
-            self.last_term = snapshot.term;
+            (self.last, self.last_term) = (snapshot.index, snapshot.term);
         }
+        Ok(())
+    }
+
+    /// Replaces the snapshot, and keeps the entries for members that lag a little.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn save_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), LogError> {
+        assert!(snapshot.index <= self.last, "it stands for entries of this log");
+        self.replace_snapshot(snapshot, false)
+    }
+
+    fn replace_snapshot(&mut self, snapshot: &Snapshot, purge: bool) -> Result<(), LogError> {
+        let Snapshot { index, term, payload } = snapshot;
+        let reader = self.reader.clone();
+        self.write("write a snapshot to the log", |write| {
+            let stored = reader.encode("snapshot", *index, *term, payload);
+            write.open_table(SNAPSHOT)?.insert(0, stored.as_slice())?;
+            write.open_table(NUMBERS)?.insert(NUMBER_SNAPSHOT_INDEX, index)?;
+            if purge { drop_until(write, *index, *term) } else { Ok(()) }
+        })?;
+        self.snapshot_index = *index;
+        Ok(())
+    }
+
+    /// Drops the entries up to `index`, for which the snapshot stands.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn purge(&mut self, index: Index) -> Result<(), LogError> {
+        assert!(index <= self.snapshot_index, "only what is in a snapshot may go");
+        let Some(term) = self.read(index, 1)?.pop().filter(|entry| entry.index == index) else {
+            return Ok(());
+        };
+        let term = term.term;
+        self.write("drop old entries of the log", |write| drop_until(write, index, term))?;
+        (self.first, self.purged_term) = (index + 1, term);
+        Ok(())
+    }
+
+    /// Lets an empty log go on behind `index`.
+    fn begin_after(&mut self, index: Index, term: Term) -> Result<(), LogError> {
+        self.write("begin a log", |write| drop_until(write, index, term))?;
+        (self.first, self.purged_term, self.last, self.last_term) = (index + 1, term, index, term);
         Ok(())
     }
 
@@ -328,19 +323,7 @@ impl Log {
     /// # Errors
     /// [`LogError::Damaged`] when it is not what was written.
     pub fn snapshot(&self) -> Result<Option<Snapshot>, LogError> {
-        let action = "read the log's snapshot";
-        let fail = |error: redb::Error| LogError::new(action, error);
-        let read = self.database.begin_read().map_err(|error| fail(error.into()))?;
-        let numbers = read.open_table(NUMBERS).map_err(|error| fail(error.into()))?;
-        let Some(index) = numbers.get(NUMBER_SNAPSHOT_INDEX).map_err(|error| fail(error.into()))? else {
-            return Ok(None);
-        };
-        let table = read.open_table(SNAPSHOT).map_err(|error| fail(error.into()))?;
-        let Some(stored) = table.get(0).map_err(|error| fail(error.into()))? else {
-            return Err(LogError::Damaged { action, detail: "it is missing".to_owned() });
-        };
-        let Entry { index, term, payload } = decode(action, index.value(), stored.value())?;
-        Ok(Some(Snapshot { index, term, payload }))
+        self.reader.snapshot()
     }
 
     /// Enters a higher term, with the driver's vote in it.
@@ -364,7 +347,7 @@ impl Log {
     /// See [`LogError`].
     pub fn vote(&self) -> Result<Option<Vec<u8>>, LogError> {
         let fail = |error: redb::Error| LogError::new("read the vote from the log", error);
-        let read = self.database.begin_read().map_err(|error| fail(error.into()))?;
+        let read = self.reader.database.begin_read().map_err(|error| fail(error.into()))?;
         let facts = read.open_table(FACTS).map_err(|error| fail(error.into()))?;
         let vote = facts.get(FACT_VOTE).map_err(|error| fail(error.into()))?;
         Ok(vote.map(|vote| vote.value().to_vec()))
@@ -379,7 +362,7 @@ impl Log {
             return Err(LogError::Closed { action });
         }
         let attempt = || -> Result<(), redb::Error> {
-            let write = self.database.begin_write()?;
+            let write = self.reader.database.begin_write()?;
             change(&write)?;
             Ok(write.commit()?)
         };
@@ -391,31 +374,100 @@ impl Log {
     }
 }
 
-/// Term (8 bytes), checksum over index, term and payload (4 bytes), payload. All little-endian. redb checks
-/// its pages when it repairs a file, not when it reads one.
-fn encode(index: Index, term: Term, payload: &[u8]) -> Vec<u8> {
-    let mut stored = Vec::with_capacity(12 + payload.len());
-    stored.extend_from_slice(&term.to_le_bytes());
-    stored.extend_from_slice(&check(index, term, payload).to_le_bytes());
-    stored.extend_from_slice(payload);
-    stored
+fn drop_until(write: &redb::WriteTransaction, index: Index, term: Term) -> Result<(), redb::Error> {
+    let mut numbers = write.open_table(NUMBERS)?;
+    numbers.insert(NUMBER_PURGED_INDEX, index)?;
+    numbers.insert(NUMBER_PURGED_TERM, term)?;
+    write.open_table(ENTRIES)?.retain_in(..=index, |_, _| false)?;
+    Ok(())
 }
 
-fn decode(action: &'static str, index: Index, stored: &[u8]) -> Result<Entry, LogError> {
-    let parts = stored.split_first_chunk::<8>().and_then(|(term, rest)| {
-        let (check, payload) = rest.split_first_chunk::<4>()?;
-        Some((u64::from_le_bytes(*term), u32::from_le_bytes(*check), payload))
-    });
-    match parts {
-        Some((term, expected, payload)) if check(index, term, payload) == expected => {
-            Ok(Entry { index, term, payload: payload.to_vec() })
+impl Reader {
+    /// Makes the tables of a new log.
+    fn prepare(&self) -> Result<(), redb::Error> {
+        match self.database.begin_read()?.open_table(NUMBERS) {
+            Ok(_) => return Ok(()),
+            Err(redb::TableError::TableDoesNotExist(_)) => {}
+            Err(error) => return Err(error.into()),
         }
-        Some(_) | None => {
-            Err(LogError::Damaged { action, detail: format!("entry {index} fails its checksum") })
+        let write = self.database.begin_write()?;
+        write.open_table(ENTRIES)?;
+        write.open_table(SNAPSHOT)?;
+        let sealed = self.cipher.seal(FACT_KEY.as_bytes(), &[]);
+        write.open_table(FACTS)?.insert(FACT_KEY, sealed.as_slice())?;
+        write.open_table(NUMBERS)?.insert(NUMBER_FORMAT, FORMAT)?;
+        write.commit()?;
+        Ok(())
+    }
+
+    /// The entries from `from` on, at most `limit` of them.
+    pub(crate) fn read(&self, from: Index, limit: usize) -> Result<Vec<Entry>, LogError> {
+        let action = "read the log";
+        let fail = |error: redb::Error| LogError::new(action, error);
+        let read = self.database.begin_read().map_err(|error| fail(error.into()))?;
+        let table = read.open_table(ENTRIES).map_err(|error| fail(error.into()))?;
+        let range = table.range(from..).map_err(|error| fail(error.into()))?;
+        let mut entries = Vec::new();
+        for (expected, item) in (from..).zip(range.take(limit)) {
+            let (index, stored) = item.map_err(|error| fail(error.into()))?;
+            if index.value() != expected {
+                return Err(LogError::Damaged { action, detail: format!("entry {expected} is missing") });
+            }
+            entries.push(self.decode(action, "entry", expected, stored.value())?);
         }
+        Ok(entries)
+    }
+
+    pub(crate) fn snapshot(&self) -> Result<Option<Snapshot>, LogError> {
+        let action = "read the log's snapshot";
+        let fail = |error: redb::Error| LogError::new(action, error);
+        let read = self.database.begin_read().map_err(|error| fail(error.into()))?;
+        let numbers = read.open_table(NUMBERS).map_err(|error| fail(error.into()))?;
+        let Some(index) = numbers.get(NUMBER_SNAPSHOT_INDEX).map_err(|error| fail(error.into()))? else {
+            return Ok(None);
+        };
+        let table = read.open_table(SNAPSHOT).map_err(|error| fail(error.into()))?;
+        let Some(stored) = table.get(0).map_err(|error| fail(error.into()))? else {
+            return Err(LogError::Damaged { action, detail: "it is missing".to_owned() });
+        };
+        let Entry { index, term, payload } =
+            self.decode(action, "snapshot", index.value(), stored.value())?;
+        Ok(Some(Snapshot { index, term, payload }))
+    }
+
+    #[cfg(test)]
+    fn stored(&self, index: Index) -> Vec<u8> {
+        let read = self.database.begin_read().expect("a test's disk");
+        let table = read.open_table(ENTRIES).expect("a log has entries");
+        table.get(index).expect("a test's disk").expect("it was appended").value().to_vec()
+    }
+
+    /// Term (8 bytes, little-endian), then the payload sealed for its place. The seal is also the checksum: redb
+    /// checks its pages when it repairs a file, not when it reads one.
+    fn encode(&self, kind: &str, index: Index, term: Term, payload: &[u8]) -> Vec<u8> {
+        let mut stored = term.to_le_bytes().to_vec();
+        stored.extend_from_slice(&self.cipher.seal(&place(kind, index, term), payload));
+        stored
+    }
+
+    fn decode(
+        &self,
+        action: &'static str,
+        kind: &str,
+        index: Index,
+        stored: &[u8],
+    ) -> Result<Entry, LogError> {
+        let opened = stored.split_first_chunk::<8>().and_then(|(term, sealed)| {
+            let term = u64::from_le_bytes(*term);
+            Some(Entry { index, term, payload: self.cipher.open(&place(kind, index, term), sealed)? })
+        });
+        let damaged =
+            || LogError::Damaged { action, detail: format!("{kind} {index} is not what was written") };
+        opened.ok_or_else(damaged)
     }
 }
 
-fn check(index: Index, term: Term, payload: &[u8]) -> u32 {
-    checksum::crc32c(&[&index.to_le_bytes(), &term.to_le_bytes(), payload])
+/// What a payload is bound to: it opens nowhere else.
+fn place(kind: &str, index: Index, term: Term) -> Vec<u8> {
+    [kind.as_bytes(), &index.to_le_bytes(), &term.to_le_bytes()].concat()
 }

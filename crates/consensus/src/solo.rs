@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::log::{Entry, Index, Log, LogError, Snapshot, Term};
+use crate::log::{Entry, Index, Log, LogError, LogKey, Snapshot, Term};
 
 /// Entries read at a time while recovering: bounds memory to what the reader keeps.
 const READ_BATCH: usize = 256;
@@ -28,7 +28,7 @@ impl Solo {
     /// # Errors
     /// See [`LogError`].
     pub fn open(dir: &Path) -> Result<(Solo, Recovery), LogError> {
-        let mut log = Log::open(dir)?;
+        let mut log = Log::open(dir, &LogKey::new([0; 32]))?;
         let snapshot = log.snapshot()?;
         let mut entries = Vec::new();
         loop {

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+pub(super) const KEY: LogKey = LogKey::new([7; 32]);
+
 fn payload(number: u64, bytes: usize) -> Vec<u8> {
     let mut payload = format!("{number}:").into_bytes();
     payload.resize(payload.len() + bytes, b'x');
@@ -18,7 +20,7 @@ fn payload(number: u64, bytes: usize) -> Vec<u8> {
 #[test]
 fn entries_come_back_in_order_after_opening_again() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = Log::open(dir.path()).unwrap();
+    let mut log = Log::open(dir.path(), &KEY).unwrap();
     assert_eq!((log.first_index(), log.last_index(), log.term()), (1, 0, 0));
     log.save_vote(1, b"me").unwrap();
     assert_eq!(log.append(&[b"one", b"two"]).unwrap(), 2);
@@ -26,7 +28,7 @@ fn entries_come_back_in_order_after_opening_again() {
     assert_eq!(log.append(&[b"three"]).unwrap(), 3);
     drop(log);
 
-    let log = Log::open(dir.path()).unwrap();
+    let log = Log::open(dir.path(), &KEY).unwrap();
     assert_eq!((log.first_index(), log.last_index(), log.term(), log.last_term()), (1, 3, 2, 2));
     assert_eq!(log.vote().unwrap().unwrap(), b"you");
     let entry = |index, term, payload: &[u8]| Entry { index, term, payload: payload.to_vec() };
@@ -38,13 +40,13 @@ fn entries_come_back_in_order_after_opening_again() {
 #[test]
 fn a_snapshot_stands_for_what_it_replaced() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = Log::open(dir.path()).unwrap();
+    let mut log = Log::open(dir.path(), &KEY).unwrap();
     log.append(&[b"1", b"2", b"3"]).unwrap();
     let snapshot = Snapshot { index: 2, term: 0, payload: b"1 and 2".to_vec() };
     log.compact(&snapshot).unwrap();
     drop(log);
 
-    let mut log = Log::open(dir.path()).unwrap();
+    let mut log = Log::open(dir.path(), &KEY).unwrap();
     assert_eq!(log.snapshot().unwrap().unwrap(), snapshot);
     assert_eq!(log.read(0, 9).unwrap(), [Entry { index: 3, term: 0, payload: b"3".to_vec() }]);
     let ahead = Snapshot { index: 9, term: 4, payload: Vec::new() };
@@ -56,7 +58,7 @@ fn a_snapshot_stands_for_what_it_replaced() {
 #[test]
 fn a_new_leader_s_log_replaces_the_tail() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = Log::open(dir.path()).unwrap();
+    let mut log = Log::open(dir.path(), &KEY).unwrap();
     log.append(&[b"1", b"2", b"3"]).unwrap();
     log.truncate(2).unwrap();
     assert_eq!(log.append(&[b"other"]).unwrap(), 2);
@@ -67,7 +69,7 @@ fn a_new_leader_s_log_replaces_the_tail() {
 #[test]
 fn an_oversized_entry_is_refused_and_harms_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut log = Log::open(dir.path()).unwrap();
+    let mut log = Log::open(dir.path(), &KEY).unwrap();
     let refused = log.append(&[vec![0; MAX_ENTRY_BYTES + 1]]).unwrap_err();
     assert_eq!(refused.to_string(), "an entry of 67108865 bytes is above the limit of 67108864");
     assert_eq!(log.append(&[b"small"]).unwrap(), 1);
@@ -76,8 +78,8 @@ fn an_oversized_entry_is_refused_and_harms_nothing() {
 #[test]
 fn a_second_opener_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let _log = Log::open(dir.path()).unwrap();
-    let refused = Log::open(dir.path()).unwrap_err();
+    let _log = Log::open(dir.path(), &KEY).unwrap();
+    let refused = Log::open(dir.path(), &KEY).unwrap_err();
     assert_eq!(refused.to_string(), "cannot open the log: another process has the log open");
 }
 
@@ -86,7 +88,7 @@ fn a_file_that_is_no_log_is_refused_and_kept() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log.redb");
     std::fs::write(&path, b"somebody's letters").unwrap();
-    assert!(matches!(Log::open(dir.path()).unwrap_err(), LogError::Damaged { .. }));
+    assert!(matches!(Log::open(dir.path(), &KEY).unwrap_err(), LogError::Damaged { .. }));
     assert_eq!(std::fs::read(&path).unwrap(), b"somebody's letters");
 }
 
@@ -125,14 +127,58 @@ fn rot_is_found_and_said() {
     let disk = Disk::new();
     let mut log = Log::open_on(disk.clone()).unwrap();
     log.append(&[payload(1, 64), b"findme".repeat(100)]).unwrap();
+    let stored = log.reader().stored(2);
     drop(log);
-    let changed = disk.replace(b"findmefindme", b"foundyfoundy");
-    assert!(changed > 0, "the entry is on the disk as it was given");
+    let mut rotten = stored[40..80].to_vec();
+    rotten[20] ^= 1;
+    let changed = disk.replace(&stored[40..80], &rotten);
+    assert!(changed > 0, "the entry is on the disk as it was stored");
     let told = match Log::open_on(disk) {
         Ok(log) => log.read(1, 9).unwrap_err().to_string(),
         Err(error) => error.to_string(),
     };
-    assert!(told.contains("the log is damaged: entry 2 fails its checksum"), "{told}");
+    assert!(told.contains("the log is damaged: entry 2 is not what was written"), "{told}");
+}
+
+#[test]
+fn a_thief_of_the_disk_reads_nothing() {
+    let disk = Disk::new();
+    let mut log = Log::open_on(disk.clone()).unwrap();
+    log.append(&[b"findme".repeat(100)]).unwrap();
+    log.save_snapshot(&Snapshot { index: 1, term: 0, payload: b"findme".repeat(100) }).unwrap();
+    assert_eq!(disk.replace(b"findme", b"nobody"), 0);
+}
+
+#[test]
+fn another_key_is_refused_and_harms_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(dir.path(), &KEY).unwrap();
+    log.append(&[b"one"]).unwrap();
+    drop(log);
+    let refused = Log::open(dir.path(), &LogKey::new([8; 32])).unwrap_err();
+    assert_eq!(refused.to_string(), "cannot open the log: it is encrypted under another key");
+    assert_eq!(Log::open(dir.path(), &KEY).unwrap().read(1, 9).unwrap().len(), 1);
+}
+
+#[test]
+fn a_log_moves_to_another_key_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = LogKey::new([8; 32]);
+    let mut log = Log::open(dir.path(), &KEY).unwrap();
+    log.save_vote(3, b"me").unwrap();
+    log.append(&[b"1", b"2", b"3", b"4"]).unwrap();
+    log.save_snapshot(&Snapshot { index: 3, term: 3, payload: b"1 to 3".to_vec() }).unwrap();
+    log.purge(2).unwrap();
+    let before = (log.first_index(), log.last_index(), log.term(), log.purged_term(), log.vote().unwrap());
+    let (entries, snapshot) = (log.read(0, 9).unwrap(), log.snapshot().unwrap());
+    assert_eq!(before.0, 3);
+    drop(log);
+    rekey(dir.path(), &KEY, &other).unwrap();
+    assert!(matches!(Log::open(dir.path(), &KEY).unwrap_err(), LogError::Key));
+    let log = Log::open(dir.path(), &other).unwrap();
+    let after = (log.first_index(), log.last_index(), log.term(), log.purged_term(), log.vote().unwrap());
+    assert_eq!(after, before);
+    assert_eq!((log.read(0, 9).unwrap(), log.snapshot().unwrap()), (entries, snapshot));
 }
 
 #[derive(Clone, Debug)]

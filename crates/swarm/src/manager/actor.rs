@@ -118,6 +118,8 @@ pub(super) struct Actor {
     open: HashMap<RequestId, oneshot::Sender<Result<Answer, CallError>>>,
     next_request: u64,
     next_proposal: ProposalId,
+    /// The term that it was last told to lead in: what is decided holds in no other.
+    term: u64,
     flight: Option<Flight>,
     /// Whether the brain was told to lead.
     leads: bool,
@@ -160,6 +162,7 @@ impl Actor {
             open: HashMap::new(),
             next_request: 0,
             next_proposal: 0,
+            term: 0,
             flight: None,
             leads: false,
             wake_at: None,
@@ -251,7 +254,7 @@ impl Actor {
             assert!(self.flight.is_none(), "one proposal is in flight at a time");
             if let Some(open) = &self.log.open {
                 self.next_proposal += 1;
-                open.consensus.propose(self.next_proposal, codec::encode(&propose));
+                open.consensus.propose(self.term, self.next_proposal, codec::encode(&propose));
                 self.flight = Some(Flight { id: self.next_proposal, changes: propose });
             }
         }
@@ -311,7 +314,7 @@ impl Actor {
 
     fn lead(&mut self, term: u64) {
         info!(term, "this manager leads the swarm");
-        self.leads = true;
+        (self.leads, self.term) = (true, term);
         self.shared.lock_mut().trouble = None;
         self.step(Event::Started);
         self.shared.read(|objects| {
