@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use skep_agent::{Agent, Observed, Recovered};
-use skep_types::assignment::Endpoint;
+use skep_types::assignment::{Assignment, Duty, DutyId, Endpoint};
 use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, Task, TaskId, Time};
 
 /// A container as its kernel knows it.
@@ -72,6 +72,8 @@ pub(crate) struct Machine {
     pub paused_until: Time,
     /// The position of the log that its newest duties are from.
     pub duties_at: u64,
+    /// What its daemon wrote down of its duties, whole or not at all.
+    pub memory: Option<BTreeMap<DutyId, Duty>>,
     /// When the managers last gave it up: what they gave it earlier may run elsewhere too.
     pub given_up: Option<Time>,
 }
@@ -92,6 +94,7 @@ impl Machine {
             wake_at: None,
             paused_until: Time(0),
             duties_at: 0,
+            memory: None,
             given_up: None,
         }
     }
@@ -116,6 +119,20 @@ impl Machine {
         }
         self.networks.clear();
         self.served.clear();
+    }
+
+    /// The daemon writes down what it is told.
+    pub fn remember(&mut self, assignment: &Assignment) {
+        match assignment {
+            Assignment::Complete(duties) => {
+                self.memory = Some(duties.iter().map(|duty| (duty.id(), duty.clone())).collect());
+            }
+            Assignment::Incremental { update, remove } => {
+                let Some(memory) = &mut self.memory else { return };
+                memory.extend(update.iter().map(|duty| (duty.id(), duty.clone())));
+                memory.retain(|id, _| !remove.contains(id));
+            }
+        }
     }
 
     /// What a new daemon finds.

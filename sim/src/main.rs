@@ -32,6 +32,9 @@ struct Arguments {
     /// How many of the nodes are managers; otherwise the seed says.
     #[arg(long)]
     managers: Option<u64>,
+    /// How many seconds the managers' clocks may be wrong; otherwise the seed says.
+    #[arg(long)]
+    skew: Option<u64>,
     /// Seeds at a time; otherwise one for each processor.
     #[arg(long)]
     jobs: Option<usize>,
@@ -105,8 +108,9 @@ fn seeds(arguments: &Arguments, progress: &Progress, began: Instant) {
         if over {
             break;
         }
-        let Arguments { minutes, nodes, managers, flaw, .. } = *arguments;
-        let options = Options { seed: arguments.seed.wrapping_add(number), minutes, nodes, managers, flaw };
+        let Arguments { minutes, nodes, managers, skew, flaw, .. } = *arguments;
+        let options =
+            Options { seed: arguments.seed.wrapping_add(number), minutes, nodes, managers, skew, flaw };
         match run(options) {
             Ok(outcome) => {
                 progress.seeds.fetch_add(1, Ordering::Relaxed);

@@ -11,6 +11,8 @@ pub struct Options {
     pub nodes: u64,
     /// How many of them are managers; `None` leaves it to the seed.
     pub managers: Option<u64>,
+    /// How wrong the managers' clocks may be, in seconds; `None` leaves it to the seed.
+    pub skew: Option<u64>,
     /// What is wrong with the world, to see whether the simulator notices.
     pub flaw: Flaw,
 }
@@ -18,19 +20,20 @@ pub struct Options {
 impl Options {
     /// A run of one minute on three nodes.
     pub fn new(seed: u64) -> Options {
-        Options { seed, minutes: 1, nodes: 3, managers: None, flaw: Flaw::None }
+        Options { seed, minutes: 1, nodes: 3, managers: None, skew: None, flaw: Flaw::None }
     }
 
     /// The command that repeats the run.
     pub fn replay(&self) -> String {
         let Options { seed, minutes, nodes, .. } = self;
         let managers = self.managers.map(|count| format!(" --managers {count}")).unwrap_or_default();
+        let skew = self.skew.map(|seconds| format!(" --skew {seconds}")).unwrap_or_default();
         let flaw = match self.flaw {
             Flaw::None => String::new(),
             flaw => format!(" --flaw {}", flaw.name()),
         };
         format!(
-            "cargo run -p skep-sim -- --seed {seed} --minutes {minutes} --nodes {nodes}{managers}{flaw} --story"
+            "cargo run -p skep-sim -- --seed {seed} --minutes {minutes} --nodes {nodes}{managers}{skew}{flaw} --story"
         )
     }
 }

@@ -176,6 +176,12 @@ impl World {
         self.machine(node).up = true;
         let found = self.machine(node).found();
         self.agent(node, AgentEvent::Recovered(found))?;
+        let torn = self.chance.happens(200);
+        let memory = self.machine(node).memory.take().filter(|_| !torn);
+        if let Some(memory) = memory {
+            self.machine(node).memory = Some(memory.clone());
+            self.agent(node, AgentEvent::Remembered(memory.into_values().collect()))?;
+        }
         self.connect(node)
     }
 

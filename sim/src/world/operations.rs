@@ -113,7 +113,7 @@ impl World {
             return self.agent(node, AgentEvent::Started { task, result });
         }
         let found = self.machine(node).containers.get_mut(&task);
-        if let Some(made) = found.filter(|made| made.state == Life::Created) {
+        if let Some(made) = found.filter(|made| !made.is_running()) {
             made.state = Life::Running;
             self.starts += 1;
             self.tell(|| format!("node {node} starts the container of {task}"));

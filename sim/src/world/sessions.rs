@@ -102,6 +102,7 @@ impl World {
             ));
         }
         self.machine(node).duties_at = index;
+        self.machine(node).remember(&assignment);
         self.agent(node, AgentEvent::Assigned(assignment))
     }
 
@@ -233,6 +234,7 @@ impl World {
         self.end_session(node);
         self.machine(node).id = id;
         self.machine(node).duties_at = 0;
+        self.machine(node).memory = None;
         self.numbers.remove(&old);
         self.numbers.insert(id, node);
         self.join(node)?;
