@@ -6,7 +6,7 @@
 
 mod addresses;
 mod announce;
-#[expect(dead_code, unused_imports, reason = "its users come with the next commits")]
+#[allow(dead_code, unused_imports, reason = "its users come with the next commits")]
 mod authority;
 mod clock;
 mod codec;
@@ -23,7 +23,7 @@ mod operations;
 mod record;
 mod request;
 mod requests;
-#[expect(dead_code, unused_imports, reason = "its users come with the next commits")]
+#[expect(dead_code, reason = "its users come with the next commits")]
 mod session;
 mod status;
 mod swarm;

@@ -317,13 +317,23 @@ impl Actor {
         (self.leads, self.term) = (true, term);
         self.shared.lock_mut().trouble = None;
         self.step(Event::Started);
-        self.shared.read(|objects| {
+        let wish = self.shared.read(|objects| {
             let period = objects.cluster().map_or(BEAT, |cluster| cluster.spec.heartbeat);
             self.sessions.lead(period, objects.nodes().map(|node| node.id));
-            self.teller.begin(objects);
+            self.teller.begin(objects)
         });
         self.step(Event::Reachable(self.standing.reachable.clone()));
         self.show_standing();
+        self.wish(wish);
+    }
+
+    /// Asks the brain for what the leader itself wants. Refused, it is wanted again after the next change.
+    fn wish(&mut self, request: Option<Request>) {
+        if let Some(request) = request {
+            let id = RequestId(self.next_request);
+            self.next_request += 1;
+            self.step(Event::Request(id, request));
+        }
     }
 
     /// Ends the lead, if this manager had it: sessions first, so that nobody hears of what is decided no more.
@@ -384,12 +394,11 @@ impl Actor {
         let touched = news::touched(&changes);
         self.step(if is_own { Event::Committed { index } } else { Event::Applied { index, changes } });
         let now = self.clock.now();
-        self.shared.read(|objects| {
+        let wish = self.shared.read(|objects| {
             self.announcer.announce(before, objects, now);
-            if self.leads {
-                self.teller.tell(objects, &self.sessions, &touched);
-            }
+            if self.leads { self.teller.tell(objects, &self.sessions, &touched) } else { None }
         });
+        self.wish(wish);
         self.snapshot();
         Ok(())
     }

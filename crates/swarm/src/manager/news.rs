@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use skep_cluster::{Change, Objects};
-use skep_types::NodeId;
+use skep_cluster::{Change, Objects, Request};
 use skep_types::node::Member;
+use skep_types::swarm::ClusterObject;
+use skep_types::{NodeId, Version};
+use tracing::warn;
 
+use crate::authority::{self, Advance};
+use crate::log_worker::chain;
 use crate::session::{News, Sessions};
 
 /// What an entry of the log touches that nodes are told of.
@@ -37,12 +41,21 @@ pub(super) fn touched(changes: &[Change]) -> Touched {
 #[derive(Debug, Default)]
 pub(super) struct Teller {
     managers: Vec<(NodeId, Member)>,
+    roots: String,
+    /// Nodes that have to renew their certificates.
+    renew: BTreeSet<NodeId>,
+    /// The version of the cluster for which the end of the root's rotation was asked for already.
+    finished: Option<Version>,
 }
 
 impl Teller {
-    /// Nobody was told anything by a leader that just became one; sessions begin with everything.
-    pub(super) fn begin(&mut self, objects: &Objects) {
-        self.managers = managers(objects);
+    /// A leader that just became one has told nobody anything: sessions begin with everything. Returns what the
+    /// rotation of the root waits for, if anything.
+    pub(super) fn begin(&mut self, objects: &Objects) -> Option<Request> {
+        *self = Teller { managers: managers(objects), ..Teller::default() };
+        let cluster = objects.cluster()?;
+        self.roots = roots(cluster);
+        self.advance(cluster, objects)
     }
 
     /// Tells a node that opened a session everything.
@@ -50,10 +63,21 @@ impl Teller {
         let Some(known) = objects.node(node) else { return };
         sessions.tell(node, News::Node(Box::new(known.clone())));
         sessions.tell(node, News::Managers(self.managers.clone()));
+        sessions.tell(node, self.authority(node));
     }
 
-    /// Tells those concerned what an entry of the log changed.
-    pub(super) fn tell(&mut self, objects: &Objects, sessions: &Sessions, touched: &Touched) {
+    fn authority(&self, node: NodeId) -> News {
+        News::Authority { roots: self.roots.clone(), renew: self.renew.contains(&node) }
+    }
+
+    /// Tells those concerned what an entry of the log changed. Returns what the rotation of the root waits for, if
+    /// anything.
+    pub(super) fn tell(
+        &mut self,
+        objects: &Objects,
+        sessions: &Sessions,
+        touched: &Touched,
+    ) -> Option<Request> {
         for node in &touched.nodes {
             match objects.node(*node) {
                 Some(known) => sessions.tell(*node, News::Node(Box::new(known.clone()))),
@@ -68,12 +92,52 @@ impl Teller {
                 self.managers = managers;
             }
         }
-        if touched.cluster
-            && let Some(cluster) = objects.cluster()
-        {
+        let cluster = objects.cluster()?;
+        if touched.cluster {
             sessions.set_period(cluster.spec.heartbeat);
         }
+        if !touched.cluster && (touched.nodes.is_empty() || cluster.authority.rotation.is_none()) {
+            return None;
+        }
+        let roots = roots(cluster);
+        let all = self.roots != roots;
+        self.roots = roots;
+        let before = std::mem::take(&mut self.renew);
+        let request = self.advance(cluster, objects);
+        for node in objects.nodes().map(|node| node.id) {
+            if all || (self.renew.contains(&node) && !before.contains(&node)) {
+                sessions.tell(node, self.authority(node));
+            }
+        }
+        request
     }
+
+    /// Looks how far the rotation of the root has come.
+    fn advance(&mut self, cluster: &ClusterObject, objects: &Objects) -> Option<Request> {
+        match authority::advance(cluster, objects.nodes()) {
+            Ok(Advance::Idle) => None,
+            Ok(Advance::Renew(nodes)) => {
+                self.renew = nodes.into_iter().collect();
+                None
+            }
+            Ok(Advance::Finish(request)) => {
+                let asked = self.finished.replace(cluster.meta.version) == Some(cluster.meta.version);
+                (!asked).then_some(*request)
+            }
+            Err(error) => {
+                warn!(%error, "the rotation of the cluster's root does not go on");
+                None
+            }
+        }
+    }
+}
+
+/// The roots that nodes trust now. Those of a cluster without an authority are none.
+fn roots(cluster: &ClusterObject) -> String {
+    authority::roots(&cluster.authority).unwrap_or_else(|error| {
+        warn!(error = chain(&error), "the cluster's roots cannot be read");
+        String::new()
+    })
 }
 
 /// Everybody who has a seat.

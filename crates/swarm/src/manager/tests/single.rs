@@ -139,9 +139,8 @@ async fn a_log_of_another_program_is_refused_and_kept() {
     assert_eq!(refused, Err(SwarmError::Unavailable(reason)));
     manager.stop().await;
     let (consensus, mut told) = open().await;
-    let kept = async {
-        while !matches!(told.recv().await.unwrap(), Notice::Committed { payload: Some(_), .. }) {}
-    };
+    let kept =
+        async { while !matches!(told.recv().await.unwrap(), Notice::Committed { payload: Some(_), .. }) {} };
     tokio::time::timeout(PATIENCE, kept).await.expect("the entry is kept");
     consensus.stop().await;
 }
