@@ -115,8 +115,12 @@ async fn a_log_of_another_program_is_refused_and_kept() {
     let open = async || Consensus::open(town::config(dir.path(), 1), town::Street::nowhere()).await.unwrap();
     let (consensus, mut told) = open().await;
     consensus.found(address(1)).await.unwrap();
-    while !matches!(told.recv().await.unwrap(), Notice::Leads { .. }) {}
-    consensus.propose(1, vec![9, 9]);
+    let term = loop {
+        if let Notice::Leads { term } = told.recv().await.unwrap() {
+            break term;
+        }
+    };
+    consensus.propose(term, 1, vec![9, 9]);
     let index = loop {
         if let Notice::Committed { index, own: Some(1), .. } = told.recv().await.unwrap() {
             break index;
