@@ -23,7 +23,7 @@ mod operations;
 mod record;
 mod request;
 mod requests;
-#[expect(dead_code, reason = "its users come with the next commits")]
+#[allow(dead_code, reason = "its users come with the next commits")]
 mod session;
 mod status;
 mod swarm;

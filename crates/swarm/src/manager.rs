@@ -153,8 +153,17 @@ impl Manager {
     /// Opens a session of a node's agent.
     ///
     /// # Errors
-    /// When this manager does not lead.
+    /// When this manager does not lead, or the node is none of the cluster.
     pub(crate) async fn open_session(&self, node: NodeId, hello: Hello) -> Result<Link, CallError> {
+        match self.read(|objects| objects.cluster().map(|_| objects.node(node).is_some())) {
+            Some(true) => {}
+            Some(false) if self.leads() => {
+                return Err(CallError::Denied(format!("node {node} is not part of the swarm")));
+            }
+            // The brain would have nothing for it, and not look at it again: the cluster is just being founded, or
+            // this manager has just been let in.
+            Some(false) | None => return Err(self.shared.not_leader()),
+        }
         match self.sessions.open(node, hello).await {
             Err(CallError::NotLeader { .. }) => Err(self.shared.not_leader()),
             answer => answer,

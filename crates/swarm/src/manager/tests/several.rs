@@ -28,7 +28,8 @@ async fn names(manager: &Manager) -> Vec<String> {
 #[tokio::test]
 async fn every_manager_takes_requests_and_sees_what_was_answered() {
     let dir = tempfile::tempdir().unwrap();
-    let managers = Town::default().found(dir.path(), 3).await;
+    let town = Town::default();
+    let managers = town.found(dir.path(), 3).await;
     let mut expected = Vec::new();
     for (number, manager) in managers.iter().cycle().take(12).enumerate() {
         create(manager, service(&format!("service-{number:02}"), 1)).await;
@@ -45,7 +46,8 @@ async fn every_manager_takes_requests_and_sees_what_was_answered() {
 #[tokio::test]
 async fn reads_at_the_same_time_share_a_point_in_the_log() {
     let dir = tempfile::tempdir().unwrap();
-    let managers = Town::default().found(dir.path(), 3).await;
+    let town = Town::default();
+    let managers = town.found(dir.path(), 3).await;
     create(&managers[0], service("web", 0)).await;
     let reads: Vec<_> = (0..500)
         .map(|_| {

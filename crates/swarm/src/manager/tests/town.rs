@@ -83,6 +83,7 @@ fn description(number: u64) -> NodeDescription {
 
 #[derive(Clone, Default)]
 pub(super) struct Town {
+    /// What managers reach each other by holds this weakly: a test keeps its town.
     streets: Arc<Mutex<Streets>>,
 }
 
