@@ -83,6 +83,7 @@ impl From<SwarmError> for ApiError {
             SwarmError::NotFound(_) => StatusCode::NOT_FOUND,
             SwarmError::Conflict(_) => StatusCode::CONFLICT,
             SwarmError::InvalidParameter(_) => StatusCode::BAD_REQUEST,
+            SwarmError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             SwarmError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             SwarmError::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             SwarmError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -1,7 +1,7 @@
 //! Which address a node listens on and which it tells the others. Moby's rules and words
 //! (daemon/cluster/listen_addr.go, listen_addr_linux.go).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use skep_types::ip::Subnet;
 use skep_types::swarm::{CLUSTER_PORT, DATA_PATH_PORT};
@@ -115,6 +115,34 @@ pub(crate) fn advertise(
         default => resolve_specified(default, interfaces, BAD_DEFAULT_ADVERTISE)?,
     };
     Ok(Place { address, port: listen_port })
+}
+
+/// A manager to join at, `host:port`.
+pub(crate) fn remote(text: &str) -> Result<String, SwarmError> {
+    if text.is_empty() {
+        return Err(invalid("invalid remoteAddr \"\": invalid empty address"));
+    }
+    let text = text.strip_prefix("tcp://").unwrap_or(text);
+    let (host, port) = split(text)?;
+    let port = port.unwrap_or(CLUSTER_PORT);
+    Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+}
+
+/// The address from which this machine reaches `remote`, `host:port`. Nothing is sent.
+pub(crate) async fn towards(remote: &str) -> Result<IpAddr, SwarmError> {
+    let found = async {
+        let targets: Vec<SocketAddr> = tokio::net::lookup_host(remote).await?.collect();
+        let unspecified = |target: &SocketAddr| match target.ip() {
+            IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        let first = targets.first().ok_or_else(|| std::io::Error::other("the name has no address"))?;
+        let socket = tokio::net::UdpSocket::bind(unspecified(first)).await?;
+        socket.connect(first).await?;
+        Ok::<_, std::io::Error>(socket.local_addr()?.ip())
+    };
+    // Moby's words (daemon/cluster/noderunner.go).
+    found.await.map_err(|error| SwarmError::Internal(format!("could not find local IP address: {error}")))
 }
 
 /// The address of the overlay networks' traffic; `None` follows the advertised one.
@@ -278,6 +306,19 @@ mod tests {
         assert_eq!(listen("[::]:9", &[]).map(|place| place.to_string()), Ok("[::]:9".into()));
         assert_eq!(listen("here", &[]), Err(invalid(BAD_LISTEN)));
         assert!(listen("", &[]).is_err());
+    }
+
+    #[test]
+    fn a_manager_to_join_at_has_a_port() {
+        for (text, expected) in [
+            ("192.0.2.1", "192.0.2.1:2377"),
+            ("192.0.2.1:9", "192.0.2.1:9"),
+            ("tcp://host:9", "host:9"),
+            ("[2001:db8::1]", "[2001:db8::1]:2377"),
+        ] {
+            assert_eq!(remote(text), Ok(expected.to_owned()));
+        }
+        assert_eq!(remote(""), Err(invalid("invalid remoteAddr \"\": invalid empty address")));
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub enum SwarmError {
     /// A field is wrong, or the version is out of sequence: 400 (SwarmKit's `InvalidArgument`).
     #[error("{0}")]
     InvalidParameter(String),
+    /// A key or a token is not the right one: 401.
+    #[error("{0}")]
+    Unauthorized(String),
     /// Not in this state of the node: 503.
     #[error("{0}")]
     Unavailable(String),
@@ -26,8 +29,20 @@ pub enum SwarmError {
 }
 
 impl SwarmError {
-    /// What broke here, with its causes.
+    /// Something broke here, with its causes.
     pub(crate) fn internal(error: &dyn std::error::Error) -> SwarmError {
-        SwarmError::Internal(crate::log_worker::chain(error))
+        SwarmError::Internal(chain(error))
     }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

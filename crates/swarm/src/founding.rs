@@ -4,13 +4,17 @@ use std::time::SystemTime;
 
 use skep_cluster::Request;
 use skep_engine::Engine;
-use skep_identity::{Files, JoinToken, Role, RootCa, SECRET_BYTES, Trust};
+use skep_identity::{
+    Credentials, Files, IdentityError, JoinToken, NodeCertificate, NodeKey, Role, RootCa, SECRET_BYTES, Trust,
+};
 use skep_types::ip::Subnet;
 use skep_types::node::{Member, Node, NodeDescription, NodeRole, NodeSpec, NodeState};
 use skep_types::swarm::{Authority, ClusterObject, ClusterSpec, Secret};
 use skep_types::{ClusterId, Meta, NodeId};
 
 use crate::addresses::{self, Place};
+use crate::authority;
+use crate::node::keys;
 use crate::record::{Folder, Record};
 use crate::{InitRequest, SwarmConfig, SwarmError, interfaces};
 
@@ -27,6 +31,11 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], SwarmError> {
     // getrandom(2): up to 256 bytes always arrive whole.
     assert_eq!(filled, N, "a request of at most 256 bytes is filled");
     Ok(bytes)
+}
+
+/// A new name in the consensus: random, and not 0.
+pub(crate) fn seat() -> Result<u64, SwarmError> {
+    Ok(u64::from_be_bytes(random()?).max(1))
 }
 
 /// A new join token for the cluster with this root.
@@ -60,12 +69,10 @@ pub(crate) fn plan(
         default_addr_pool,
         subnet_size,
         availability,
-        force_new_cluster,
+        // Without a swarm to make anew, this is nothing special.
+        force_new_cluster: _,
         spec,
     } = request;
-    if force_new_cluster {
-        return Err(SwarmError::Unsupported("swarm init --force-new-cluster is not built yet".to_owned()));
-    }
     let interfaces = interfaces::list()
         .map_err(|error| SwarmError::Internal(format!("cannot list network interfaces: {error}")))?;
     let listen = addresses::listen(&listen_addr, &interfaces)?;
@@ -100,6 +107,8 @@ fn record(
         advertise_addr: advertise.to_string(),
         address: advertise.address,
         data_path_addr,
+        seat: Some(seat()?),
+        joined_at: Vec::new(),
     })
 }
 
@@ -124,23 +133,21 @@ fn pools(pools: Vec<Subnet>, size: u32) -> Result<(Vec<Subnet>, u8), SwarmError>
 }
 
 impl Founding {
-    /// Makes the cluster's authority and this node's certificate, keeps them in `folder`, and says what the
-    /// manager is to create. Blocks for some milliseconds.
-    pub(crate) fn found(self, folder: &Folder) -> Result<Request, SwarmError> {
-        let failed = |error: &dyn std::error::Error| SwarmError::Internal(crate::log_worker::chain(error));
+    /// Makes the cluster's authority and this node's certificate, keeps the certificate in `folder`, and says
+    /// what the manager is to create. Blocks for some milliseconds. The authority's key is in the log alone.
+    pub(crate) fn found(self, folder: &Folder) -> Result<(Request, Credentials, Files), SwarmError> {
+        let failed = |error: IdentityError| SwarmError::internal(&error);
         let now = SystemTime::now();
-        let root = RootCa::generate(now).map_err(|error| failed(&error))?;
+        let root = RootCa::generate(now).map_err(failed)?;
+        let key = NodeKey::generate().map_err(failed)?;
         let (node, cluster) = (self.record.node.to_string(), self.record.cluster.to_string());
-        let certificate = root
-            .issue(&node, Role::Manager, &cluster, now, self.spec.cert_expiry)
-            .map_err(|error| failed(&error))?;
-        let files = Files::new(folder.certificates());
-        files
-            .save_roots(&Trust::parse(root.certificate_pem()).map_err(|error| failed(&error))?)
-            .and_then(|()| files.save_node(&certificate))
-            .map_err(|error| failed(&error))?;
+        let csr = key.csr().map_err(failed)?;
+        let chain =
+            root.sign(&csr, &node, Role::Manager, &cluster, now, self.spec.cert_expiry).map_err(failed)?;
+        let certificate = NodeCertificate::new(chain, &key);
+        let trust = Trust::parse(root.certificate_pem()).map_err(failed)?;
         let root_ca = root.certificate_pem().to_owned();
-        let cluster = ClusterObject {
+        let mut cluster = ClusterObject {
             id: self.record.cluster,
             meta: Meta::default(),
             spec: self.spec,
@@ -152,19 +159,27 @@ impl Founding {
             authority: Authority { certificate: root_ca, key: Some(Secret(root.key_pem())), rotation: None },
             unlock_key: None,
         };
+        cluster.unlock_key = authority::new_unlock_key(&cluster, &cluster.spec, false)?;
+        let locked_with = cluster.unlock_key.as_ref().map(|Secret(text)| text.parse()).transpose();
+        let locked_with = locked_with.expect("a new unlock key can be read");
+        let files = keys::keep_first(folder, &certificate, &trust, locked_with)?;
+        let credentials = Credentials::new(certificate, trust, now).map_err(failed)?;
+        let description = NodeDescription { tls: keys::tls_of(&credentials), ..self.description };
+        let raft = self.record.seat.expect("a founder has a seat");
         let node = Node {
             id: self.record.node,
             meta: Meta::default(),
             spec: self.node_spec,
-            description: self.description,
+            description,
             state: NodeState::Ready,
             message: String::new(),
             address: self.record.address,
-            manager: Some(Member { raft: 1, address: self.record.advertise_addr }),
+            manager: Some(Member { raft, address: self.record.advertise_addr }),
             data_path: self.record.data_path_addr,
             ingress_address: None,
         };
-        Ok(Request::CreateCluster { cluster: Box::new(cluster), node: Box::new(node) })
+        let request = Request::CreateCluster { cluster: Box::new(cluster), node: Box::new(node) };
+        Ok((request, credentials, files))
     }
 }
 
@@ -218,7 +233,8 @@ mod tests {
             description: NodeDescription::default(),
         };
         let expected = founding.record.clone();
-        let Request::CreateCluster { cluster, node } = founding.found(&folder).expect("founded") else {
+        let (request, credentials, _files) = founding.found(&folder).expect("founded");
+        let Request::CreateCluster { cluster, node } = request else {
             panic!("founding creates a cluster");
         };
         assert_eq!((cluster.id, node.id), (expected.cluster, expected.node));
@@ -229,7 +245,7 @@ mod tests {
             worker.names(&cluster.authority.certificate) && manager.names(&cluster.authority.certificate)
         );
         assert!(!worker.has_secret_of(&manager));
-        let kept = Files::new(folder.certificates()).load_roots().expect("kept");
-        assert_eq!(kept.pem(), cluster.authority.certificate);
+        assert_eq!(credentials.trust().pem(), cluster.authority.certificate);
+        assert_eq!(credentials.identity().node, expected.node.to_string());
     }
 }

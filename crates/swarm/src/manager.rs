@@ -31,6 +31,7 @@ use crate::session::{Hello, Link, Sessions};
 use crate::wire::CallError;
 
 pub(crate) use remote::Remote;
+pub(crate) use requests::NO_LEADER;
 
 /// Requests and reports that may wait for the manager; whoever sends more waits with them.
 const INPUT_LIMIT: usize = 1024;

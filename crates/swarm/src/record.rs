@@ -1,6 +1,7 @@
 //! What a node remembers of its membership, beside the log: `node.json`. Its presence is the membership: it is
 //! the last thing that is written when a node enters a swarm, and the first that goes when it leaves.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use skep_types::{ClusterId, NodeId};
 
 const FILE: &str = "node.json";
-const TEMPORARY: &str = ".node.json.new";
+const MANAGERS: &str = "managers.json";
 
 /// A node's membership.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,12 @@ pub(crate) struct Record {
     pub(crate) address: IpAddr,
     /// Where the overlay networks' traffic goes; `None` follows `address`.
     pub(crate) data_path_addr: Option<IpAddr>,
+    /// The node's seat in the consensus, while it is a manager.
+    #[serde(default)]
+    pub(crate) seat: Option<u64>,
+    /// The managers that let the node in, `host:port`: whom it asks while it knows no others.
+    #[serde(default)]
+    pub(crate) joined_at: Vec<String>,
 }
 
 /// The node's membership could not be read or written.
@@ -52,6 +59,11 @@ impl Folder {
     /// Where the log is.
     pub(crate) fn log(&self) -> PathBuf {
         self.dir.join("log")
+    }
+
+    /// Where the agent remembers its duties.
+    pub(crate) fn duties(&self) -> PathBuf {
+        self.dir.join("duties")
     }
 
     /// Where certificates and keys are.
@@ -84,16 +96,44 @@ impl Folder {
     /// Enters the swarm, durably.
     pub(crate) fn write(&self, record: &Record) -> Result<(), RecordError> {
         let path = self.dir.join(FILE);
-        let attempt = || -> io::Result<()> {
-            let temporary = self.dir.join(TEMPORARY);
-            let mut options = OpenOptions::new();
-            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-            file.write_all(&serde_json::to_vec_pretty(record)?)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, &path)?;
-            File::open(&self.dir)?.sync_all()
-        };
-        attempt().map_err(|error| self.failed("write", &path, error))
+        self.replace(FILE, record).map_err(|error| self.failed("write", &path, error))
+    }
+
+    /// The managers that the node knew last, by `address:port`; none where it was never told.
+    pub(crate) fn managers(&self) -> Result<BTreeMap<NodeId, String>, RecordError> {
+        let path = self.dir.join(MANAGERS);
+        match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| self.failed("read", &path, io::Error::other(error))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(self.failed("read", &path, error)),
+        }
+    }
+
+    /// Keeps the managers for the next start.
+    pub(crate) fn remember_managers(&self, managers: &BTreeMap<NodeId, String>) -> Result<(), RecordError> {
+        let path = self.dir.join(MANAGERS);
+        self.replace(MANAGERS, managers).map_err(|error| self.failed("write", &path, error))
+    }
+
+    /// Forgets the log, whether or not there is one.
+    pub(crate) fn wipe_log(&self) -> Result<(), RecordError> {
+        let path = self.log();
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("remove", &path, error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Writes a file whole or not at all, also if the power fails.
+    fn replace(&self, name: &str, content: &impl Serialize) -> io::Result<()> {
+        let temporary = self.dir.join(format!(".{name}.new"));
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(&serde_json::to_vec_pretty(content)?)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, self.dir.join(name))?;
+        File::open(&self.dir)?.sync_all()
     }
 
     /// Forgets everything, the membership first: a crash in between leaves a node in no swarm.
@@ -146,6 +186,8 @@ mod tests {
             advertise_addr: "192.0.2.1:2377".to_owned(),
             address: "192.0.2.1".parse().unwrap(),
             data_path_addr: None,
+            seat: Some(3),
+            joined_at: vec!["192.0.2.9:2377".to_owned()],
         };
         folder.write(&record).unwrap();
         std::fs::create_dir_all(folder.log().join("deep")).unwrap();

@@ -35,13 +35,31 @@ pub struct InitRequest {
     pub subnet_size: u32,
     /// Whether this node takes tasks.
     pub availability: Availability,
-    /// Start a new cluster of one from this node's state.
+    /// Start a cluster of this one manager from its state: services stay, other managers lose their seats.
     pub force_new_cluster: bool,
     /// The cluster's settings.
     pub spec: ClusterSpec,
 }
 
-/// `docker swarm update` and `docker swarm join-token --rotate`.
+/// `docker swarm join`. The texts are as the user typed them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinRequest {
+    /// `address[:port]` or `interface[:port]` that this node listens on once it is a manager.
+    pub listen_addr: String,
+    /// `address[:port]` or `interface[:port]` told to other nodes; empty is the one that reaches the manager.
+    pub advertise_addr: String,
+    /// Address or interface of the overlay networks' traffic; empty is the advertised address.
+    pub data_path_addr: String,
+    /// Managers, `address[:port]`.
+    pub remote_addrs: Vec<String>,
+    /// The token. It decides the role.
+    pub join_token: String,
+    /// Whether this node takes tasks.
+    pub availability: Availability,
+}
+
+/// `docker swarm update`, `docker swarm join-token --rotate`, `docker swarm unlock-key --rotate` and
+/// `docker swarm ca --rotate`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterUpdate {
     /// The version that the change was made from.
@@ -52,6 +70,19 @@ pub struct ClusterUpdate {
     pub rotate_worker_token: bool,
     /// Replace the managers' join token.
     pub rotate_manager_token: bool,
+    /// Replace the key that unlocks managers.
+    pub rotate_unlock_key: bool,
+    /// The root that is to take the place of today's.
+    pub signing: SigningRoot,
+}
+
+/// A root that the user brings along. Empty where the cluster makes its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SigningRoot {
+    /// The certificate, PEM.
+    pub certificate: String,
+    /// Its key, PEM; empty where authorities outside the cluster sign.
+    pub key: String,
 }
 
 /// Whether a node is in a swarm.
@@ -65,6 +96,8 @@ pub enum LocalState {
     Active,
     /// In one that cannot be used; see [`SwarmInfo::error`].
     Error,
+    /// In one whose keys wait for `docker swarm unlock`.
+    Locked,
 }
 
 impl LocalState {
@@ -75,6 +108,7 @@ impl LocalState {
             LocalState::Pending => "pending",
             LocalState::Active => "active",
             LocalState::Error => "error",
+            LocalState::Locked => "locked",
         }
     }
 }

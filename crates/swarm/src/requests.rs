@@ -1,17 +1,15 @@
 //! What users read and change in the cluster.
 
-use skep_cluster::{Answer, Request};
-use skep_identity::RootName;
+use skep_cluster::{Answer, Force, Objects, Request};
 use skep_types::network::Network;
 use skep_types::node::{Node, NodeSpec};
 use skep_types::service::{Service, ServiceSpec};
 use skep_types::swarm::ClusterObject;
 use skep_types::{ServiceId, Task, Version};
 
-use crate::founding::join_token;
 use crate::lookup::find;
 use crate::status::{Managers, NodeView};
-use crate::{ClusterUpdate, Swarm, SwarmError};
+use crate::{Swarm, SwarmError};
 
 impl Swarm {
     /// The cluster with its join tokens.
@@ -22,24 +20,6 @@ impl Swarm {
         self.read(|objects| objects.cluster().cloned())
             .await?
             .ok_or_else(|| SwarmError::Internal("the cluster has no settings".to_owned()))
-    }
-
-    /// Changes the cluster's settings, rotates join tokens.
-    ///
-    /// # Errors
-    /// 503 when this node is no manager; 500 `update out of sequence`; 400 for settings that make no sense.
-    pub async fn update_cluster(&self, update: ClusterUpdate) -> Result<(), SwarmError> {
-        let root_ca = self.inspect().await?.authority.certificate;
-        let token = |rotate: bool| rotate.then(|| join_token(&root_ca)).transpose();
-        let request = Request::UpdateCluster {
-            version: update.version,
-            worker_token: token(update.rotate_worker_token)?,
-            manager_token: token(update.rotate_manager_token)?,
-            spec: Box::new(update.spec),
-            unlock_key: None,
-            authority: None,
-        };
-        self.manager()?.request(request).await.map(|_| ())
     }
 
     /// All services, ordered by id.
@@ -137,8 +117,10 @@ impl Swarm {
     /// # Errors
     /// 503 when this node is no manager.
     pub async fn nodes(&self) -> Result<Vec<NodeView>, SwarmError> {
-        let managers = alone();
-        self.read(|objects| objects.nodes().map(|node| managers.view(node)).collect()).await
+        let manager = self.manager()?;
+        manager
+            .read_nodes(|objects, managers| objects.nodes().map(|node| managers.view(node)).collect())
+            .await
     }
 
     /// The node with this id, host name or unique id prefix; `self` is this node.
@@ -148,12 +130,13 @@ impl Swarm {
     pub async fn node(&self, name: &str) -> Result<NodeView, SwarmError> {
         let own = self.own_id().filter(|_| name == "self").map(|id| id.to_string());
         let name = own.as_deref().unwrap_or(name);
-        self.read(|objects| {
+        let manager = self.manager()?;
+        let read = |objects: &Objects, managers: &Managers| {
             let nodes: Vec<&Node> = objects.nodes().collect();
             find("node", name, nodes.iter(), |node| node.id, |node| node.description.hostname.clone())
-                .map(|node| alone().view(node))
-        })
-        .await?
+                .map(|node| managers.view(node))
+        };
+        manager.read_nodes(read).await?
     }
 
     /// Changes what the user wants of the node with this id, host name or unique id prefix.
@@ -166,35 +149,17 @@ impl Swarm {
         self.manager()?.request(request).await.map(|_| ())
     }
 
+    /// Takes a node that is gone out of the cluster; with `force` one that still answers.
+    ///
+    /// # Errors
+    /// As [`Swarm::node`]; 400 for a manager, and without `force` for a node that answers.
+    pub async fn remove_node(&self, name: &str, force: Force) -> Result<(), SwarmError> {
+        let id = self.node(name).await?.node.id;
+        self.manager()?.request(Request::RemoveNode { id, force }).await.map(|_| ())
+    }
+
     /// The cluster-wide networks, ordered by id; none outside a swarm.
     pub async fn networks(&self) -> Vec<Network> {
         self.read(|objects| objects.networks().cloned().collect()).await.unwrap_or_default()
     }
-
-    /// What the API's `TLSInfo` tells of the cluster's authority.
-    ///
-    /// # Errors
-    /// 503 when this node is no manager; 500 when the root cannot be read.
-    pub async fn tls_info(&self) -> Result<TlsInfo, SwarmError> {
-        let trust_root = self.inspect().await?.authority.certificate;
-        let root = RootName::of(&trust_root)
-            .map_err(|error| SwarmError::Internal(crate::log_worker::chain(&error)))?;
-        Ok(TlsInfo { trust_root, issuer_subject: root.subject_der, issuer_public_key: root.public_key_der })
-    }
-}
-
-/// How the managers of a cluster of one stand.
-fn alone() -> Managers {
-    Managers { leader: Some(1), reachable: Some([1].into()) }
-}
-
-/// The cluster's authority, as `docker info` and `docker node inspect` show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsInfo {
-    /// The root certificate in PEM.
-    pub trust_root: String,
-    /// The issuer's name in DER; base 64 at the API.
-    pub issuer_subject: Vec<u8>,
-    /// The issuer's public key in DER; base 64 at the API.
-    pub issuer_public_key: Vec<u8>,
 }

@@ -9,17 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_agent::{Agent, AgentEvent, AgentOutput, Operation};
-use skep_cluster::Event;
 use skep_engine::Engine;
-use skep_types::assignment::{Assignment, StatusReport};
-use skep_types::{NodeId, TaskId, Time};
+use skep_types::assignment::StatusReport;
+use skep_types::{TaskId, Time};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::manager::Input;
 use crate::operations;
 use crate::session::{Connector, Hello, Keeper, News, Told};
 use memory::Memory;
@@ -56,44 +54,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts the agent of the manager in this process, for `node`. It takes on what a former one left when the first
-    /// assignment comes.
-    ///
-    /// # Errors
-    /// When the engine cannot say what is there.
-    pub(crate) async fn start(
-        engine: Engine,
-        node: NodeId,
-        mut assignments: mpsc::Receiver<Assignment>,
-        manager: mpsc::Sender<Input>,
-    ) -> Result<Worker, skep_engine::Error> {
-        let (reports, mut reported) = mpsc::channel(1);
-        let (tell, told) = mpsc::channel(1);
-        let worker = Worker::spawn(engine, None, reports, told).await?;
-        tokio::spawn(async move {
-            while let Some(assignment) = assignments.recv().await {
-                if tell.send(Told::Assigned(assignment)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        tokio::spawn(async move {
-            while let Some(reports) = reported.recv().await {
-                if manager.send(Input::Event(Event::Reports(node, reports))).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(worker)
-    }
-
     /// Starts the agent of a node. It takes on what a former one left, keeps to the duties that are remembered in the
     /// file `duties` while no leader says otherwise, and opens sessions through `connector` for as long as it lives.
     /// A new value of `hello` opens a new session. What a leader tells the node goes to `news`.
     ///
     /// # Errors
     /// When the engine cannot say what is there.
-    pub(crate) async fn connect<C: Connector>(
+    pub(crate) async fn start<C: Connector>(
         engine: Engine,
         duties: PathBuf,
         connector: Arc<C>,

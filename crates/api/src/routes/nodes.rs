@@ -1,10 +1,11 @@
 //! `/nodes`.
 
 use hyper::StatusCode;
+use skep_swarm::Force;
 use skep_types::Version;
 use skep_types::node::{Node, NodeRole};
 
-use super::{not_built, unknown};
+use super::unknown;
 use crate::context::{Call, Context};
 use crate::error::ApiError;
 use crate::filters::Filters;
@@ -16,17 +17,18 @@ use crate::translate;
 pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
     match (method, path) {
         ("GET", []) => list(context, &call.query).await,
-        ("GET", [name]) => {
-            let root_ca = context.swarm.inspect().await?.authority.certificate;
-            ok(&translate::node::to_model(&context.swarm.node(name).await?, &root_ca))
-        }
+        ("GET", [name]) => ok(&translate::node::to_model(&context.swarm.node(name).await?)),
         ("POST", [name, "update"]) => {
             let version = Version(call.query.required_number("version")?);
             let spec = translate::node::spec(call.json().await?)?;
             context.swarm.update_node(name, version, spec).await?;
             empty(StatusCode::OK)
         }
-        ("DELETE", [_]) => not_built(method, "/nodes/{id}"),
+        ("DELETE", [name]) => {
+            let force = if call.query.flag("force") { Force::Yes } else { Force::No };
+            context.swarm.remove_node(name, force).await?;
+            empty(StatusCode::OK)
+        }
         _ => Err(unknown()),
     }
 }
@@ -39,9 +41,8 @@ async fn list(context: &Context, query: &Query) -> Answer {
             return Err(ApiError::invalid(format!("invalid filter '{name}={value}'")));
         }
     }
-    let root_ca = context.swarm.inspect().await?.authority.certificate;
     let shown = nodes.iter().filter(|view| matches(&view.node, &filters));
-    ok(&shown.map(|node| translate::node::to_model(node, &root_ca)).collect::<Vec<_>>())
+    ok(&shown.map(translate::node::to_model).collect::<Vec<_>>())
 }
 
 fn matches(node: &Node, filters: &Filters) -> bool {

@@ -5,9 +5,8 @@ use hyper::StatusCode;
 use skep_swarm::ClusterUpdate;
 use skep_types::Version;
 
-use super::{not_built, unknown};
+use super::unknown;
 use crate::context::{Call, Context};
-use crate::error::ApiError;
 use crate::http::{Answer, empty, ok};
 use crate::translate;
 
@@ -24,16 +23,21 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
             empty(StatusCode::OK)
         }
         ("POST", ["update"]) => update(context, call).await,
-        ("GET", ["unlockkey"]) => {
-            // As Docker where autolock is off: there is no key.
-            context.swarm.inspect().await?;
-            ok(&models::UnlockKeyResponse { unlock_key: Some(String::new()) })
-        }
         ("POST", ["join"]) => {
-            context.swarm.refuse_second()?;
-            not_built(method, "/swarm/join")
+            let request = translate::swarm::join(call.json().await?)?;
+            context.swarm.join(request).await?;
+            empty(StatusCode::OK)
         }
-        ("POST", [action @ "unlock"]) => not_built(method, &format!("/swarm/{action}")),
+        ("POST", ["unlock"]) => {
+            let models::SwarmUnlockRequest { unlock_key } = call.json().await?;
+            context.swarm.unlock(&unlock_key.unwrap_or_default()).await?;
+            empty(StatusCode::OK)
+        }
+        ("GET", ["unlockkey"]) => {
+            // As Docker where autolock is off: the key is empty.
+            let key = context.swarm.inspect().await?.unlock_key.map_or_else(String::new, |key| key.0);
+            ok(&models::UnlockKeyResponse { unlock_key: Some(key) })
+        }
         _ => Err(unknown()),
     }
 }
@@ -42,12 +46,18 @@ async fn update(context: &Context, call: Call) -> Answer {
     let version = Version(call.query.required_number("version")?);
     let rotate_worker_token = call.query.flag("rotateWorkerToken");
     let rotate_manager_token = call.query.flag("rotateManagerToken");
-    if call.query.flag("rotateManagerUnlockKey") {
-        return Err(ApiError::not_built("option rotateManagerUnlockKey (docker swarm unlock-key --rotate)"));
-    }
+    let rotate_unlock_key = call.query.flag("rotateManagerUnlockKey");
     let current = context.swarm.inspect().await?.spec;
-    let spec = translate::swarm::spec(call.json().await?, current)?;
-    let update = ClusterUpdate { version, spec, rotate_worker_token, rotate_manager_token };
+    let translate::swarm::Settings { spec, signing } =
+        translate::swarm::settings(call.json().await?, current)?;
+    let update = ClusterUpdate {
+        version,
+        spec,
+        rotate_worker_token,
+        rotate_manager_token,
+        rotate_unlock_key,
+        signing,
+    };
     context.swarm.update_cluster(update).await?;
     empty(StatusCode::OK)
 }

@@ -46,6 +46,7 @@ fn ping(context: &Context, body: &'static str) -> Answer {
         (LocalState::Inactive, _) => "inactive",
         (LocalState::Pending, _) => "pending",
         (LocalState::Error, _) => "error",
+        (LocalState::Locked, _) => "locked",
         (LocalState::Active, true) => "active/manager",
         (LocalState::Active, false) => "active/worker",
     };

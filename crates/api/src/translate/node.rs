@@ -1,17 +1,18 @@
 //! Nodes of the cluster.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bollard_stubs::models;
 use models::{NodeSpecAvailabilityEnum as AvailabilityName, NodeSpecRoleEnum as RoleName};
 use skep_swarm::{NodeView, Reachability};
 use skep_types::node::{Availability, Node, NodeRole, NodeSpec, NodeState};
 
-use super::swarm::tls_info;
 use super::system::{LOG_DRIVERS, NETWORK_DRIVERS, VOLUME_DRIVERS};
 use super::{ordered, unordered};
 use crate::error::ApiError;
 
-/// A node as clients see it; `root_ca` is the certificate that its own stands on, PEM.
-pub fn to_model(view: &NodeView, root_ca: &str) -> models::Node {
+/// A node as clients see it.
+pub fn to_model(view: &NodeView) -> models::Node {
     let NodeView { node, manager } = view;
     models::Node {
         id: Some(node.id.to_string()),
@@ -19,7 +20,7 @@ pub fn to_model(view: &NodeView, root_ca: &str) -> models::Node {
         created_at: Some(node.meta.created_at.to_string()),
         updated_at: Some(node.meta.updated_at.to_string()),
         spec: Some(spec_model(&node.spec)),
-        description: Some(description(node, root_ca)),
+        description: Some(description(node)),
         status: Some(models::NodeStatus {
             state: Some(match node.state {
                 NodeState::Unknown => models::NodeState::UNKNOWN,
@@ -42,7 +43,7 @@ pub fn to_model(view: &NodeView, root_ca: &str) -> models::Node {
     }
 }
 
-fn description(node: &Node, root_ca: &str) -> models::NodeDescription {
+fn description(node: &Node) -> models::NodeDescription {
     let description = &node.description;
     models::NodeDescription {
         hostname: Some(description.hostname.clone()),
@@ -60,7 +61,11 @@ fn description(node: &Node, root_ca: &str) -> models::NodeDescription {
             labels: Some(unordered(&description.engine_labels)),
             plugins: Some(plugins()),
         }),
-        tls_info: Some(tls_info(root_ca)),
+        tls_info: (!description.tls.trust_root.is_empty()).then(|| models::TlsInfo {
+            trust_root: Some(description.tls.trust_root.clone()),
+            cert_issuer_subject: Some(STANDARD.encode(&description.tls.issuer_subject)),
+            cert_issuer_public_key: Some(STANDARD.encode(&description.tls.issuer_public_key)),
+        }),
     }
 }
 

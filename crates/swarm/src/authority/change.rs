@@ -9,8 +9,8 @@ use skep_types::swarm::{Authority, ClusterObject, ClusterSpec, Rotation, Secret}
 
 use super::signer::urls;
 use crate::SwarmError;
+use crate::error::chain;
 use crate::founding::random;
-use crate::log_worker::chain;
 
 /// SwarmKit's `minRootExpiration`: a root has to last a year.
 const MIN_ROOT_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -7,8 +7,8 @@ use skep_types::node::Node;
 use skep_types::swarm::{Authority, ClusterObject};
 
 use crate::SwarmError;
+use crate::error::chain;
 use crate::founding::join_token;
-use crate::log_worker::chain;
 
 /// What the leader has to do next. To be asked whenever nodes or the cluster change.
 #[derive(Clone, Debug, PartialEq, Eq)]

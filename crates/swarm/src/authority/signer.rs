@@ -10,7 +10,7 @@ use skep_types::swarm::ClusterObject;
 
 use super::{certified_role, roots};
 use crate::SwarmError;
-use crate::log_worker::chain as told;
+use crate::error::chain as told;
 
 /// A certificate that was given.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use super::shared::Shared;
 use crate::announce::Announcer;
 use crate::clock::Clock;
 use crate::codec::{self, DecodeError};
-use crate::log_worker::chain;
+use crate::error::chain;
 use crate::session::Sessions;
 use crate::wire::CallError;
 

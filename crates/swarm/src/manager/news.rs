@@ -9,7 +9,7 @@ use skep_types::{NodeId, Version};
 use tracing::warn;
 
 use crate::authority::{self, Advance};
-use crate::log_worker::chain;
+use crate::error::chain;
 use crate::session::{News, Sessions};
 
 /// What an entry of the log touches that nodes are told of.

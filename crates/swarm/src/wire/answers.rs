@@ -15,7 +15,7 @@ use crate::session::{Hello, Link};
 ///
 /// A call is cut off when its caller goes away: what must not stop half-way has to run in a task of its own.
 pub(crate) trait Answers: Send + Sync + 'static {
-    /// Whether `node` is a node of the cluster (still) that may act as `role`, which its certificate gives it;
+    /// Whether `node` is a node of the cluster (still) that may act as `role`, which the call asks for;
     /// otherwise why not. Asked before every call but `root` and `join`, so it must be quick. A manager that holds
     /// no state yet, because it has just been let in, admits all whose certificate is the cluster's.
     fn admits(&self, node: NodeId, role: Role) -> Result<(), String>;

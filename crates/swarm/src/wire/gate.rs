@@ -78,7 +78,9 @@ impl<A: Answers> Gate<A> {
             };
         };
         if access != Access::Anybody {
-            self.answers.admits(node, role).map_err(CallError::Denied)?;
+            // A manager that was demoted still asks for its new certificate with the old one.
+            let acts_as = if access == Access::Manager { Role::Manager } else { Role::Worker };
+            self.answers.admits(node, acts_as).map_err(CallError::Denied)?;
         }
         if access == Access::Manager && role != Role::Manager {
             return Err(CallError::Denied(format!("node {node} is no manager by its certificate")));

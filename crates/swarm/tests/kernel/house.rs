@@ -56,7 +56,7 @@ impl House {
     /// A machine in a swarm of its own.
     pub async fn in_swarm() -> House {
         let house = House::new().await;
-        house.swarm.init(init()).await.unwrap();
+        house.swarm.init(house.init()).await.unwrap();
         house
     }
 
@@ -69,6 +69,38 @@ impl House {
         meanwhile(dir.path()).await;
         let (engine, swarm) = open(dir.path(), number).await;
         House { dir, number, engine, swarm }
+    }
+
+    /// `docker swarm init --advertise-addr <address>`, as the stock client sends it, at an address of this machine's
+    /// own.
+    pub fn init(&self) -> InitRequest {
+        InitRequest {
+            listen_addr: format!("{}:2377", self.address()),
+            advertise_addr: self.address().to_string(),
+            data_path_addr: String::new(),
+            data_path_port: 0,
+            default_addr_pool: Vec::new(),
+            subnet_size: 0,
+            availability: Default::default(),
+            force_new_cluster: false,
+            spec: ClusterSpec::default(),
+        }
+    }
+
+    /// The address of this machine among those of the tests.
+    pub fn address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(127, 97, self.number, 1)
+    }
+
+    /// What is kept of a swarm: names in its folder.
+    pub fn kept(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.dir.path().join("data/swarm")) else { return Vec::new() };
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// The file of this node's key.
+    pub fn key_file(&self) -> Vec<u8> {
+        std::fs::read(self.dir.path().join("data/swarm/certificates/swarm-node.key")).unwrap()
     }
 
     /// The port that this machine's tests publish.
@@ -140,21 +172,6 @@ async fn open(dir: &Path, number: u8) -> (Engine, Swarm) {
     };
     let swarm = Swarm::open(config, engine.clone()).await.unwrap();
     (engine, swarm)
-}
-
-/// `docker swarm init --advertise-addr 127.0.0.1`, as the stock client sends it.
-pub fn init() -> InitRequest {
-    InitRequest {
-        listen_addr: "0.0.0.0:2377".to_owned(),
-        advertise_addr: "127.0.0.1".to_owned(),
-        data_path_addr: String::new(),
-        data_path_port: 0,
-        default_addr_pool: Vec::new(),
-        subnet_size: 0,
-        availability: Default::default(),
-        force_new_cluster: false,
-        spec: ClusterSpec::default(),
-    }
 }
 
 /// A web server that tells its host name and the variable GREETING; restarts at once.

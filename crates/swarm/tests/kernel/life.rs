@@ -7,7 +7,7 @@ use skep_swarm::{LocalState, SwarmError};
 use skep_types::service::ServiceMode;
 use skep_types::{ServiceId, TaskState, Time};
 
-use crate::house::{House, ask, init, web};
+use crate::house::{House, ask, web};
 
 pub async fn a_node_enters_and_leaves() {
     let house = House::new().await;
@@ -23,15 +23,15 @@ pub async fn a_node_enters_and_leaves() {
     assert_eq!(house.swarm.leave(true).await, Err(unavailable("This node is not part of a swarm")));
     // Only lo is up here, and moby never chooses it by itself.
     let detected =
-        house.swarm.init(skep_swarm::InitRequest { advertise_addr: String::new(), ..init() }).await;
+        house.swarm.init(skep_swarm::InitRequest { advertise_addr: String::new(), ..house.init() }).await;
     assert_eq!(
         detected,
         Err(SwarmError::InvalidParameter("could not find the system's IP address".to_owned()))
     );
 
-    let node = house.swarm.init(init()).await.unwrap();
+    let node = house.swarm.init(house.init()).await.unwrap();
     assert_eq!(
-        house.swarm.init(init()).await,
+        house.swarm.init(house.init()).await,
         Err(unavailable(
             "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another \
              one."
@@ -47,7 +47,10 @@ pub async fn a_node_enters_and_leaves() {
         ["ingress"]
     );
     assert_eq!(house.swarm.node("self").await.unwrap().node.id, node);
-    assert_eq!(house.swarm.tls_info().await.unwrap().trust_root, cluster.authority.certificate);
+    assert_eq!(
+        house.swarm.node("self").await.unwrap().node.description.tls.trust_root,
+        cluster.authority.certificate
+    );
     let refused = house.swarm.leave(false).await.unwrap_err();
     assert!(refused.to_string().ends_with("Use `--force` to ignore this message. "), "{refused}");
     house.close().await;
@@ -155,7 +158,7 @@ pub async fn leaving_takes_everything_along() {
     house.swarm.leave(true).await.unwrap();
     assert_eq!(house.containers().await, []);
     // The next swarm knows nothing of the last one.
-    house.swarm.init(init()).await.unwrap();
+    house.swarm.init(house.init()).await.unwrap();
     assert_eq!(house.swarm.services().await.unwrap(), []);
     house.close().await;
 }

@@ -5,6 +5,7 @@
 
 mod house;
 mod life;
+mod many;
 mod restart;
 
 fn main() -> std::process::ExitCode {
@@ -16,5 +17,11 @@ fn main() -> std::process::ExitCode {
         life::leaving_takes_everything_along,
         restart::containers_outlive_the_daemon,
         restart::a_membership_survives_and_its_damage_is_told,
+        many::nodes_join_change_roles_and_leave,
+        many::nobody_is_let_in_who_does_not_belong,
+        many::nodes_come_back_after_a_restart,
+        many::a_removed_node_says_so,
+        many::a_locked_manager_waits_for_its_key,
+        many::one_manager_makes_a_cluster_anew,
     ])
 }

@@ -1,0 +1,53 @@
+//! How the agent of this node finds the leader.
+
+use std::sync::Arc;
+
+use super::shared::Shared;
+use crate::session::{Connector, Hello, Link};
+use crate::wire::CallError;
+
+/// Opens the agent's sessions: in process while this node leads.
+#[derive(Debug)]
+pub(crate) struct LeaderConnector {
+    shared: Arc<Shared>,
+}
+
+impl LeaderConnector {
+    /// For the agent of this node.
+    pub(crate) fn new(shared: Arc<Shared>) -> LeaderConnector {
+        LeaderConnector { shared }
+    }
+
+    async fn open(&self, hello: Hello) -> Result<Link, CallError> {
+        if let Some(office) = self.shared.office() {
+            match office.manager.open_session(self.shared.node(), hello.clone()).await {
+                // Its own log knows the leader before anybody else says.
+                Err(CallError::NotLeader { leader }) => self.shared.managers.follow(leader),
+                answer => return answer,
+            }
+        }
+        let connections = &self.shared.connections;
+        let ask = |address: String| {
+            let hello = hello.clone();
+            async move { connections.session(&address, hello).await }
+        };
+        self.shared.managers.ask_leader(ask).await
+    }
+}
+
+impl Connector for LeaderConnector {
+    async fn connect(&self, hello: Hello) -> Result<Link, CallError> {
+        let opened = self.open(hello).await;
+        match &opened {
+            Ok(_) => self.shared.set_trouble(None),
+            // It was removed, or is shut out. That no manager answers is no fault of this node.
+            Err(
+                CallError::Denied(reason) | CallError::Unauthenticated(reason) | CallError::Version(reason),
+            ) => {
+                self.shared.set_trouble(Some(reason.clone()));
+            }
+            Err(_) => {}
+        }
+        opened
+    }
+}
