@@ -316,6 +316,10 @@ impl Actor {
         info!(term, "this manager leads the swarm");
         (self.leads, self.term) = (true, term);
         self.shared.lock_mut().trouble = None;
+        if let Some(open) = &mut self.log.open {
+            // Of before, it would say that nobody is reached.
+            self.standing = open.standing.borrow_and_update().clone();
+        }
         self.step(Event::Started);
         let wish = self.shared.read(|objects| {
             let period = objects.cluster().map_or(BEAT, |cluster| cluster.spec.heartbeat);
