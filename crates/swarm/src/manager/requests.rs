@@ -20,7 +20,7 @@ const FORWARD: Duration = Duration::from_secs(12);
 /// Wait before a leader is looked for again, unless something changes before.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
-/// SwarmKit's words (manager/state/raft/raft.go, `errLostQuorum`), without the prefixes that it wraps them in.
+/// Docker's words, without the gRPC status that its daemon puts before them.
 pub(crate) const NO_LEADER: &str = "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half \
      of the managers are online.";
 const UNKNOWN: &str = "the leader of the swarm was lost while it worked on the request; whether the request took effect is not known";
