@@ -16,15 +16,13 @@ mod server;
 mod status;
 mod translate;
 
-#[expect(clippy::all, reason = "it is generated")]
+#[expect(clippy::all, clippy::allow_attributes, reason = "it is generated")]
 mod proto {
     tonic::include_proto!("skep.v1");
 }
 
 pub(crate) use answers::Answers;
-pub(crate) use calls::{
-    Barrier, CallError, JoinAnswer, JoinCall, Peer, RaftId, RenewAnswer, RenewCall, SeatCall,
-};
+pub(crate) use calls::{Barrier, CallError, JoinAnswer, JoinCall, Peer, RenewAnswer, RenewCall, SeatCall};
 pub(crate) use client::Connections;
 pub(crate) use server::Listener;
 

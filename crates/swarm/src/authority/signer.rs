@@ -32,7 +32,7 @@ pub(crate) struct Signer {
 
 #[derive(Debug)]
 enum By {
-    Root(RootCa),
+    Root(Box<RootCa>),
     /// The authority outside, and what it does not send itself: its root certified by the old one.
     Outside(ExternalCa, String),
 }
@@ -65,7 +65,7 @@ impl Signer {
                 "" => Ok(root),
                 between => root.with_cross_signed(between),
             });
-            By::Root(root.map_err(|error| failed(&error))?)
+            By::Root(Box::new(root.map_err(|error| failed(&error))?))
         } else {
             return Err(SwarmError::Internal("no valid signer found".to_owned()));
         };

@@ -92,7 +92,7 @@ pub(crate) fn consensus(files: &Files, folder: &Folder, seat: u64) -> Result<Con
             let (old, new) = (LogKey::new(keys.current.0), LogKey::new(next.0));
             // A crash may have come between the log's new key and the file that says so.
             match Consensus::rekey(&dir, &old, &new) {
-                Err(LogError::Key { .. }) | Ok(()) => {}
+                Err(LogError::Key) | Ok(()) => {}
                 Err(error) => return Err(failed(error)),
             }
             keep_data_key(files, next)?

@@ -44,17 +44,24 @@ impl Managers {
         Managers { folder, known: Arc::new(RwLock::new(Known { members, joined_at, leader: None })) }
     }
 
-    /// Takes the list that the leader tells. An empty one is no news: a cluster has managers.
-    pub(crate) fn learn(&self, members: &[(NodeId, Member)]) {
+    /// Takes the list that the leader tells, and returns the addresses that no manager has any more. An empty list is
+    /// no news: a cluster has managers.
+    pub(crate) fn learn(&self, members: &[(NodeId, Member)]) -> Vec<String> {
         let members: BTreeMap<NodeId, String> =
             members.iter().map(|(node, member)| (*node, member.address.clone())).collect();
         if members.is_empty() || self.read(|known| known.members == members) {
-            return;
+            return Vec::new();
         }
         if let Err(error) = self.folder.remember_managers(&members) {
             warn!(error = chain(&error), "the list of managers cannot be kept");
         }
-        self.write(|known| known.members = members);
+        let stays: BTreeSet<String> = members.values().cloned().collect();
+        let mut gone = Vec::new();
+        self.write(|known| {
+            let before = std::mem::replace(&mut known.members, members);
+            gone = before.into_values().filter(|address| !stays.contains(address)).collect();
+        });
+        gone
     }
 
     /// Takes note of who leads.
@@ -196,7 +203,7 @@ mod tests {
     #[test]
     fn managers_are_remembered() {
         let (dir, managers) = managers(&["a", "b"]);
-        managers.learn(&[]);
+        assert_eq!(managers.learn(&[]), Vec::<String>::new());
         let again = Managers::remembered(Folder::new(dir.path().to_owned()), Vec::new());
         assert_eq!(again.all(), [(NodeId(1), "a".to_owned()), (NodeId(2), "b".to_owned())]);
     }

@@ -1,10 +1,12 @@
 //! A node's work as a manager: its part in the consensus, and the listener for other nodes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use skep_cluster::Request;
+use skep_types::NodeId;
 use skep_types::node::Member;
 use tracing::{info, warn};
 
@@ -28,6 +30,8 @@ pub(crate) struct Office {
     pub(crate) desk: Arc<Desk>,
     /// `None` once it is closed.
     listener: Mutex<Option<Listener>>,
+    /// The nodes that were there at the last look.
+    nodes: Mutex<BTreeSet<NodeId>>,
 }
 
 impl std::fmt::Debug for Office {
@@ -67,7 +71,9 @@ impl Office {
                 return Err(SwarmError::Unavailable(message));
             }
         };
-        let office = Arc::new(Office { manager, desk, listener: Mutex::new(Some(listener)) });
+        let address = listener.address();
+        let office = Office { manager, desk, listener: Mutex::new(Some(listener)), nodes: Mutex::default() };
+        let office = Arc::new(office);
         shared.set_office(Some(Arc::clone(&office)));
         info!(%address, "this node is open for others as a manager");
         Ok(office)
@@ -80,6 +86,19 @@ impl Office {
         let read = async { while !known() && changes.changed().await.is_ok() {} };
         // Without a majority of the others a log may hold nothing that is known to be agreed on.
         let _ = tokio::time::timeout(READING, read).await;
+    }
+
+    /// Cuts the connections of nodes that were removed since the last call. Their calls are refused anyway.
+    pub(crate) fn cut_off_removed(&self) {
+        let nodes: BTreeSet<NodeId> =
+            self.manager.read(|objects| objects.nodes().map(|node| node.id).collect());
+        let mut known = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(listener) = &*self.listener.lock().unwrap_or_else(PoisonError::into_inner) {
+            for node in known.difference(&nodes) {
+                listener.disconnect(*node);
+            }
+        }
+        *known = nodes;
     }
 
     /// Asks the leader for this node's seat. May be repeated.

@@ -88,7 +88,11 @@ impl Supervisor {
                 }
                 self.node = Some(*node);
             }
-            News::Managers(managers) => self.shared.managers.learn(&managers),
+            News::Managers(managers) => {
+                for address in self.shared.managers.learn(&managers) {
+                    self.shared.connections.forget(&address);
+                }
+            }
             News::Authority { roots, renew } => {
                 self.renew |= renew;
                 if let Err(error) = keys::trust(&self.shared, roots).await {
@@ -128,7 +132,10 @@ impl Supervisor {
             Some((NodeRole::Worker, Some(_))) | None => {}
         }
         match self.shared.office() {
-            Some(office) => keys::follow_unlock_key(&self.shared, &office.manager).await,
+            Some(office) => {
+                office.cut_off_removed();
+                keys::follow_unlock_key(&self.shared, &office.manager).await
+            }
             None => Ok(()),
         }
     }
