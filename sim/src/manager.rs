@@ -31,8 +31,7 @@ pub(crate) struct Manager {
     /// Open sessions: the node and the session's number.
     pub sessions: BTreeMap<usize, u64>,
     pub wake_at: Option<Time>,
-    /// How far its clock is ahead of the true time, which begins at [`EPOCH`], in nanoseconds. The same for as
-    /// long as its process lives: a daemon reads a clock that does not jump.
+    /// How far its clock is ahead of the true time, which begins at [`EPOCH`], in nanoseconds.
     pub skew: i64,
 }
 

@@ -197,7 +197,7 @@ impl World {
         let wanted = usize::try_from(options.managers.unwrap_or(drawn)).unwrap_or(1).clamp(1, nodes);
         let mut manager = |number| (number, Manager::new(Ids::new(ids.next_u128())));
         let managers = (0..wanted).map(&mut manager).collect();
-        let drawn = chance.pick(&[0, 0, 0, 5]).copied().unwrap_or(0);
+        let drawn = chance.pick(&[0, 0, 0, 5, 3600]).copied().unwrap_or(0);
         let skew = options.skew.unwrap_or(drawn);
         let character = Character { nodes_vanish: chance.happens(500), skew };
         World {

@@ -11,6 +11,7 @@ use skep_types::service::Service;
 use skep_types::{NodeId, ServiceId, TaskId, TaskState, TaskStatus, Time};
 
 use crate::allocator::ipam;
+use crate::delays::Delays;
 use crate::dispatcher::Dispatcher;
 use crate::objects::{Group, Touched};
 use crate::orchestrator::restart::MISPLACED;
@@ -58,6 +59,9 @@ pub(crate) struct Leader {
     pub news: BTreeMap<NodeId, News>,
     pub dispatcher: Dispatcher,
     pub timers: Timers,
+    delays: Delays,
+    /// The last time that it was told.
+    now: Time,
     /// Services to be looked at.
     services: BTreeSet<ServiceId>,
     /// Slots to be looked at.
@@ -76,7 +80,7 @@ pub(crate) struct Leader {
 impl Leader {
     /// A manager that begins to lead: it looks at everything once, and waits for every node's agent.
     pub fn new(objects: &Objects, now: Time) -> Leader {
-        let mut leader = Leader::default();
+        let mut leader = Leader { now, ..Leader::default() };
         // What the last leader knew of the nodes is history.
         let silent = objects.nodes().filter(|node| node.state != NodeState::Down);
         leader.unheard.extend(silent.map(|node| node.id));
@@ -209,7 +213,15 @@ impl Leader {
     }
 
     /// Turns deadlines that have come into things to look at.
-    pub fn wake(&mut self, now: Time) {
+    pub fn wake(&mut self, objects: &Objects, now: Time) {
+        if now < self.now {
+            let by = self.now.since(now);
+            self.timers.set_back(by);
+            self.delays.set_back(by);
+            // Moments that are recorded may lie ahead now.
+            self.look_at_everything(objects);
+        }
+        self.now = now;
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
                 Timer::Slot(service, slot) => {
@@ -230,7 +242,9 @@ impl Leader {
     /// Decides as much as fits into one entry of the log.
     pub fn plan(&mut self, plan: &mut Plan) {
         // What does not fit is left where it waits, and everything after it.
+        plan.delays = std::mem::take(&mut self.delays);
         let _: Result<(), Full> = self.plan_all(plan);
+        self.delays = std::mem::take(&mut plan.delays);
     }
 
     fn plan_all(&mut self, plan: &mut Plan) -> Result<(), Full> {
@@ -367,7 +381,12 @@ impl Leader {
                 continue;
             }
             match slot::examine(plan, service, number) {
-                Ok(next) => self.timers.set(Timer::Slot(service, number), next),
+                Ok(next) => {
+                    self.timers.set(Timer::Slot(service, number), next);
+                    if next.is_none() {
+                        plan.delays.forget(key);
+                    }
+                }
                 Err(full) => {
                     self.slots.insert(key);
                     result = Err(full);

@@ -13,6 +13,7 @@
 
 mod allocator;
 mod check;
+mod delays;
 mod dispatcher;
 mod leader;
 mod objects;

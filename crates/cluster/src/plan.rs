@@ -8,6 +8,7 @@ use skep_types::node::Node;
 use skep_types::port::Protocol;
 use skep_types::{Ids, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time};
 
+use crate::delays::Delays;
 use crate::{Cause, Change, Objects, Reply};
 
 /// Changes in one entry of the log. Bounds the size of an entry, and with it the time in which nothing
@@ -34,6 +35,8 @@ pub(crate) struct Plan<'a> {
     pub objects: &'a Objects,
     pub now: Time,
     pub ids: &'a mut Ids,
+    /// The leader's, for the time being.
+    pub delays: Delays,
     /// What is decided.
     pub changes: Vec<Change>,
     /// Tasks to be created at the end of the batch.
@@ -72,6 +75,7 @@ impl<'a> Plan<'a> {
             objects,
             now,
             ids,
+            delays: Delays::default(),
             changes: Vec::new(),
             drafts: Vec::new(),
             replies: Vec::new(),

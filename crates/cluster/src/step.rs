@@ -127,6 +127,9 @@ impl Cluster {
     }
 
     /// Everything a leader decides. Reads no clock and draws no id of its own.
+    ///
+    /// `now` may fall, and need not be what another manager says: no delay gets longer than anew from when this
+    /// manager learns of it. A time that jumps ahead ends delays early.
     pub fn step(&mut self, event: Event, now: Time, ids: &mut Ids) -> Output {
         let mut output = Output::default();
         match event {
@@ -172,7 +175,7 @@ impl Cluster {
     /// Makes the next proposal, if none is in flight.
     fn decide(&mut self, now: Time, ids: &mut Ids, output: &mut Output) {
         let Some(leader) = &mut self.leader else { return };
-        leader.wake(now);
+        leader.wake(&self.objects, now);
         // Requests that change nothing are answered at once, and the next ones looked at.
         while self.proposal.is_none() && !leader.timers.is_set(Timer::Retry) {
             let mut plan = Plan::new(&self.objects, now, ids);

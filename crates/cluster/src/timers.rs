@@ -2,6 +2,7 @@
 //! order of those that lie ahead, found again by looking at everything once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use skep_types::{NodeId, ServiceId, Time};
 
@@ -46,6 +47,12 @@ impl Timers {
     /// The next deadline.
     pub fn next(&self) -> Option<Time> {
         self.by_time.first().map(|(time, _)| *time)
+    }
+
+    /// The clock was set back by so much: nothing waits the longer for it.
+    pub fn set_back(&mut self, by: Duration) {
+        self.times.values_mut().for_each(|time| *time = *time - by);
+        self.by_time = self.times.iter().map(|(timer, time)| (*time, *timer)).collect();
     }
 
     /// Takes one deadline that has come.

@@ -20,7 +20,7 @@ impl World {
         let leader = self.consensus.leader.unwrap_or(manager);
         let manager = if self.chance.happens(400) { leader } else { manager };
         let vanish = self.character.nodes_vanish;
-        match self.chance.below(12) {
+        match self.chance.below(if self.character.skew > 0 { 14 } else { 12 }) {
             0 | 1 => self.crash_manager(manager),
             2 if vanish => self.kill_daemon(node),
             3 if vanish => self.lose_power(node),
@@ -28,6 +28,7 @@ impl World {
             5 if vanish => self.remove_node(node),
             6 => self.pause_manager(manager),
             7 | 8 => self.partition(manager),
+            12 | 13 => self.set_clock(manager),
             9 if vanish && !self.is_small() => self.lose_rack(node),
             _ => self.cut(node),
         }

@@ -99,7 +99,7 @@ impl World {
             self.at(until, Happening::ManagerTick { manager: number, life, at });
             return Ok(());
         }
-        let claimed = if early { at + Duration::from_secs(10) } else { manager.clock(now).max(at) };
+        let claimed = if early { at + Duration::from_secs(10) } else { manager.clock(now) };
         self.step_at(number, Event::Tick, claimed)
     }
 
@@ -107,11 +107,10 @@ impl World {
         if self.manager(number).cluster.is_some() {
             return Ok(());
         }
-        let skew = self.character.skew * 1_000_000_000;
-        let ahead = if self.unsafe_phase { self.chance.below(2 * skew + 1) } else { skew };
+        let skew = self.some_skew();
         let lag = if self.chance.happens(500) { self.chance.below(30) } else { 0 };
         let manager = self.manager(number);
-        manager.skew = i64::try_from(ahead).unwrap_or(0) - i64::try_from(skew).unwrap_or(0);
+        manager.skew = skew;
         manager.life += 1;
         let ahead = manager.skew / 1_000_000_000;
         let disk = manager.disk.clone();
@@ -123,6 +122,22 @@ impl World {
         self.manager(number).cluster = Some(Cluster::new(objects));
         self.tell_fault(|| format!("manager {number} starts from entry {index}, its clock {ahead} s ahead"));
         checks::replica(self, number)
+    }
+
+    /// How wrong a manager's clock is, in nanoseconds ahead. Right in the end.
+    fn some_skew(&mut self) -> i64 {
+        let most = self.character.skew * 1_000_000_000;
+        let ahead = if self.unsafe_phase { self.chance.below(2 * most + 1) } else { most };
+        i64::try_from(ahead).unwrap_or(0) - i64::try_from(most).unwrap_or(0)
+    }
+
+    /// Somebody sets the clock of a manager while its process goes on.
+    pub(super) fn set_clock(&mut self, number: usize) -> Verdict {
+        let skew = self.some_skew();
+        self.manager(number).skew = skew;
+        let ahead = skew / 1_000_000_000;
+        self.tell_fault(|| format!("the clock of manager {number} is set, and is {ahead} s ahead"));
+        Ok(())
     }
 
     pub(super) fn crash_manager(&mut self, number: usize) -> Verdict {

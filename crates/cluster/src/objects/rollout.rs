@@ -70,6 +70,8 @@ impl RestartHistory {
         if !policy.window.is_zero() {
             let oldest = at - policy.window;
             self.times.retain(|time| *time > oldest);
+            // By another leader's clock some may lie ahead; they would count for longer than the window.
+            self.times.iter_mut().for_each(|time| *time = (*time).min(at));
             self.times.push(at);
         }
     }

@@ -43,8 +43,8 @@ pub(crate) fn examine(plan: &mut Plan, task: &Task) -> Result<Option<Time>, Full
     }
     // A task that failed while it waited for its turn does not shorten the wait: an image that is not
     // there would otherwise be asked for without a pause.
-    if let Some(not_before) = task.not_before.filter(|time| *time > plan.now && !displaced) {
-        return Ok(Some(not_before));
+    if let Some(end) = plan.delays.restart(task, plan.now).filter(|_| !displaced) {
+        return Ok(Some(end));
     }
     plan.reserve(3)?;
     plan.slots.insert((task.service, task.slot));
@@ -79,8 +79,8 @@ fn promote(plan: &mut Plan, task: &Task) -> Result<Option<Time>, Full> {
     if task.desired != TaskState::Ready {
         return Ok(None);
     }
-    if let Some(not_before) = task.not_before.filter(|time| *time > plan.now) {
-        return Ok(Some(not_before));
+    if let Some(end) = plan.delays.restart(task, plan.now) {
+        return Ok(Some(end));
     }
     if !blocked(plan.objects, task, None) {
         plan.reserve(1)?;

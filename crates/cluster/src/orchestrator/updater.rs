@@ -109,24 +109,29 @@ pub(crate) fn watch(
     let config = &service.spec.update;
     let holds = rollout.holding.contains(&task.id);
     let ended_early = !is_live(task) && is_wanted(task);
+    let now = plan.now;
+    let mut end = |at, delay| plan.delays.end(task, at, delay, now);
+    // When the delay before the next slot's turn is over, and when the task has proven itself.
+    let (turn, proof) = match watch {
+        Watch::Starting => (now, now),
+        Watch::Ran(at) => (end(at, config.delay), end(at, config.monitor)),
+        Watch::Failed(at) => (end(at, config.delay), now),
+    };
     match watch {
-        Watch::Failed(at) if plan.now < at + config.delay => return Ok(Some(at + config.delay)),
+        Watch::Failed(_) if now < turn => return Ok(Some(turn)),
         Watch::Starting if is_wanted(task) && !ended_early => {
             if task.status.state == TaskState::Running {
                 push_step(plan, service, UpdateStep::Ran { task: task.id });
             }
         }
         Watch::Starting if ended_early => fail(plan, service, rollout, task.id)?,
-        Watch::Ran(at) if ended_early && plan.now <= at + config.monitor => {
-            fail(plan, service, rollout, task.id)?;
-        }
-        Watch::Ran(at) if is_wanted(task) && plan.now < at + config.monitor.max(config.delay) => {
-            if holds && plan.now >= at + config.delay {
+        Watch::Ran(_) if ended_early && now <= proof => fail(plan, service, rollout, task.id)?,
+        Watch::Ran(_) if is_wanted(task) && (now < proof || holds && now < turn) => {
+            if holds && now >= turn {
                 push_step(plan, service, UpdateStep::Release { task: task.id });
-                return Ok(Some(at + config.monitor));
+                return Ok(Some(proof));
             }
-            let next = if holds { at + config.delay } else { at + config.monitor };
-            return Ok(Some(next));
+            return Ok(Some(if holds { turn } else { proof }));
         }
         Watch::Starting | Watch::Ran(_) | Watch::Failed(_) => {
             push_step(plan, service, UpdateStep::Forget { task: task.id });
