@@ -21,7 +21,7 @@ fn who_does_not_belong_is_not_let_in() {
     join(&lab.token(3, "worker"), &first).fails(1, "remote CA does not match fingerprint");
     join("SWMTKN-1-nonsense", &first).fails(1, "invalid join token");
     lab.docker(1, &["swarm", "join-token", "--rotate", "--quiet", "worker"]).ok();
-    join(&token, &first).fails(1, "invalid join token");
+    join(&token, &first).fails(1, "A valid join token is necessary to join this cluster");
     let inactive = lab.docker(2, &["info", "--format", "{{.Swarm.LocalNodeState}}"]).ok();
     assert_eq!(inactive, "inactive", "a failed join leaves nothing behind");
     join(&lab.token(1, "worker"), &first).ok();

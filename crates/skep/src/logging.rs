@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use skep_types::Time;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
@@ -17,11 +17,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::Reloadable;
 
-static LEVEL: OnceLock<Handle<LevelFilter, tracing_subscriber::Registry>> = OnceLock::new();
+static LEVEL: OnceLock<Handle<Targets, tracing_subscriber::Registry>> = OnceLock::new();
 
 /// Begins to log to standard error.
 pub fn start(settings: &Reloadable) {
-    let (filter, handle) = reload::Layer::new(level(settings));
+    let (filter, handle) = reload::Layer::new(targets(settings));
     let lines = tracing_subscriber::fmt::layer().event_format(Logfmt).with_writer(std::io::stderr);
     // A second subscriber or handle would mean that this was called twice; the first one stays.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
@@ -31,10 +31,31 @@ pub fn start(settings: &Reloadable) {
 /// Takes on the level of reloaded settings.
 pub fn reload(settings: &Reloadable) {
     if let Some(handle) = LEVEL.get()
-        && let Err(error) = handle.reload(level(settings))
+        && let Err(error) = handle.reload(targets(settings))
     {
         tracing::warn!("cannot change the log's level: {error}");
     }
+}
+
+/// Crates of others, which tell every step that they take: each is heard from its level on, and below that only
+/// with `trace`.
+const OTHERS: [(&str, LevelFilter); 6] = [
+    // It warns of every entry that nobody waits for.
+    ("openraft", LevelFilter::ERROR),
+    ("h2", LevelFilter::WARN),
+    ("hyper", LevelFilter::WARN),
+    ("hyper_util", LevelFilter::WARN),
+    ("rustls", LevelFilter::WARN),
+    ("tonic", LevelFilter::WARN),
+];
+
+fn targets(settings: &Reloadable) -> Targets {
+    let level = level(settings);
+    let targets = Targets::new().with_default(level);
+    if level == LevelFilter::TRACE {
+        return targets;
+    }
+    targets.with_targets(OTHERS.map(|(target, most)| (target, most.min(level))))
 }
 
 fn level(settings: &Reloadable) -> LevelFilter {

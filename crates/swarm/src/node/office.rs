@@ -18,7 +18,7 @@ use crate::SwarmError;
 use crate::manager::{Manager, Setup};
 use crate::wire::{CallError, Listener, SeatCall};
 
-/// How long a manager that leaves tries to give up its seat.
+/// How long a manager that leaves tries to give up its seat, and a node that was removed may stay connected.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How long a manager that comes back waits for what its log holds.
@@ -88,17 +88,26 @@ impl Office {
         let _ = tokio::time::timeout(READING, read).await;
     }
 
-    /// Cuts the connections of nodes that were removed since the last call. Their calls are refused anyway.
-    pub(crate) fn cut_off_removed(&self) {
+    /// Cuts the connections of nodes that were removed since the last call, after a moment in which they hear that
+    /// they have no duties any more. Their calls are refused anyway.
+    pub(crate) fn cut_off_removed(self: &Arc<Self>) {
         let nodes: BTreeSet<NodeId> =
             self.manager.read(|objects| objects.nodes().map(|node| node.id).collect());
         let mut known = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(listener) = &*self.listener.lock().unwrap_or_else(PoisonError::into_inner) {
-            for node in known.difference(&nodes) {
-                listener.disconnect(*node);
-            }
-        }
+        let removed: Vec<NodeId> = known.difference(&nodes).copied().collect();
         *known = nodes;
+        drop(known);
+        if removed.is_empty() {
+            return;
+        }
+        let office = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(FAREWELL).await;
+            let Some(office) = office.upgrade() else { return };
+            if let Some(listener) = &*office.listener.lock().unwrap_or_else(PoisonError::into_inner) {
+                removed.iter().for_each(|node| listener.disconnect(*node));
+            }
+        });
     }
 
     /// Asks the leader for this node's seat. May be repeated.
