@@ -352,7 +352,10 @@ impl Drop for Host {
 pub fn binary() -> PathBuf {
     let path = std::env::var_os("SKEP").map(PathBuf::from).unwrap_or_else(|| {
         let test = std::env::current_exe().expect("a test has an executable");
-        test.ancestors().nth(2).expect("target/<triple>/debug/deps/<test>").join("skep")
+        // A test is in `target/<triple>/debug/deps`, a program beside the debug build.
+        let folder = test.parent().expect("a program is in a folder");
+        let folder = if folder.ends_with("deps") { folder.parent().unwrap() } else { folder };
+        folder.join("skep")
     });
     assert!(path.exists(), "{} is missing: build it with `cargo build --package skep`", path.display());
     path

@@ -2,7 +2,7 @@
 
 use skep_conformance::{Lab, eventually};
 
-use crate::{SOON, containers, leader};
+use crate::{SOON, await_answer, containers, leader};
 
 /// A worker whose managers are all gone keeps its tasks and its ports, also when its own daemon is restarted.
 #[test]
@@ -12,6 +12,7 @@ fn a_worker_without_managers_goes_on() {
     let create = [&create[..], &["--constraint", "node.role==worker", "simple_server"]].concat();
     lab.docker(1, &create).ok();
     lab.until_replicas(1, "web", "2/2", SOON);
+    await_answer(&lab, 2, 80);
     let before = containers(&lab, 2);
     lab.run(&["kill", "1"]).ok();
     lab.fetch(2, 80).unwrap();

@@ -367,6 +367,10 @@ impl Agent {
             return;
         }
         for (service, duty) in &mut self.endpoints {
+            // What a former agent served is served until the managers have said everything.
+            if !self.complete && duty.wanted().is_none() {
+                continue;
+            }
             operations.extend(duty.begin(now).map(|endpoint| match endpoint {
                 Some(endpoint) => Operation::ServeEndpoint(endpoint),
                 None => Operation::RemoveEndpoint(*service),

@@ -102,8 +102,8 @@ fn what_no_manager_knows_is_removed() {
         ],
         expect![[r#"
             1
-              remove endpoint
             2
+              remove endpoint
               remove 2
             3
             4

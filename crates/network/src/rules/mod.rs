@@ -73,7 +73,8 @@ pub(crate) fn replace(
             batch.add_members(&remote_set(&bridge.name), addresses.iter());
         }
     }
-    for (front, backends) in services {
+    // A front without backends has no rules.
+    for (front, backends) in services.iter().filter(|(_, backends)| !backends.is_empty()) {
         set_service(&mut batch, front, backends);
     }
     batch.finish()

@@ -41,6 +41,20 @@ fn a_crash_and_a_restart_leave_a_healthy_world_untouched() {
     world.outside.cannot_reach("192.0.2.1:8080");
 }
 
+#[test]
+fn a_port_without_backends_is_no_hindrance_to_a_restart() {
+    let mut world = World::new();
+    let container = world.container("web", "172.30.0.2");
+    let _server = container.serve("0.0.0.0:80");
+    world.publish("web", "8080", &[]).unwrap();
+    world.crash();
+    let report = world.restart();
+    assert!(report.failed.is_empty(), "{report:?}");
+    world.outside.cannot_reach("192.0.2.1:8080");
+    world.publish("web", "8080", &["172.30.0.2:80"]).unwrap();
+    assert_eq!(world.outside.ask("192.0.2.1:8080").unwrap(), format!("web {OUTSIDER}"));
+}
+
 fn sorted(rules: &str) -> Vec<&str> {
     let mut lines: Vec<&str> = rules.lines().collect();
     lines.sort_unstable();
