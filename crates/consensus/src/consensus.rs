@@ -144,10 +144,10 @@ struct Inner {
     network: Network,
     herald: Arc<Herald>,
     pulse: Pulse,
-    compaction: Compaction,
+    compaction: Arc<Compaction>,
     proposals: mpsc::UnboundedSender<Proposal>,
     /// One change of members at a time from here.
-    changing: tokio::sync::Mutex<()>,
+    changing: Arc<tokio::sync::Mutex<()>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -174,13 +174,23 @@ impl Consensus {
         config: Config,
         transport: Arc<dyn Transport>,
     ) -> Result<(Consensus, mpsc::Receiver<Notice>), LogError> {
-        let Config { dir, id, key, heartbeat, election } = config;
-        let opening = tokio::task::spawn_blocking(move || Store::open(Log::open(&dir, &key)?));
+        let (dir, key) = (config.dir.clone(), config.key.clone());
+        Consensus::open_log(config, transport, move || Log::open(&dir, &key)).await
+    }
+
+    async fn open_log(
+        config: Config,
+        transport: Arc<dyn Transport>,
+        log: impl FnOnce() -> Result<Log, LogError> + Send + 'static,
+    ) -> Result<(Consensus, mpsc::Receiver<Notice>), LogError> {
+        let Config { id, heartbeat, election, .. } = config;
+        let opening = tokio::task::spawn_blocking(move || Store::open(log()?));
         let store = opening.await.map_err(|_| LogError::Closed { action: "open the log" })??;
         let (notices, told) = mpsc::channel(NOTICES);
-        let herald = Arc::new(Herald::new(notices));
+        let (herald, carry) = Herald::new(NOTICES, notices);
+        let (herald, carry) = (Arc::new(herald), tokio::spawn(carry));
         let network = Network::new(transport, store.clone(), heartbeat);
-        let compaction = Compaction::default();
+        let compaction = Arc::<Compaction>::default();
         let view = Arc::new(watch::Sender::new(View { leads: None, leader: None }));
         let origin = random();
         let machine =
@@ -192,6 +202,7 @@ impl Consensus {
             detail: chain(&error),
         };
         let raft = started.map_err(damaged)?;
+        let changing = Arc::<tokio::sync::Mutex<()>>::default();
         let signs = Arc::new(std::sync::Mutex::new(Signs::default()));
         let pulse = Pulse {
             id,
@@ -200,16 +211,18 @@ impl Consensus {
             herald: herald.clone(),
             view,
             signs,
+            changing: changing.clone(),
             heartbeat,
             election: election.clone(),
         };
         let (proposals, proposed) = mpsc::unbounded_channel();
         let tasks = vec![
+            carry,
+            tokio::spawn(compaction.clone().run(raft.clone())),
             tokio::spawn(pulse.clone().run()),
             tokio::spawn(propose_all(raft.clone(), herald.clone(), origin, proposed)),
             tokio::spawn(guard(raft.clone(), store.clone(), herald.clone())),
         ];
-        let changing = tokio::sync::Mutex::new(());
         let inner = Inner {
             id,
             election,
@@ -337,14 +350,7 @@ impl Consensus {
     /// entries before it are kept for members that lag a little. Returns at once; a failure is a
     /// [`Notice::Failed`]. While one such payload is being written, the next one waits, and only the last.
     pub fn compact(&self, index: Index, payload: Vec<u8>) {
-        let mut compaction = self.inner.compaction.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *compaction = Some((index, payload));
-        drop(compaction);
-        let raft = self.inner.raft.clone();
-        tokio::spawn(async move {
-            // An error means that openraft has stopped, which is told elsewhere.
-            let _ = raft.trigger().snapshot().await;
-        });
+        self.inner.compaction.give(index, payload);
     }
 
     /// How things stand, now and whenever it changes.
@@ -361,7 +367,7 @@ impl Consensus {
         }
         let Some((heir, address, _)) = pulse.heir() else { return };
         // The others refuse their vote while they hear a leader.
-        network.set_silent(true);
+        let _silence = network.fall_silent();
         tokio::time::sleep(election.start + election.start / 6).await;
         let mut standing = herald.standing();
         let question = Question::TakeOver;
@@ -370,12 +376,11 @@ impl Consensus {
             let handed = standing.wait_for(|standing| !standing.leads);
             let _ = timeout(election.end, handed).await;
         }
-        network.set_silent(false);
     }
 
     /// Stops. On return the log is closed and can be opened again.
     pub async fn stop(&self) {
-        self.inner.herald.close().await;
+        self.inner.herald.close();
         self.inner.store.release();
         // It may have stopped by itself.
         let _ = self.inner.raft.shutdown().await;
@@ -452,9 +457,9 @@ async fn propose_all(
     while let Some(Proposal { id, term, payload }) = proposals.recv().await {
         if payload.len() > MAX_ENTRY_BYTES - FRAME_BYTES {
             let reason = LogError::TooLarge { bytes: payload.len() }.to_string();
-            herald.refused(id, reason).await;
+            herald.refused(id, reason);
         } else if herald.leads() != Some(term) {
-            herald.refused(id, "this member does not lead".to_owned()).await;
+            herald.refused(id, "this member does not lead".to_owned());
         } else if raft.client_write_ff(Command { origin, id, term, payload: payload.into() }).await.is_err() {
             return;
         }
@@ -487,7 +492,7 @@ async fn guard(raft: Raft, store: Store, herald: Arc<Herald>) {
     };
     store.release();
     // The order matters: nothing may be told after the failure.
-    herald.fail(reason).await;
+    herald.fail(reason);
     let _ = raft.shutdown().await;
     store.disk().close().await;
 }

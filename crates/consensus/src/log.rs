@@ -11,7 +11,7 @@ mod cipher;
 mod error;
 mod rekey;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use cipher::Cipher;
 pub use cipher::LogKey;
@@ -97,7 +97,7 @@ pub struct Log {
 
 impl Log {
     #[cfg(test)]
-    fn open_on(backend: impl redb::StorageBackend) -> Result<Log, LogError> {
+    pub(crate) fn open_on(backend: impl redb::StorageBackend) -> Result<Log, LogError> {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
         Log::with_database(database.map_err(|error| LogError::new("open the log", error))?, &tests::KEY)
     }
@@ -139,7 +139,7 @@ impl Log {
         }
         let facts = read.open_table(FACTS).map_err(|error| fail(error.into()))?;
         let sealed = facts.get(FACT_KEY).map_err(|error| fail(error.into()))?;
-        if !sealed.is_some_and(|sealed| reader.cipher.open(FACT_KEY.as_bytes(), sealed.value()).is_some()) {
+        if sealed.is_none_or(|sealed| reader.cipher.open(FACT_KEY.as_bytes(), sealed.value()).is_none()) {
             return Err(LogError::Key);
         }
         let (purged, purged_term) = (number(NUMBER_PURGED_INDEX)?, number(NUMBER_PURGED_TERM)?);
@@ -280,6 +280,7 @@ impl Log {
     /// See [`LogError`].
     pub fn save_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), LogError> {
         assert!(snapshot.index <= self.last, "it stands for entries of this log");
+        assert!(snapshot.index > self.snapshot_index || self.snapshot_index == 0, "snapshots only move on");
         self.replace_snapshot(snapshot, false)
     }
 

@@ -5,6 +5,7 @@
 pub(crate) mod disk;
 pub(crate) mod herald;
 pub(crate) mod machine;
+pub(crate) mod members;
 pub(crate) mod network;
 pub(crate) mod pulse;
 pub(crate) mod store;

@@ -3,26 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use openraft::error::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{sleep, timeout};
 
-use super::{Consensus, MemberError};
+use super::{Consensus, Inner, MemberError};
 use crate::notice::RaftId;
 use crate::raft::index_of;
+use crate::raft::members::{Change, ChangeError, change_members};
 use crate::raft::wire::Question;
 
-/// How long one change may take until a majority has it.
-const AGREE_LIMIT: Duration = Duration::from_secs(10);
-/// How long to try while other changes are under way.
-const BUSY_LIMIT: Duration = Duration::from_secs(10);
 /// How long a new member may take to catch up.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(60);
 /// How far behind a new member counts as caught up, in entries.
 const CAUGHT_UP: u64 = 64;
-const PAUSE: Duration = Duration::from_millis(20);
 
-type Change = ChangeMembers<RaftId, BasicNode>;
+/// The right to change the members.
+type Turn = OwnedMutexGuard<()>;
 
 impl Consensus {
     /// Adds a member: it learns the log first and votes once it has caught up. Adding a voter again succeeds, and
@@ -31,13 +28,13 @@ impl Consensus {
     /// # Errors
     /// See [`MemberError`].
     pub async fn add_member(&self, id: RaftId, address: String) -> Result<(), MemberError> {
-        let _turn = self.inner.changing.lock().await;
-        self.set_address(id, address).await?;
+        let turn = self.turn().await;
+        let turn = self.set_address(turn, id, address).await?;
         if self.is_voter(id) {
             return Ok(());
         }
         self.catch_up(id).await?;
-        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await
+        self.change(turn, ChangeMembers::AddVoterIds(BTreeSet::from([id])), true).await.map(|_| ())
     }
 
     /// Removes a member. Removing one that is not there succeeds. A leader that removes itself leads until that is
@@ -46,23 +43,23 @@ impl Consensus {
     /// # Errors
     /// See [`MemberError`].
     pub async fn remove_member(&self, id: RaftId) -> Result<(), MemberError> {
-        let _turn = self.inner.changing.lock().await;
+        let turn = self.turn().await;
         self.lead()?;
         if self.address(id).is_none() {
             return Ok(());
         }
         if !self.is_voter(id) {
-            return self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id])), false).await;
+            let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
+            return self.change(turn, change, false).await.map(|_| ());
         }
         let heir = if id == self.inner.id { self.inner.pulse.heir() } else { None };
-        self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false).await?;
+        let _turn = self.change(turn, ChangeMembers::RemoveVoters(BTreeSet::from([id])), false).await?;
         if let Some((heir, address, _)) = heir {
-            self.inner.network.set_silent(true);
+            let _silence = self.inner.network.fall_silent();
             sleep(self.inner.election.start).await;
             // Without an answer the others elect one by themselves, a little later.
             let asked = self.inner.network.ask(heir, &address, Question::TakeOver);
             let _ = timeout(self.inner.election.start, asked).await;
-            self.inner.network.set_silent(false);
         }
         Ok(())
     }
@@ -72,12 +69,16 @@ impl Consensus {
     /// # Errors
     /// See [`MemberError`].
     pub async fn update_address(&self, id: RaftId, address: String) -> Result<(), MemberError> {
-        let _turn = self.inner.changing.lock().await;
+        let turn = self.turn().await;
         self.lead()?;
         if self.address(id).is_none() {
             return Err(MemberError::Unknown);
         }
-        self.set_address(id, address).await
+        self.set_address(turn, id, address).await.map(|_| ())
+    }
+
+    async fn turn(&self) -> Turn {
+        self.inner.changing.clone().lock_owned().await
     }
 
     fn lead(&self) -> Result<(), MemberError> {
@@ -99,12 +100,13 @@ impl Consensus {
         metrics.membership_config.membership().voter_ids().any(|voter| voter == id)
     }
 
-    async fn set_address(&self, id: RaftId, address: String) -> Result<(), MemberError> {
+    async fn set_address(&self, turn: Turn, id: RaftId, address: String) -> Result<Turn, MemberError> {
         self.lead()?;
         if self.address(id).as_ref() == Some(&address) {
-            return Ok(());
+            return Ok(turn);
         }
-        self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, BasicNode::new(address))])), true).await
+        let change = ChangeMembers::SetNodes(BTreeMap::from([(id, BasicNode::new(address))]));
+        self.change(turn, change, true).await
     }
 
     async fn catch_up(&self, id: RaftId) -> Result<(), MemberError> {
@@ -122,32 +124,21 @@ impl Consensus {
         }
     }
 
-    async fn change(&self, change: Change, retain: bool) -> Result<(), MemberError> {
-        let begun = Instant::now();
-        loop {
-            let changed =
-                timeout(AGREE_LIMIT, self.inner.raft.change_membership(change.clone(), retain)).await;
-            let error = match changed {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(RaftError::Fatal(_))) => return Err(MemberError::Stopped),
-                Ok(Err(RaftError::APIError(error))) => error,
-                Err(_) => return Err(MemberError::Quorum),
-            };
-            match error {
-                ClientWriteError::ForwardToLeader(_) => return Err(self.not_leader().into()),
-                ClientWriteError::ChangeMembershipError(ChangeMembershipError::EmptyMembership(_)) => {
-                    return Err(MemberError::Last);
-                }
-                ClientWriteError::ChangeMembershipError(ChangeMembershipError::LearnerNotFound(_)) => {
-                    return Err(MemberError::Unknown);
-                }
-                ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)) => {
-                    if begun.elapsed() > BUSY_LIMIT {
-                        return Err(MemberError::Busy);
-                    }
-                    sleep(PAUSE).await;
-                }
-            }
-        }
+    /// Makes one change, to its end also when the caller gives up: `turn` stays taken so long.
+    async fn change(&self, turn: Turn, change: Change, retain: bool) -> Result<Turn, MemberError> {
+        let consensus = self.clone();
+        let changing = tokio::spawn(async move {
+            let Inner { raft, store, .. } = &*consensus.inner;
+            let changed = change_members(raft, store, change, retain).await;
+            changed.map(|()| turn).map_err(|error| match error {
+                ChangeError::NotLeader => consensus.not_leader().into(),
+                ChangeError::Busy => MemberError::Busy,
+                ChangeError::Unknown => MemberError::Unknown,
+                ChangeError::Last => MemberError::Last,
+                ChangeError::Quorum => MemberError::Quorum,
+                ChangeError::Stopped => MemberError::Stopped,
+            })
+        });
+        changing.await.unwrap_or(Err(MemberError::Stopped))
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod cluster;
+mod hardship;
 
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,8 @@ async fn a_minority_commits_nothing_and_heals() {
     assert_eq!(next.leads().await, next_term, "the returning member deposed nobody");
     cluster.assert_orders_equal();
     assert!(!next.payloads().contains(&b"lost".to_vec()));
+    assert_eq!(old.own(), [] as [ProposalId; 0], "its fate became known by nobody's word");
+    assert!(!old.has_refused(1), "it was in the log for a while");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,14 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-mod disk;
+pub(crate) mod disk;
 
 use disk::Disk;
 use proptest::prelude::*;
 
 use super::*;
 
-pub(super) const KEY: LogKey = LogKey::new([7; 32]);
+pub(crate) const KEY: LogKey = LogKey::new([7; 32]);
 
 fn payload(number: u64, bytes: usize) -> Vec<u8> {
     let mut payload = format!("{number}:").into_bytes();

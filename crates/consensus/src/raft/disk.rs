@@ -18,7 +18,7 @@ pub(crate) enum Job {
     Truncate(Index),
     Purge(Index),
     Vote(Term, Vec<u8>),
-    /// A snapshot of this log's own entries.
+    /// A snapshot of this log's own entries, unless one from the leader has overtaken it.
     Save(Snapshot),
     /// A snapshot from the leader, in place of what it stands for.
     Install(Snapshot),
@@ -101,6 +101,16 @@ impl Disk {
         let closed = || LogError::Closed { action: "read the log" };
         let reader = lock(&self.queue).reader.clone().ok_or_else(closed)?;
         tokio::task::spawn_blocking(move || read(&reader)).await.map_err(|_| closed())?
+    }
+
+    /// Whether all that was asked for is on the disk.
+    pub(crate) fn is_idle(&self) -> bool {
+        lock(&self.queue).asked == self.done()
+    }
+
+    /// Whether it still writes.
+    pub(crate) fn is_open(&self) -> bool {
+        self.done.has_changed().is_ok()
     }
 
     /// How long the disk has been at its present batch.
@@ -192,6 +202,12 @@ impl Worker {
             // A snapshot under way from the leader purges by itself when it is written.
             Job::Purge(index) => self.log.purge(index.min(self.log.snapshot_index())),
             Job::Vote(term, vote) => self.log.save_vote(term, &vote),
+            // An older one would stand for less than what is purged.
+            Job::Save(Snapshot { index, .. }) | Job::Install(Snapshot { index, .. })
+                if index <= self.log.snapshot_index() =>
+            {
+                Ok(())
+            }
             Job::Save(snapshot) => self.log.save_snapshot(&snapshot),
             Job::Install(snapshot) => self.log.compact(&snapshot),
         };

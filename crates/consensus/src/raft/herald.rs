@@ -1,8 +1,12 @@
 //! Tells the owner what happened, in order.
+//!
+//! An owner that does not listen for a while holds up what is committed, and nothing else: telling never waits, and
+//! only who tells of entries and states asks for room first ([`Herald::room`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::log::{Index, Snapshot, Term};
 use crate::notice::{Notice, ProposalId, RaftId, Standing};
@@ -21,23 +25,46 @@ struct Told {
     leader: Option<(RaftId, String)>,
     /// The term of the last leader's first entry that was told.
     begun: Term,
-    closed: bool,
+    /// Until it is closed. The permit is room that the notice takes until the owner has it.
+    queue: Option<mpsc::UnboundedSender<(Notice, Option<OwnedSemaphorePermit>)>>,
 }
 
 pub(crate) struct Herald {
-    notices: mpsc::Sender<Notice>,
     /// Held while telling: it is what keeps the order between the tasks that tell.
     told: Mutex<Told>,
+    room: Arc<Semaphore>,
     /// The term of [`Told::leads`], or 0.
     leads: AtomicU64,
     standing: watch::Sender<Standing>,
 }
 
 impl Herald {
-    pub(crate) fn new(notices: mpsc::Sender<Notice>) -> Herald {
-        let told = Told { leads: None, leader: None, begun: 0, closed: false };
-        let standing = watch::Sender::new(Standing::default());
-        Herald { notices, told: Mutex::new(told), leads: AtomicU64::new(0), standing }
+    /// A herald, and the task that carries what it tells to the owner. At most `room` entries wait in between.
+    pub(crate) fn new(room: usize, notices: mpsc::Sender<Notice>) -> (Herald, impl Future<Output = ()>) {
+        let (queue, mut queued) = mpsc::unbounded_channel();
+        let told = Told { leads: None, leader: None, begun: 0, queue: Some(queue) };
+        let herald = Herald {
+            told: Mutex::new(told),
+            room: Arc::new(Semaphore::new(room)),
+            leads: AtomicU64::new(0),
+            standing: watch::Sender::new(Standing::default()),
+        };
+        let carry = async move {
+            while let Some((notice, _room)) = queued.recv().await {
+                // An owner that is gone needs no news.
+                let _ = notices.send(notice).await;
+            }
+        };
+        (herald, carry)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the owner has taken enough. Nothing when nothing is told any more.
+    async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        self.room.clone().acquire_owned().await.ok()
     }
 
     pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
@@ -49,37 +76,29 @@ impl Herald {
         Some(self.leads.load(Ordering::Acquire)).filter(|term| *term != 0)
     }
 
-    async fn tell(&self, told: &Told, notice: Notice) {
-        if !told.closed {
-            // An owner that is gone needs no news.
-            let _ = self.notices.send(notice).await;
-        }
-    }
-
     pub(crate) async fn restored(&self, snapshot: Snapshot) {
-        let told = self.told.lock().await;
-        self.tell(&told, Notice::Restored(snapshot)).await;
+        let room = self.room().await;
+        self.told().tell(Notice::Restored(snapshot), room);
     }
 
     pub(crate) async fn committed(&self, index: Index, payload: Option<Vec<u8>>, own: Option<ProposalId>) {
-        let told = self.told.lock().await;
-        self.tell(&told, Notice::Committed { index, payload, own }).await;
+        let room = self.room().await;
+        self.told().tell(Notice::Committed { index, payload, own }, room);
     }
 
-    pub(crate) async fn refused(&self, id: ProposalId, reason: String) {
-        let told = self.told.lock().await;
-        self.tell(&told, Notice::Refused { id, reason }).await;
+    pub(crate) fn refused(&self, id: ProposalId, reason: String) {
+        self.told().tell(Notice::Refused { id, reason }, None);
     }
 
     /// The first entry of the leader of `term` was told.
-    pub(crate) async fn begun(&self, term: Term, view: &View) {
-        self.told.lock().await.begun = term;
-        self.settle(view).await;
+    pub(crate) fn begun(&self, term: Term, view: &View) {
+        self.told().begun = term;
+        self.settle(view);
     }
 
     /// Tells what changed about the lead.
-    pub(crate) async fn settle(&self, view: &View) {
-        let mut told = self.told.lock().await;
+    pub(crate) fn settle(&self, view: &View) {
+        let mut told = self.told();
         let was_leading = told.leads.is_some();
         if told.leads.is_some() && told.leads != view.leads {
             told.leads = None;
@@ -89,18 +108,18 @@ impl Herald {
             Some(term) if told.leads.is_none() && told.begun == term => {
                 told.leads = Some(term);
                 told.leader.clone_from(&view.leader);
-                self.tell(&told, Notice::Leads { term }).await;
+                told.tell(Notice::Leads { term }, None);
                 // Only now: a proposal made before could not have been decided in this term.
                 self.leads.store(term, Ordering::Release);
             }
             Some(_) if was_leading && told.leads.is_none() => {
                 told.leader = None;
-                self.tell(&told, Notice::Follows { leader: None }).await;
+                told.tell(Notice::Follows { leader: None }, None);
             }
             Some(_) => {}
             None if was_leading || told.leader != view.leader => {
                 told.leader.clone_from(&view.leader);
-                self.tell(&told, Notice::Follows { leader: view.leader.clone() }).await;
+                told.tell(Notice::Follows { leader: view.leader.clone() }, None);
             }
             None => {}
         }
@@ -117,20 +136,35 @@ impl Herald {
     }
 
     /// Tells nothing more.
-    pub(crate) async fn close(&self) {
-        self.leads.store(0, Ordering::Release);
-        self.told.lock().await.closed = true;
-        self.publish(Standing::default());
+    pub(crate) fn close(&self) {
+        self.end(None);
     }
 
     /// Tells that the disk failed, as the last of all.
-    pub(crate) async fn fail(&self, reason: String) {
+    pub(crate) fn fail(&self, reason: String) {
+        self.end(Some(Notice::Failed { reason }));
+    }
+
+    fn end(&self, last: Option<Notice>) {
         self.leads.store(0, Ordering::Release);
         {
-            let mut told = self.told.lock().await;
-            self.tell(&told, Notice::Failed { reason }).await;
-            told.closed = true;
+            let mut told = self.told();
+            if let Some(notice) = last {
+                told.tell(notice, None);
+            }
+            told.queue = None;
         }
+        // Who waits for room need not wait any longer.
+        self.room.close();
         self.publish(Standing::default());
+    }
+}
+
+impl Told {
+    fn tell(&self, notice: Notice, room: Option<OwnedSemaphorePermit>) {
+        if let Some(queue) = &self.queue {
+            // Its other end goes when the consensus is stopped.
+            let _ = queue.send((notice, room));
+        }
     }
 }

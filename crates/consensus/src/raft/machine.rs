@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io::Cursor;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::storage::RaftStateMachine;
@@ -10,20 +11,58 @@ use openraft::{
     BasicNode, Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta,
     StorageError, StoredMembership,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::disk::Job;
 use super::herald::{Herald, View};
 use super::store::Store;
-use super::{SnapshotBody, Types, decode, encode, index_of, storage_error};
+use super::{Raft, SnapshotBody, Types, decode, encode, index_of, storage_error};
 use crate::log::{self, Index, LogError};
 use crate::notice::RaftId;
+
+/// How often openraft is asked to write a state while it is at the one before.
+const COMPACTION_RETRY: Duration = Duration::from_millis(20);
 
 type Failure = StorageError<RaftId>;
 type Members = StoredMembership<RaftId, BasicNode>;
 
-/// A state that the owner gave for a snapshot, and its index.
-pub(crate) type Compaction = Arc<Mutex<Option<(Index, Vec<u8>)>>>;
+/// A state that the owner gave for a snapshot, until it is being written.
+#[derive(Default)]
+pub(crate) struct Compaction {
+    given: Mutex<Option<(Index, Vec<u8>)>>,
+    changed: Notify,
+}
+
+impl Compaction {
+    fn given(&self) -> MutexGuard<'_, Option<(Index, Vec<u8>)>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn give(&self, index: Index, state: Vec<u8>) {
+        *self.given() = Some((index, state));
+        self.changed.notify_one();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn waits(&self) -> bool {
+        self.given().is_some()
+    }
+
+    /// Has openraft write every state that is given, one after the other.
+    pub(crate) async fn run(self: Arc<Self>, raft: Raft) {
+        loop {
+            self.changed.notified().await;
+            while self.given().is_some() {
+                if raft.trigger().snapshot().await.is_err() {
+                    // openraft has stopped, which is told elsewhere.
+                    return;
+                }
+                // It takes no notice while it is at the one before.
+                tokio::time::sleep(COMPACTION_RETRY).await;
+            }
+        }
+    }
+}
 
 pub(crate) struct Machine {
     store: Store,
@@ -31,7 +70,7 @@ pub(crate) struct Machine {
     view: watch::Receiver<View>,
     /// Marks proposals of this opening.
     origin: u64,
-    compaction: Compaction,
+    compaction: Arc<Compaction>,
     applied: Option<LogId<RaftId>>,
     /// The members at the snapshot, and all that came after.
     members: VecDeque<Members>,
@@ -44,7 +83,7 @@ impl Machine {
         herald: Arc<Herald>,
         view: watch::Receiver<View>,
         origin: u64,
-        compaction: Compaction,
+        compaction: Arc<Compaction>,
     ) -> Result<Machine, LogError> {
         let mut members = VecDeque::from([Members::default()]);
         let mut applied = None;
@@ -70,7 +109,7 @@ impl Machine {
                 self.herald.committed(index, None, None).await;
                 if command.origin == self.origin {
                     let reason = "the lead changed before the proposal was logged".to_owned();
-                    self.herald.refused(command.id, reason).await;
+                    self.herald.refused(command.id, reason);
                 }
             }
             EntryPayload::Membership(membership) => {
@@ -80,7 +119,7 @@ impl Machine {
             EntryPayload::Blank => {
                 self.herald.committed(index, None, None).await;
                 let view = self.view.borrow().clone();
-                self.herald.begun(term, &view).await;
+                self.herald.begun(term, &view);
             }
         }
         self.applied = Some(entry.log_id);
@@ -110,7 +149,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        let compaction = self.compaction.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let compaction = self.compaction.given().take();
         if let Some((index, _)) = &compaction {
             let at = |members: &Members| members.log_id().as_ref().map_or(0, index_of);
             while self.members.get(1).is_some_and(|members| at(members) <= *index) {
@@ -163,6 +202,10 @@ fn meta(last_log_id: Option<LogId<RaftId>>, last_membership: Members) -> Snapsho
     SnapshotMeta { last_log_id, last_membership, snapshot_id }
 }
 
+fn stands_for(meta: &SnapshotMeta<RaftId, BasicNode>, index: Index) -> bool {
+    meta.last_log_id.as_ref().is_some_and(|last| index_of(last) >= index)
+}
+
 /// Writes the snapshot that the owner gave.
 pub(crate) struct Builder {
     store: Store,
@@ -177,7 +220,14 @@ impl Builder {
             let none = LogError::Closed { action: "write a snapshot that nobody gave" };
             return read_snapshot(&self.store).await?.ok_or(none);
         };
-        let last = self.store.log_id(index).await?;
+        let last = match self.store.log_id(index).await {
+            Ok(last) => last,
+            // The leader's snapshot may have taken the entry's place since the owner gave this state.
+            Err(error) => {
+                let newer = read_snapshot(&self.store).await?;
+                return newer.filter(|newer| stands_for(&newer.meta, index)).ok_or(error);
+            }
+        };
         let body = SnapshotBody { membership: self.membership.clone(), state: Bytes::from(state) };
         let stored = log::Snapshot { index, term: last.leader_id.term, payload: encode(&body) };
         self.store.disk().write(Job::Save(stored)).await.map_err(closed)?;

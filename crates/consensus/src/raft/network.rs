@@ -1,7 +1,7 @@
 //! openraft's messages to other members, over the owner's transport.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use openraft::error::{
@@ -34,8 +34,8 @@ type Failure<E = openraft::error::Infallible> = RPCError<RaftId, BasicNode, Raft
 pub(crate) struct Network {
     transport: Arc<dyn Transport>,
     store: Store,
-    /// Nothing is sent as a leader: the lead is being handed on.
-    silent: Arc<AtomicBool>,
+    /// While not 0, nothing is sent as a leader: the lead is being handed on.
+    silent: Arc<AtomicUsize>,
     retry: Duration,
 }
 
@@ -44,8 +44,10 @@ impl Network {
         Network { transport, store, silent: Arc::default(), retry }
     }
 
-    pub(crate) fn set_silent(&self, silent: bool) {
-        self.silent.store(silent, Ordering::Release);
+    /// Sends nothing as a leader until what this returns is dropped.
+    pub(crate) fn fall_silent(&self) -> Silence {
+        self.silent.fetch_add(1, Ordering::AcqRel);
+        Silence(self.silent.clone())
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -54,7 +56,8 @@ impl Network {
 
     /// Whether a leader here may speak.
     pub(crate) fn may_lead(&self) -> bool {
-        !self.silent.load(Ordering::Acquire) && self.store.disk().stalled() < STALL_LIMIT
+        let disk = self.store.disk();
+        self.silent.load(Ordering::Acquire) == 0 && disk.is_open() && disk.stalled() < STALL_LIMIT
     }
 
     pub(crate) async fn ask(
@@ -69,6 +72,15 @@ impl Network {
             Ok(answer) => Ok(answer),
             Err(error) => Err(TransportError { reason: format!("the answer has no known form: {error}") }),
         }
+    }
+}
+
+/// Ends when it is dropped, so also when the call that began it is.
+pub(crate) struct Silence(Arc<AtomicUsize>);
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -90,12 +102,12 @@ impl Line {
         RPCError::Network(NetworkError::new(&error))
     }
 
-    fn check_lead<E: std::error::Error>(&self) -> Result<(), Failure<E>> {
+    fn check_lead(&self) -> Result<(), NetworkError> {
         if self.network.may_lead() {
             return Ok(());
         }
         let error = TransportError { reason: "this member speaks as leader no longer".to_owned() };
-        Err(RPCError::Network(NetworkError::new(&error)))
+        Err(NetworkError::new(&error))
     }
 }
 
@@ -113,7 +125,7 @@ impl RaftNetwork<Types> for Line {
         mut request: AppendEntriesRequest<Types>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<RaftId>, Failure> {
-        self.check_lead()?;
+        self.check_lead().map_err(RPCError::Network)?;
         if let Some(commit) = request.leader_commit {
             // Agreed on with this member's voice, which counts only once its disk has the entry.
             // Mostly it has, or is about to; else the next message says so.
@@ -133,7 +145,7 @@ impl RaftNetwork<Types> for Line {
         request: InstallSnapshotRequest<Types>,
         _option: RPCOption,
     ) -> Result<InstallSnapshotResponse<RaftId>, Failure<InstallSnapshotError>> {
-        self.check_lead()?;
+        self.check_lead().map_err(RPCError::Network)?;
         let segment = SnapshotSegmentId { id: request.meta.snapshot_id.clone(), offset: request.offset };
         match self.ask(Question::Chunk(request.into())).await? {
             Answer::Chunk(answer) => Ok(answer),

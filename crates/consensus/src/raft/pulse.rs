@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::herald::{Herald, View};
+use super::members::change_members;
 use super::network::Network;
 use super::wire::{Answer, Question};
 use super::{Raft, index_of};
@@ -47,6 +48,8 @@ pub(crate) struct Pulse {
     pub(crate) herald: Arc<Herald>,
     pub(crate) view: Arc<watch::Sender<View>>,
     pub(crate) signs: Arc<Mutex<Signs>>,
+    /// Held during a change of members.
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) heartbeat: Duration,
     pub(crate) election: Range<Duration>,
 }
@@ -55,6 +58,8 @@ pub(crate) struct Pulse {
 struct Course {
     /// When to stand for election if nothing is heard until then.
     deadline: Instant,
+    /// It has stood since it last led or heard a leader. A single member need not wait before it does.
+    stood: bool,
     /// The term led in, and since when.
     leads: Option<(Term, Instant)>,
     next_beat: Instant,
@@ -96,8 +101,13 @@ impl Pulse {
     /// Runs until openraft stops.
     pub(crate) async fn run(self) {
         let now = Instant::now();
-        let mut course =
-            Course { deadline: now + self.random_wait(), leads: None, next_beat: now, last_tick: now };
+        let mut course = Course {
+            deadline: now + self.random_wait(),
+            stood: false,
+            leads: None,
+            next_beat: now,
+            last_tick: now,
+        };
         let mut metrics = self.raft.metrics();
         let mut ticks = tokio::time::interval(self.heartbeat / 2);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -119,7 +129,7 @@ impl Pulse {
             }
             let view = self.look(&now);
             self.view.send_replace(view.clone());
-            self.herald.settle(&view).await;
+            self.herald.settle(&view);
             if ticked {
                 match view.leads {
                     Some(term) => self.lead(&now, term, &mut course, &mut beats).await,
@@ -178,6 +188,7 @@ impl Pulse {
         let now = Instant::now();
         if course.leads.is_none_or(|(led, _)| led != term) {
             course.leads = Some((term, now));
+            course.stood = false;
             course.next_beat = now;
             self.signs().members.clear();
             self.finish_change(metrics);
@@ -210,11 +221,12 @@ impl Pulse {
     /// A change of members that the last leader began is between two sets of voters: ends it.
     fn finish_change(&self, metrics: &Metrics) {
         if metrics.membership_config.membership().get_joint_config().len() > 1 {
-            let raft = self.raft.clone();
+            let pulse = self.clone();
             tokio::spawn(async move {
+                let _turn = pulse.changing.lock().await;
                 let none = openraft::ChangeMembers::AddVoterIds(BTreeSet::new());
-                // Losing the lead, or another change, ends it as well.
-                let _ = raft.change_membership(none, false).await;
+                // Losing the lead ends it as well.
+                let _ = change_members(&pulse.raft, pulse.network.store(), none, false).await;
             });
         }
     }
@@ -236,6 +248,7 @@ impl Pulse {
         let heard = self.signs().leader;
         if let Some(heard) = heard.filter(|heard| *heard + self.election.start > course.deadline) {
             course.deadline = heard + self.random_wait();
+            course.stood = false;
         }
         if late {
             // This process stood still; what the leader sent meanwhile may lie in a socket.
@@ -246,12 +259,17 @@ impl Pulse {
             return;
         }
         let alone = is_quorum(metrics, &BTreeSet::from([self.id]));
-        if now < course.deadline && !alone {
+        if now < course.deadline && (course.stood || !alone) {
+            return;
+        }
+        if !self.network.store().disk().is_idle() {
+            // Perhaps the vote for itself: standing again would make that void, for ever on a slow disk.
             return;
         }
         course.deadline = now + self.random_wait();
         if alone || is_quorum(metrics, &self.canvass(metrics).await) {
             let _ = self.raft.trigger().elect().await;
+            course.stood = true;
             course.deadline = Instant::now() + self.random_wait();
         }
         course.last_tick = Instant::now();

@@ -229,6 +229,10 @@ impl Tail {
             self.bytes -= self.entries.pop_back().map_or(0, |(_, bytes)| bytes);
         }
         self.end = self.end.min(from);
+        // What is appended here next waits behind what was cut off.
+        for (_, first) in self.queued.iter_mut().rev().take_while(|(_, first)| *first > from) {
+            *first = from;
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::log::{Index, Snapshot, Term};
+use crate::log::tests::disk::Disk;
+use crate::log::{Index, Log, Snapshot, Term};
 use crate::{Config, Consensus, LogKey, Notice, ProposalId, RaftId, Standing, Transport, TransportError};
 
 pub(super) const KEY: LogKey = LogKey::new([7; 32]);
@@ -19,6 +20,8 @@ pub(super) const LIMIT: Duration = Duration::from_secs(30);
 struct Wires {
     running: BTreeMap<RaftId, Consensus>,
     cut_off: BTreeSet<RaftId>,
+    /// What they say arrives, and no answer comes back.
+    deaf: BTreeSet<RaftId>,
 }
 
 struct Wire {
@@ -33,6 +36,7 @@ impl Transport for Wire {
         _address: &str,
         message: Bytes,
     ) -> Pin<Box<dyn Future<Output = Result<Bytes, TransportError>> + Send>> {
+        let (from, all) = (self.from, self.wires.clone());
         let target = {
             let wires = self.wires.lock().unwrap();
             let cut = wires.cut_off.contains(&to) || wires.cut_off.contains(&self.from);
@@ -41,7 +45,11 @@ impl Transport for Wire {
         Box::pin(async move {
             let failed = |reason: String| TransportError { reason };
             let target = target.ok_or_else(|| failed("nobody is there".to_owned()))?;
-            target.receive(message).await.map_err(|error| failed(error.to_string()))
+            let answer = target.receive(message).await.map_err(|error| failed(error.to_string()))?;
+            if all.lock().unwrap().deaf.contains(&from) {
+                return Err(failed("no answer".to_owned()));
+            }
+            Ok(answer)
         })
     }
 }
@@ -59,6 +67,10 @@ struct Seen {
 pub(super) struct Member {
     pub(super) id: RaftId,
     dir: tempfile::TempDir,
+    /// In place of a file in `dir`.
+    disk: Option<Disk>,
+    /// Held by a test that keeps the owner from taking notices.
+    pub(super) ear: Arc<tokio::sync::Mutex<()>>,
     wires: Arc<Mutex<Wires>>,
     seen: Arc<Mutex<Seen>>,
     changed: Arc<tokio::sync::Notify>,
@@ -75,15 +87,20 @@ impl Member {
 
     pub(super) async fn start(&self) {
         let wire = Arc::new(Wire { from: self.id, wires: self.wires.clone() });
-        let (consensus, mut notices) = Consensus::open(self.config(), wire).await.unwrap();
+        let (consensus, mut notices) = match self.disk.clone() {
+            Some(disk) => Consensus::open_log(self.config(), wire, || Log::open_on(disk)).await.unwrap(),
+            None => Consensus::open(self.config(), wire).await.unwrap(),
+        };
         self.wires.lock().unwrap().running.insert(self.id, consensus);
         let (seen, changed) = (self.seen.clone(), self.changed.clone());
         {
             let mut seen = seen.lock().unwrap();
-            (seen.entries, seen.restored) = (Vec::new(), None);
+            (seen.entries, seen.restored, seen.failed) = (Vec::new(), None, None);
         }
+        let ear = self.ear.clone();
         tokio::spawn(async move {
             while let Some(notice) = notices.recv().await {
+                drop(ear.lock().await);
                 seen.lock().unwrap().take(notice);
                 changed.notify_waiters();
             }
@@ -94,6 +111,22 @@ impl Member {
         let consensus = self.wires.lock().unwrap().running.remove(&self.id).unwrap();
         consensus.stop().await;
         self.seen.lock().unwrap().leads = None;
+    }
+
+    pub(super) fn disk(&self) -> &Disk {
+        self.disk.as_ref().unwrap()
+    }
+
+    /// Waits for the disk's failure; returns the reason. The member is to be stopped and started again.
+    pub(super) async fn failed(&self) -> String {
+        self.until("it fails", || self.seen.lock().unwrap().failed.is_some()).await;
+        let mut seen = self.seen.lock().unwrap();
+        seen.leads = None;
+        seen.failed.clone().unwrap()
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.seen.lock().unwrap().failed.is_some()
     }
 
     fn is_running(&self) -> bool {
@@ -121,6 +154,10 @@ impl Member {
 
     pub(super) async fn refused(&self, id: ProposalId) {
         self.until("a refusal", || self.seen.lock().unwrap().refused.contains(&id)).await;
+    }
+
+    pub(super) fn has_refused(&self, id: ProposalId) -> bool {
+        self.seen.lock().unwrap().refused.contains(&id)
     }
 
     pub(super) async fn standing(&self, condition: impl Fn(&Standing) -> bool) -> Standing {
@@ -178,19 +215,34 @@ impl Seen {
 pub(super) struct Cluster {
     wires: Arc<Mutex<Wires>>,
     members: Vec<Arc<Member>>,
+    /// Whether members have a [`Disk`].
+    in_memory: bool,
 }
 
 impl Cluster {
     /// One member that has founded a cluster.
     pub(super) async fn found() -> Cluster {
-        let mut cluster = Cluster { wires: Arc::default(), members: Vec::new() };
+        Cluster::found_on(false).await
+    }
+
+    async fn found_on(in_memory: bool) -> Cluster {
+        let mut cluster = Cluster { wires: Arc::default(), members: Vec::new(), in_memory };
         let first = cluster.add().await;
         first.consensus().found("address 1".to_owned()).await.unwrap();
         cluster
     }
 
     pub(super) async fn of(members: usize) -> Cluster {
-        let mut cluster = Cluster::found().await;
+        Cluster::found().await.grown_to(members).await
+    }
+
+    /// Members whose disks can be full, slow, or gone.
+    pub(super) async fn on_disks(members: usize) -> Cluster {
+        Cluster::found_on(true).await.grown_to(members).await
+    }
+
+    async fn grown_to(self, members: usize) -> Cluster {
+        let mut cluster = self;
         let first = cluster.member(1);
         first.leads().await;
         for _ in 1..members {
@@ -207,6 +259,8 @@ impl Cluster {
         let member = Arc::new(Member {
             id: self.members.len() as u64 + 1,
             dir: tempfile::tempdir().unwrap(),
+            disk: self.in_memory.then(Disk::new),
+            ear: Arc::default(),
             wires: self.wires.clone(),
             seen: Arc::default(),
             changed: Arc::default(),
@@ -249,8 +303,15 @@ impl Cluster {
         self.wires.lock().unwrap().cut_off.insert(id);
     }
 
+    /// From now on no answer reaches it.
+    pub(super) fn deafen(&self, id: RaftId) {
+        self.wires.lock().unwrap().deaf.insert(id);
+    }
+
     pub(super) fn heal(&self) {
-        self.wires.lock().unwrap().cut_off.clear();
+        let mut wires = self.wires.lock().unwrap();
+        wires.cut_off.clear();
+        wires.deaf.clear();
     }
 
     pub(super) async fn all_committed(&self, payload: &[u8]) {
@@ -260,11 +321,12 @@ impl Cluster {
     }
 
     pub(super) fn assert_orders_equal(&self) {
-        let entries = |member: &Arc<Member>| member.seen.lock().unwrap().entries.clone();
-        let longest = self.members.iter().map(entries).max_by_key(Vec::len).unwrap();
+        let mut all = BTreeMap::new();
         for member in &self.members {
-            let own = entries(member);
-            assert_eq!(own, longest[..own.len()], "member {}", member.id);
+            for (index, payload) in &member.seen.lock().unwrap().entries {
+                let told = all.entry(*index).or_insert_with(|| payload.clone());
+                assert_eq!(told, payload, "entry {index} at member {}", member.id);
+            }
         }
     }
 }

@@ -1,7 +1,9 @@
-//! A disk in memory that can lose power, run full, and be tampered with.
+//! A disk in memory that can lose power, run full, be slow, and be tampered with.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use redb::StorageBackend;
 
@@ -24,14 +26,17 @@ struct State {
     unsynced: Vec<Change>,
     capacity: u64,
     writes_left: usize,
+    /// What a sync takes, in milliseconds.
+    sync_time: Range<u64>,
+    syncs: u64,
 }
 
 /// Clones share the disk.
 #[derive(Clone, Debug)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(crate) struct Disk(Arc<Mutex<State>>);
 
 impl Disk {
-    pub(super) fn new() -> Disk {
+    pub(crate) fn new() -> Disk {
         Disk::holding(Vec::new())
     }
 
@@ -42,6 +47,8 @@ impl Disk {
             unsynced: Vec::new(),
             capacity: u64::MAX,
             writes_left: usize::MAX,
+            sync_time: 0..1,
+            syncs: 0,
         })))
     }
 
@@ -49,21 +56,31 @@ impl Disk {
         self.0.lock().expect("no test panics while it holds the disk")
     }
 
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.state().now.len() as u64
     }
 
-    pub(super) fn set_capacity(&self, bytes: u64) {
+    pub(crate) fn set_capacity(&self, bytes: u64) {
         self.state().capacity = bytes;
     }
 
+    /// Every sync takes some time of `milliseconds`.
+    pub(crate) fn be_slow(&self, milliseconds: Range<u64>) {
+        self.state().sync_time = milliseconds;
+    }
+
+    /// How many syncs there were.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.state().syncs
+    }
+
     /// Every write and sync after the next `writes` fails.
-    pub(super) fn fail_after(&self, writes: usize) {
+    pub(crate) fn fail_after(&self, writes: usize) {
         self.state().writes_left = writes;
     }
 
     /// Replaces every occurrence of `from` on the disk; returns how many there were.
-    pub(super) fn replace(&self, from: &[u8], to: &[u8]) -> usize {
+    pub(crate) fn replace(&self, from: &[u8], to: &[u8]) -> usize {
         let mut state = self.state();
         let mut found = 0;
         for at in 0..state.now.len().saturating_sub(from.len()) {
@@ -77,7 +94,7 @@ impl Disk {
     }
 
     /// The disk after a power failure: of what was not synced, any sectors may be there.
-    pub(super) fn crash(&self, seed: u64) -> Disk {
+    pub(crate) fn crash(&self, seed: u64) -> Disk {
         let state = self.state();
         let mut bytes = state.synced.clone();
         let mut random = seed | 1;
@@ -141,6 +158,14 @@ impl StorageBackend for Disk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let time = {
+            let mut state = self.state();
+            state.syncs += 1;
+            // Any order will do that visits all of them.
+            let span = state.sync_time.end - state.sync_time.start;
+            state.sync_time.start + state.syncs * 37 % span
+        };
+        std::thread::sleep(Duration::from_millis(time));
         let mut state = self.state();
         state.spend()?;
         state.synced = state.now.clone();
