@@ -181,6 +181,7 @@ class Switch:
         self.namespace = f"bench-{name}-{os.getpid()}-switch"
         run("ip", "netns", "add", self.namespace)
         run("ip", "-n", self.namespace, "link", "add", "bridge", "type", "bridge")
+        run("ip", "-n", self.namespace, "addr", "add", "192.0.2.254/24", "dev", "bridge")
         run("ip", "-n", self.namespace, "link", "set", "bridge", "up")
 
     def plug(self, daemon):

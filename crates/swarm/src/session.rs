@@ -12,4 +12,6 @@ pub(crate) use link::{Connector, FromAgent, Hello, Link, News, ToAgent};
 pub(crate) use sessions::Sessions;
 
 #[cfg(test)]
+mod crowd;
+#[cfg(test)]
 mod tests;

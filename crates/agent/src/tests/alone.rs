@@ -160,10 +160,13 @@ fn a_restarted_daemon_goes_by_what_it_remembers() {
 #[test]
 fn what_a_former_agent_served_is_served_until_managers_are_heard() {
     let recovered = Recovered { endpoints: vec![WEB], ..Recovered::default() };
-    check([AgentEvent::Recovered(recovered), TICK, complete([])], expect![[r#"
+    check(
+        [AgentEvent::Recovered(recovered), TICK, complete([])],
+        expect![[r#"
         1
         2
         3
           remove endpoint
-    "#]]);
+    "#]],
+    );
 }
