@@ -53,7 +53,7 @@ pub enum Flaw {
     TimersEarly,
     /// Agents take what comes late from sessions that ended, and sessions with managers that lead no longer.
     StaleAssignments,
-    /// Users are answered when their change is proposed, not when it is committed.
+    /// Users are answered when their change is proposed, not when it is committed; leaders die in between.
     AnswersEarly,
     /// A new leader does not wait for what its predecessors committed.
     LeadsBehind,

@@ -9,8 +9,8 @@ use skep_types::node::Availability;
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
-    EndpointMode, FailureAction, PortSpec, PublishMode, RestartCondition, RestartPolicy, ServiceContainer,
-    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    EndpointMode, FailureAction, PortSpec, PublishMode, RestartCondition, RestartPolicy, Service,
+    ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
 use skep_types::{NodeId, ServiceId};
 
@@ -92,6 +92,18 @@ impl User {
                 self.fate_unknown(request);
             }
         }
+    }
+
+    /// A flawed manager says that a service is as asked. Gives whether anybody asked for that.
+    pub fn believe(&mut self, manager: usize, service: &Service) -> bool {
+        let asks = |request: &Request| match request {
+            Request::CreateService(spec) => **spec == service.spec,
+            Request::UpdateService { id, spec, .. } => *id == service.id && **spec == service.spec,
+            _ => false,
+        };
+        let asked = self.open.iter().find(|(_, (of, request))| *of == manager && asks(request));
+        let Some(id) = asked.map(|(id, _)| *id) else { return false };
+        self.answered(id, &Ok(Answer::Service(service.id))).is_some()
     }
 
     fn granted(&mut self, request: Request, answer: Answer) -> Option<Granted> {

@@ -8,7 +8,7 @@ use skep_agent::{AgentEvent, Operation};
 use skep_cluster::Objects;
 use skep_types::assignment::{Assignment, StatusReport};
 use skep_types::node::NodeDescription;
-use skep_types::{ContainerId, Ids, NodeId, TaskId, Time};
+use skep_types::{ContainerId, Ids, NodeId, ServiceId, TaskId, Time};
 
 use crate::chance::Chance;
 use crate::checks::{self, Book};
@@ -31,7 +31,10 @@ mod users;
 
 /// When the faults and the user begin.
 const BEGIN: Time = Time(5_000_000_000);
-/// Virtual time after the healing within which everything must be right.
+/// How long users still ask for things, and containers end, after the faults are over: who leads then has to take in
+/// everything, without another that looks at everything anew.
+const CALM: Duration = Duration::from_secs(30);
+/// Virtual time after that within which everything must be right.
 const BOUND: Duration = Duration::from_secs(300);
 /// Time after which the manager's side gives up a node whose session ended.
 const GRACE: Duration = Duration::from_secs(3);
@@ -64,6 +67,9 @@ enum Happening {
         manager: usize,
         life: u64,
         at: Time,
+    },
+    Crash {
+        manager: usize,
     },
     ManagerUp {
         manager: usize,
@@ -125,8 +131,13 @@ enum Happening {
     Fault,
     HealLinks,
     User,
+    /// A user asks for a change of a service, in a moment in which something happens to it.
+    Deploy {
+        service: ServiceId,
+    },
     Found,
     Heal,
+    Rest,
 }
 
 /// What the seed lets this run be like.
@@ -159,8 +170,10 @@ pub(crate) struct World {
     numbers: BTreeMap<NodeId, usize>,
     links: Links,
     pub user: User,
-    /// Whether faults strike and containers end by themselves.
+    /// Whether faults strike.
     unsafe_phase: bool,
+    /// Whether users ask for things and containers end by themselves.
+    busy: bool,
     story: Story,
     commits: u64,
     starts: u64,
@@ -217,6 +230,7 @@ impl World {
             links: Links::default(),
             user: User::new(nodes),
             unsafe_phase: true,
+            busy: true,
             story: Story::default(),
             commits: 0,
             starts: 0,
@@ -235,7 +249,8 @@ impl World {
         self.at(BEGIN, Happening::Fault);
         self.at(BEGIN, Happening::User);
         self.at(heal_at, Happening::Heal);
-        let end = heal_at + BOUND;
+        self.at(heal_at + CALM, Happening::Rest);
+        let end = heal_at + CALM + BOUND;
         while let Some(((time, _), happening)) = self.queue.pop_first() {
             if time > end {
                 break;
@@ -255,6 +270,7 @@ impl World {
             Happening::Beat => self.beat(),
             Happening::Follows { manager, term } => self.follows(manager, term),
             Happening::ManagerTick { manager, life, at } => self.manager_ticks(manager, life, at),
+            Happening::Crash { manager } => self.crash_manager(manager),
             Happening::ManagerUp { manager } => self.start_manager(manager),
             Happening::ManagerWakes { manager } => self.manager_wakes(manager),
             Happening::Hello { node, session } => self.hello(node, session),
@@ -281,8 +297,10 @@ impl World {
             Happening::Fault => self.fault(),
             Happening::HealLinks => self.heal_links(),
             Happening::User => self.user_acts(),
+            Happening::Deploy { service } => self.deploy(service),
             Happening::Found => self.found(),
             Happening::Heal => self.heal(),
+            Happening::Rest => self.rest(),
         }
     }
 

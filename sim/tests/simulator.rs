@@ -89,7 +89,7 @@ fn a_stale_assignment_is_noticed() {
 
 #[test]
 fn an_answer_before_the_commit_is_noticed() {
-    assert!(is_noticed(Flaw::AnswersEarly, &["and not committed"]));
+    assert!(is_noticed(Flaw::AnswersEarly, &["is lost", "has lost a specification"]));
 }
 
 #[test]

@@ -56,6 +56,12 @@ fn kept(world: &World, objects: &Objects, service: &Service, promise: &Promise) 
     let name = &service.spec.name;
     let (promised, found) =
         (world.book.position(service.id, &promise.spec), world.book.position(service.id, &service.spec));
+    if promised.is_none() {
+        return Err(format!(
+            "service {name} ({}) has lost a specification that was acknowledged",
+            service.id
+        ));
+    }
     let newest = world.truth.service(service.id).is_some_and(|newest| newest.spec == service.spec);
     if found < promised || !newest {
         return Err(format!("service {name} ({}) has a specification that is not its newest", service.id));

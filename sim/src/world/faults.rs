@@ -186,13 +186,22 @@ impl World {
         self.connect(node)
     }
 
-    /// Faults and the user stop; all that is broken comes back, and every node takes tasks again.
+    /// Users are content, and every node takes tasks again.
+    pub(super) fn rest(&mut self) -> Verdict {
+        self.busy = false;
+        self.heal()
+    }
+
+    /// Faults stop, and all that is broken comes back.
     pub(super) fn heal(&mut self) -> Verdict {
         if self.unsafe_phase {
             self.tell_fault(|| "everything heals".to_owned());
         }
         self.unsafe_phase = false;
         self.heal_links()?;
+        if self.busy {
+            return Ok(());
+        }
         let Some(objects) = self.leaders_objects() else {
             self.after(4500, 5000, Happening::Heal);
             return Ok(());

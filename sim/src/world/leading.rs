@@ -9,7 +9,6 @@ use super::{Happening, Verdict, World};
 use crate::checks;
 use crate::options::Flaw;
 use crate::story::{brief, brief_refusal};
-use crate::user::Granted;
 
 impl World {
     /// The objects of whoever leads, in truth and in its own eyes.
@@ -38,7 +37,7 @@ impl World {
             for change in &propose {
                 self.tell(|| format!("manager {manager} proposes {}", brief(change)));
             }
-            self.answer_early(&propose)?;
+            self.answer_early(manager, &propose);
             self.propose(manager, propose);
         }
         for reply in replies {
@@ -75,17 +74,18 @@ impl World {
         Ok(())
     }
 
-    /// Those who ask for something are told that it is done while it is not.
-    fn answer_early(&mut self, changes: &[Change]) -> Verdict {
+    /// Those who ask for something are told that it is done when it is only proposed. Now and then the leader dies
+    /// right after that.
+    fn answer_early(&mut self, manager: usize, changes: &[Change]) {
         if self.options.flaw != Flaw::AnswersEarly {
-            return Ok(());
+            return;
         }
         for change in changes {
-            if let Change::PutService(service) = change {
-                checks::granted(self, &Granted::Spec(service.id, Box::new(service.spec.clone())))?;
+            let Change::PutService(service) = change else { continue };
+            if self.user.believe(manager, service) && self.chance.happens(100) {
+                self.at(self.now, Happening::Crash { manager });
             }
         }
-        Ok(())
     }
 
     pub(super) fn manager_ticks(&mut self, number: usize, life: u64, at: Time) -> Verdict {

@@ -119,7 +119,7 @@ impl World {
             self.tell(|| format!("node {node} starts the container of {task}"));
             checks::starting(self, node, task)?;
             let brittle = if self.is_small() { 150 } else { 5 };
-            if self.unsafe_phase && self.chance.happens(brittle) {
+            if self.busy && self.chance.happens(brittle) {
                 let code = i32::try_from(self.chance.below(3)).unwrap_or(0);
                 self.after(10, 30_000, Happening::Exit { node, task, container, code });
             }
@@ -172,14 +172,17 @@ impl World {
 
     /// A container ends by itself.
     pub(super) fn exit(&mut self, node: usize, task: TaskId, id: ContainerId, code: i32) -> Verdict {
-        let (now, unsafe_phase) = (self.now, self.unsafe_phase);
+        let (now, busy) = (self.now, self.busy);
         let Some(container) = self.machine(node).containers.get_mut(&task) else { return Ok(()) };
-        if container.id != id || !container.is_running() || !unsafe_phase {
+        if container.id != id || !container.is_running() || !busy {
             return Ok(());
         }
         container.state = Life::Ended { code, at: now, asked: false };
-        let watched = container.watched;
+        let (watched, service) = (container.watched, container.task.service);
         self.book.ends(node, task);
+        if self.chance.happens(500) {
+            self.after(0, 15, Happening::Deploy { service });
+        }
         self.tell(|| format!("the container of {task} on node {node} exits with {code}"));
         if watched {
             return self.agent(node, AgentEvent::Exited { task, result: Ok(code) });

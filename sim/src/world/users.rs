@@ -1,13 +1,14 @@
 //! Users: each asks some manager, leader or not, and that one passes it on to whoever leads.
 
 use skep_cluster::{Event, Request};
+use skep_types::ServiceId;
 
 use super::{Happening, Verdict, World};
 use crate::story::brief_request;
 
 impl World {
     pub(super) fn user_acts(&mut self) -> Verdict {
-        if !self.unsafe_phase {
+        if !self.busy {
             return Ok(());
         }
         // Now and then in quick succession, while an earlier request is on its way into the log.
@@ -20,6 +21,16 @@ impl World {
         };
         let request = self.user.think(&mut self.chance, objects, small);
         request.map_or(Ok(()), |request| self.ask(manager, request))
+    }
+
+    /// Somebody changes what makes no new tasks.
+    pub(super) fn deploy(&mut self, service: ServiceId) -> Verdict {
+        let service = self.leaders_objects().and_then(|objects| objects.service(service)).cloned();
+        let Some(service) = service.filter(|_| self.busy) else { return Ok(()) };
+        let mut spec = service.spec;
+        spec.labels.insert("deployed".to_owned(), self.now.to_string());
+        let version = service.meta.version;
+        self.ask_leader(Request::UpdateService { id: service.id, version, spec: Box::new(spec) })
     }
 
     /// Asks a manager for something.
