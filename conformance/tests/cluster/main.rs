@@ -30,12 +30,16 @@ fn await_answer(lab: &Lab, node: u16, port: u16) -> String {
 /// Asks a node's port so often; how often which container answered.
 #[track_caller]
 fn ask(lab: &Lab, node: u16, port: u16, times: usize) -> BTreeMap<String, usize> {
+    try_ask(lab, node, port, times).unwrap_or_else(|error| panic!("node {node}: {error}"))
+}
+
+/// The same where not all may answer yet.
+fn try_ask(lab: &Lab, node: u16, port: u16, times: usize) -> Result<BTreeMap<String, usize>, String> {
     let mut answers = BTreeMap::new();
     for _ in 0..times {
-        let answer = lab.fetch(node, port).unwrap_or_else(|error| panic!("node {node}: {error}"));
-        *answers.entry(who(&answer)).or_default() += 1;
+        *answers.entry(who(&lab.fetch(node, port)?)).or_default() += 1;
     }
-    answers
+    Ok(answers)
 }
 
 /// The short ids of the containers that run on a node.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use skep_conformance::{Lab, eventually};
 
-use crate::{SOON, ask, await_answer, containers, leader};
+use crate::{SOON, ask, await_answer, containers, leader, try_ask};
 
 /// W1, all steps.
 #[test]
@@ -44,7 +44,7 @@ fn w1_whoami_on_two_machines() {
     lab.until_replicas(1, "whoami", "5/5", SOON);
     for node in lab.nodes() {
         let all_five = || {
-            let answers = ask(&lab, node, 80, 50);
+            let answers = try_ask(&lab, node, 80, 50)?;
             if answers.len() == 5 { Ok(answers) } else { Err(format!("{answers:?}")) }
         };
         eventually("all five are served", SOON, all_five);
@@ -113,7 +113,7 @@ fn w1_a_lost_machine_is_replaced_and_gives_up_its_tasks_when_it_returns() {
         let limit = Duration::from_secs(30);
         eventually("every answer comes from the first machine", limit, || {
             let here = containers(&lab, 1);
-            let answers = ask(&lab, 1, 80, 8);
+            let answers = try_ask(&lab, 1, 80, 8)?;
             if answers.keys().all(|name| here.contains(name)) { Ok(()) } else { Err(format!("{answers:?}")) }
         });
         match loss {
