@@ -43,6 +43,7 @@ pub(crate) enum News {
     Ready {
         description: Box<NodeDescription>,
         address: IpAddr,
+        data_path: Option<IpAddr>,
     },
     Lost {
         reason: String,
@@ -198,9 +199,11 @@ impl Leader {
                 let Some(known) = objects.node(node.id) else { return };
                 // A node's specification was a request, and that was answered.
                 let news = match node.state {
-                    NodeState::Ready => {
-                        News::Ready { description: Box::new(node.description), address: node.address }
-                    }
+                    NodeState::Ready => News::Ready {
+                        description: Box::new(node.description),
+                        address: node.address,
+                        data_path: node.data_path,
+                    },
                     NodeState::Down => News::Lost { reason: node.message },
                     NodeState::Unknown => News::Unheard,
                 };
@@ -315,11 +318,12 @@ impl Leader {
         let Some(known) = plan.nodes.get(&id).or_else(|| plan.objects.node(id)) else { return };
         let mut node = known.clone();
         match news {
-            News::Ready { description, address } => {
+            News::Ready { description, address, data_path } => {
                 node.state = NodeState::Ready;
                 node.message = String::new();
                 node.description = *description;
                 node.address = address;
+                node.data_path = data_path;
             }
             News::Lost { reason } => {
                 node.state = NodeState::Down;

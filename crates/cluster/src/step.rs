@@ -35,6 +35,8 @@ pub enum Event {
         description: Box<NodeDescription>,
         /// The address that it is reached at.
         address: IpAddr,
+        /// The address that overlay networks reach it at; `None` follows `address`.
+        data_path: Option<IpAddr>,
     },
     /// An agent's session ended and its time of grace passed.
     NodeLost {
@@ -149,9 +151,10 @@ impl Cluster {
                     leader.keep_reports(&self.objects, node, reports);
                 }
             }
-            Event::NodeReady { node, description, address } => {
+            Event::NodeReady { node, description, address, data_path } => {
                 if let Some(leader) = &mut self.leader {
-                    let duties = leader.hear(&self.objects, node, News::Ready { description, address });
+                    let duties =
+                        leader.hear(&self.objects, node, News::Ready { description, address, data_path });
                     output.sends.push((node, duties));
                 }
             }

@@ -50,7 +50,7 @@ impl World {
         self.manager(manager).sessions.insert(node, number);
         let description = Box::new(self.description(node));
         let address = address(node);
-        self.step(manager, Event::NodeReady { node: id, description, address })?;
+        self.step(manager, Event::NodeReady { node: id, description, address, data_path: None })?;
         if !known {
             // It was told to hold nothing. It comes again, as another node once it has left.
             self.manager(manager).sessions.remove(&node);

@@ -214,7 +214,12 @@ fn a_node_that_is_not_of_the_cluster_is_told_to_hold_nothing() {
     scene.story();
     let stranger = node(9);
     let description = Box::new(stranger.description);
-    scene.tell(Event::NodeReady { node: stranger.id, description, address: stranger.address });
+    scene.tell(Event::NodeReady {
+        node: stranger.id,
+        description,
+        address: stranger.address,
+        data_path: None,
+    });
     expect![[r#"
         send n9: all[]
     "#]]

@@ -14,7 +14,12 @@ use crate::{Event, Force, Request};
 fn ready_at(scene: &mut Scene, number: u64, last: u8) {
     let node = node(number);
     let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, last));
-    scene.tell(Event::NodeReady { node: node.id, description: Box::new(node.description), address });
+    scene.tell(Event::NodeReady {
+        node: node.id,
+        description: Box::new(node.description),
+        address,
+        data_path: node.data_path,
+    });
 }
 
 /// So many nodes at 192.0.2.1 and so on. Their stories tell of peers.
@@ -52,6 +57,23 @@ fn a_session_begins_with_the_node_s_own_place_and_all_addresses_on_others() {
     expect![[r#"
         send n3: all[ingress, overlay 10.0.0.4 on 192.0.2.3, peer 10.0.0.2 at 192.0.2.1, peer 10.0.0.3 at 192.0.2.2, peer 10.0.0.6 at 192.0.2.1, peer 10.0.0.7 at 192.0.2.2, endpoint web 8080:80 -> [10.0.0.6, 10.0.0.7]]
         send n1: all[ingress, overlay 10.0.0.2 on 192.0.2.1, peer 10.0.0.3 at 192.0.2.2, peer 10.0.0.4 at 192.0.2.3, peer 10.0.0.7 at 192.0.2.2, endpoint web 8080:80 -> [10.0.0.6, 10.0.0.7], web.1#1 running]
+    "#]].assert_eq(&sends(&mut scene));
+}
+
+#[test]
+fn a_node_is_reached_where_its_data_path_is() {
+    let mut scene = scene(2);
+    let second = node(2);
+    scene.tell(Event::NodeReady {
+        node: second.id,
+        description: Box::new(second.description),
+        address: Ipv4Addr::new(192, 0, 2, 2).into(),
+        data_path: Some(Ipv4Addr::new(198, 51, 100, 2).into()),
+    });
+    expect![[r#"
+        send n2: all[ingress, overlay 10.0.0.3 on 192.0.2.2, peer 10.0.0.2 at 192.0.2.1]
+        send n1: [peer 10.0.0.3 at 198.51.100.2]
+        send n2: [overlay 10.0.0.3 on 198.51.100.2]
     "#]].assert_eq(&sends(&mut scene));
 }
 

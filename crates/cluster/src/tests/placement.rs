@@ -78,7 +78,7 @@ fn a_platform_that_no_node_has_is_said() {
     let description =
         skep_types::node::NodeDescription { architecture: "aarch64".to_owned(), ..node(1).description };
     let (node, address) = (NodeId(1), node(1).address);
-    scene.tell(Event::NodeReady { node, description: Box::new(description), address });
+    scene.tell(Event::NodeReady { node, description: Box::new(description), address, data_path: None });
     assert_eq!(nodes(&scene, web), [1]);
 }
 

@@ -35,7 +35,10 @@ fn a_new_leader_has_little_to_say_and_a_lost_node_s_tasks_move_in_two_entries() 
     assert_eq!(run(&mut scene, Event::Started), (1, 20));
     for number in 1..=20 {
         let Node { id, description, address, .. } = node(number);
-        run(&mut scene, Event::NodeReady { node: id, description: Box::new(description), address });
+        run(
+            &mut scene,
+            Event::NodeReady { node: id, description: Box::new(description), address, data_path: None },
+        );
     }
     let lost = Event::NodeLost { node: NodeId(7), reason: "heartbeat failure".to_owned() };
     // A hundred tasks to stop and a hundred to take their place, after the node itself.

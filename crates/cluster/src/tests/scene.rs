@@ -229,7 +229,12 @@ impl Scene {
     pub fn ready(&mut self, number: u64) {
         let node = node(number);
         let description = Box::new(node.description);
-        self.tell(Event::NodeReady { node: node.id, description, address: node.address });
+        self.tell(Event::NodeReady {
+            node: node.id,
+            description,
+            address: node.address,
+            data_path: node.data_path,
+        });
     }
 
     /// The task of a slot that is wanted, or its last.

@@ -155,9 +155,14 @@ impl Sessions {
         };
         lead.sessions.insert(node, session);
         table.latest = number;
-        let Hello { description, address, data_path: _ } = hello;
+        let Hello { description, address, data_path } = hello;
         // Under the lock: what the brain answers to this finds the session.
-        room.send(Input::Event(Event::NodeReady { node, description: Box::new(description), address }));
+        room.send(Input::Event(Event::NodeReady {
+            node,
+            description: Box::new(description),
+            address,
+            data_path,
+        }));
         drop(table);
         tokio::spawn(attendant.attend(from_agent, ended));
         Ok(Link { to_manager, from_manager })
