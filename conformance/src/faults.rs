@@ -11,7 +11,7 @@ mod fault;
 mod users;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Lab;
 
@@ -27,6 +27,8 @@ pub struct Options {
     pub rounds: u32,
     /// How long a process stands still when it does.
     pub freeze: Duration,
+    /// Leave the cluster as it is when something was wrong.
+    pub keep: bool,
 }
 
 /// How a run ended well.
@@ -38,12 +40,25 @@ pub struct Tally {
     pub unknown: u64,
     /// Requests that were refused.
     pub refused: u64,
+    /// The longest that a request took, on daemons that were not frozen.
+    pub slowest: Duration,
+}
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        self.acknowledged += other.acknowledged;
+        self.unknown += other.unknown;
+        self.refused += other.refused;
+        self.slowest = self.slowest.max(other.slowest);
+    }
 }
 
 /// Managers of the cluster that is tormented.
 const MANAGERS: u16 = 3;
 /// The size of each disk in MiB: the image, the containers and the log fit well.
 const DISK: u32 = 96;
+/// Lines of each daemon's log that a failure shows.
+const LINES: usize = 60;
 /// Its workers.
 const WORKERS: u16 = 2;
 
@@ -74,32 +89,63 @@ impl Dice {
     }
 }
 
-/// Runs all rounds; tells each as it begins.
+/// Runs all rounds; tells each as it begins, and how it went.
 ///
 /// # Errors
-/// What was wrong after which round.
+/// What was wrong after which round, and the end of the daemons' logs.
 pub fn run(options: Options, mut tell: impl FnMut(&str)) -> Result<Tally, String> {
-    let mut dice = Dice::new(options.seed);
     let lab = Lab::with_disks(MANAGERS, WORKERS, &["busybox"], DISK);
+    let result = torment(&lab, options, &mut tell);
+    result.map_err(|error| {
+        let error = format!("{error}\n{}", logs(&lab));
+        if options.keep {
+            let kept = format!("the lab is kept: node 1 in {}", lab.folder(1).display());
+            // Neither its daemons nor its folder end with it.
+            std::mem::forget(lab);
+            return format!("{error}\n{kept}");
+        }
+        error
+    })
+}
+
+fn torment(lab: &Lab, options: Options, tell: &mut impl FnMut(&str)) -> Result<Tally, String> {
+    let mut dice = Dice::new(options.seed);
     let mut model = Model::default();
     let mut tally = Tally::default();
     for round in 1..=options.rounds {
-        let fault = Fault::draw(&mut dice, &lab, options.freeze);
+        let fault = Fault::draw(&mut dice, lab, options.freeze);
         tell(&format!("round {round}: {fault}"));
+        let begun = Instant::now();
         let stop = AtomicBool::new(false);
         let seed = dice.next();
         let users = std::thread::scope(|scope| {
-            let users = scope.spawn(|| Users::new(seed, model.clone()).run(&lab, &stop));
-            let struck = fault.strike(&lab, &mut dice);
+            let users = scope.spawn(|| Users::new(seed, model.clone(), fault.frozen()).run(lab, &stop));
+            let struck = fault.strike(lab, &mut dice);
             stop.store(true, Ordering::Relaxed);
-            struck.and_then(|()| users.join().map_err(|_| "the users' thread panicked".to_owned()))
+            let users = users.join().map_err(|_| "the users' thread panicked".to_owned());
+            struck.and(users)
         });
-        let users = users.map_err(|error| format!("round {round} ({fault}): {error}"))?;
-        tally.acknowledged += users.tally.acknowledged;
-        tally.unknown += users.tally.unknown;
-        tally.refused += users.tally.refused;
+        let in_round = |error: String| format!("round {round} ({fault}): {error}");
+        let users = users.map_err(in_round)?;
+        tally.add(users.tally);
+        if let Some(slow) = users.slow.first() {
+            return Err(in_round(slow.clone()));
+        }
         model = users.model;
-        check::converged(&lab, &mut model).map_err(|error| format!("round {round} ({fault}): {error}"))?;
+        let mended = Instant::now();
+        check::converged(lab, &mut model).map_err(in_round)?;
+        let (whole, after) = (begun.elapsed().as_secs_f32(), mended.elapsed().as_secs_f32());
+        tell(&format!("  {whole:.1} s, of which right after {after:.1} s; {:?}", users.tally));
     }
     Ok(tally)
+}
+
+/// The ends of the daemons' logs.
+fn logs(lab: &Lab) -> String {
+    let end = |node| {
+        let log = lab.log(node);
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("level=debug")).collect();
+        format!("--- node {node}\n{}", lines[lines.len().saturating_sub(LINES)..].join("\n"))
+    };
+    lab.nodes().map(end).collect::<Vec<_>>().join("\n")
 }

@@ -6,16 +6,20 @@ use std::time::Duration;
 use skep_conformance::faults::{Options, run};
 
 fn main() -> ExitCode {
-    let mut options = Options { seed: 1, rounds: 500, freeze: Duration::from_secs(30) };
+    let mut options = Options { seed: 1, rounds: 500, freeze: Duration::from_secs(30), keep: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
+        if word == "--keep" {
+            options.keep = true;
+            continue;
+        }
         let value = words.next().and_then(|value| value.parse::<u32>().ok());
         match (word.as_str(), value) {
             ("--rounds", Some(rounds)) => options.rounds = rounds,
             ("--seed", Some(seed)) => options.seed = u64::from(seed),
             ("--freeze", Some(seconds)) => options.freeze = Duration::from_secs(u64::from(seconds)),
             _ => {
-                eprintln!("usage: faults [--rounds N] [--seed N] [--freeze SECONDS]");
+                eprintln!("usage: faults [--rounds N] [--seed N] [--freeze SECONDS] [--keep]");
                 return ExitCode::from(2);
             }
         }

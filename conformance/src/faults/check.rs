@@ -44,8 +44,8 @@ fn look(lab: &Lab, model: &Model) -> Result<Model, Wrong> {
         seen.push(services(lab, manager)?);
     }
     if seen.iter().any(|services| *services != seen[0]) {
-        // Read one after the other, and nobody asks for changes any more.
-        return Err(Wrong::Forever(format!("the managers do not agree: {seen:?}")));
+        // A request that nobody waits for any more may come through between two looks.
+        return Err(Wrong::Now(format!("the managers do not agree: {seen:?}")));
     }
     let services = seen.swap_remove(0);
     let mut certain = Model::default();

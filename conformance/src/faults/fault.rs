@@ -1,13 +1,16 @@
 //! What breaks, and its mending.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Dice, MANAGERS, WORKERS};
 use crate::Lab;
 
 /// Longest time from one event of a round to the next, in milliseconds.
 const PAUSE: u64 = 1500;
+
+/// Time within which daemons serve again: a second or two, on a machine that has other things to do.
+const START: Duration = Duration::from_secs(5);
 
 /// One thing that breaks.
 #[derive(Clone, Debug)]
@@ -72,6 +75,14 @@ impl Fault {
         }
     }
 
+    /// The node whose daemon stands still and so answers nobody.
+    pub(crate) fn frozen(&self) -> Option<u16> {
+        match self {
+            Fault::Freeze(node, _) => Some(*node),
+            _ => None,
+        }
+    }
+
     /// Breaks it at a random moment, and mends it at another.
     pub(crate) fn strike(&self, lab: &Lab, dice: &mut Dice) -> Result<(), String> {
         let mut pause = || std::thread::sleep(Duration::from_millis(200 + dice.below(PAUSE)));
@@ -80,13 +91,13 @@ impl Fault {
             Fault::Kill(nodes) => {
                 on(lab, "kill", nodes)?;
                 pause();
-                on(lab, "start", nodes)?;
+                start(lab, nodes)?;
             }
             Fault::Power(node) => {
                 succeed(lab, &["kill", "--power", &node.to_string()])?;
                 pause();
                 pause();
-                on(lab, "start", &[*node])?;
+                start(lab, &[*node])?;
             }
             Fault::Cut(_, links) => {
                 for (from, to) in links {
@@ -112,6 +123,14 @@ impl Fault {
         pause();
         Ok(())
     }
+}
+
+/// Starts daemons, which must not take long.
+fn start(lab: &Lab, nodes: &[u16]) -> Result<(), String> {
+    let begun = Instant::now();
+    on(lab, "start", nodes)?;
+    let took = begun.elapsed();
+    if took > START { Err(format!("the daemons of {nodes:?} took {took:?} to start")) } else { Ok(()) }
 }
 
 fn on(lab: &Lab, command: &str, nodes: &[u16]) -> Result<(), String> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -19,9 +19,16 @@ const PAUSE: Duration = Duration::from_millis(30);
 /// The lowest published port; every second service publishes one.
 const PORT: u64 = 9000;
 
+/// Time within which users are answered, whatever is broken.
+const BOUND: Duration = Duration::from_secs(10);
+
 /// What each service may be: its replicas, or `None` for not being there. One possibility is certainty.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model(pub(crate) BTreeMap<String, Vec<Option<u64>>>);
+
+/// What requests of unknown fate may yet do, since the round began: a daemon that stands still takes up a request
+/// when it goes on. Changes of a service are not among them, for they say which version they are for.
+type Late = BTreeMap<String, Vec<Option<u64>>>;
 
 impl Model {
     fn of(&self, name: &str) -> Vec<Option<u64>> {
@@ -47,6 +54,10 @@ pub(crate) struct Users {
     dice: Dice,
     pub(crate) model: Model,
     pub(crate) tally: Tally,
+    /// Requests that took too long though their daemon was not frozen.
+    pub(crate) slow: Vec<String>,
+    late: Late,
+    frozen: Option<u16>,
 }
 
 /// How a request ended for whoever asked.
@@ -61,14 +72,18 @@ fn fate(answer: Result<Answer, String>) -> Fate {
         Ok(answer) if answer.status < 300 => Fate::Done,
         // These say for certain that nothing was done.
         Ok(answer) if matches!(answer.status, 400 | 404 | 409) => Fate::Refused,
+        // It was never asked.
+        Err(error) if error.starts_with("connecting") => Fate::Refused,
         // `update out of sequence`: another change of this user came through after all.
         Ok(_) | Err(_) => Fate::Unknown,
     }
 }
 
 impl Users {
-    pub(crate) fn new(seed: u64, model: Model) -> Users {
-        Users { dice: Dice::new(seed), model, tally: Tally::default() }
+    /// Users of a cluster that is as `model` says; the daemon of `frozen` stands still at some time.
+    pub(crate) fn new(seed: u64, model: Model, frozen: Option<u16>) -> Users {
+        let dice = Dice::new(seed);
+        Users { dice, model, tally: Tally::default(), slow: Vec::new(), late: Late::new(), frozen }
     }
 
     /// Asks for one thing after the other until told to stop.
@@ -86,24 +101,42 @@ impl Users {
         let name = format!("s{number}");
         let replicas = self.dice.below(MOST + 1);
         let there = self.model.of(&name).iter().any(Option::is_some);
-        let (state, answer) = match (there, self.dice.below(4)) {
+        let begun = Instant::now();
+        let (state, late, answer) = match (there, self.dice.below(4)) {
             (false, _) => {
                 let spec = specification(number, replicas);
-                (Some(replicas), lab.api(manager, "POST", "/services/create", &spec.to_string()))
+                (Some(replicas), true, lab.api(manager, "POST", "/services/create", &spec.to_string()))
             }
-            (true, 0) => (None, lab.api(manager, "DELETE", &format!("/services/{name}"), "")),
-            (true, _) => (Some(replicas), scale(lab, manager, number, replicas)),
+            (true, 0) => (None, true, lab.api(manager, "DELETE", &format!("/services/{name}"), "")),
+            (true, _) => (Some(replicas), false, scale(lab, manager, number, replicas)),
         };
+        self.time(manager, &name, begun.elapsed(), &answer);
         match fate(answer) {
             Fate::Done => {
                 self.tally.acknowledged += 1;
                 self.model.set(&name, state);
+                for state in self.late.get(&name).into_iter().flatten() {
+                    self.model.perhaps(&name, *state);
+                }
             }
             Fate::Refused => self.tally.refused += 1,
             Fate::Unknown => {
                 self.tally.unknown += 1;
                 self.model.perhaps(&name, state);
+                if late {
+                    self.late.entry(name).or_default().push(state);
+                }
             }
+        }
+    }
+
+    fn time(&mut self, manager: u16, name: &str, took: Duration, answer: &Result<Answer, String>) {
+        if self.frozen == Some(manager) {
+            return;
+        }
+        self.tally.slowest = self.tally.slowest.max(took);
+        if took > BOUND {
+            self.slow.push(format!("a request about {name} at node {manager} took {took:?}: {answer:?}"));
         }
     }
 }
