@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a broken test should stop where it broke")]
 
+mod authority;
 mod loss;
 mod nodes;
 mod refusals;

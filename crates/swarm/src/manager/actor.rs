@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_cluster::{Answer, Change, Cluster, Event, Objects, Output, Request, RequestId};
+use skep_cluster::{Answer, Change, Cluster, Event, Force, Objects, Output, Request, RequestId};
 use skep_consensus::{Config, Consensus, LogError, Notice, ProposalId, Snapshot, Standing, Transport};
-use skep_types::{Ids, Time};
+use skep_types::{Ids, NodeId, Time};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
@@ -223,12 +223,23 @@ impl Actor {
         }
         let opened = match &event {
             Event::NodeReady { node, .. } => Some(*node),
+            Event::NodeLost { node, .. } if self.is_ghost(*node) => return self.forget(*node),
             _ => None,
         };
         self.step(event);
         if let Some(node) = opened {
             self.shared.read(|objects| self.teller.greet(objects, &self.sessions, node));
         }
+    }
+
+    /// Whether a node was let in but has never come: its join was cut off, and the next try is another node.
+    fn is_ghost(&self, node: NodeId) -> bool {
+        self.shared.read(|objects| objects.node(node).is_some_and(news::never_came))
+    }
+
+    fn forget(&mut self, node: NodeId) {
+        info!(%node, "a node that was let in never came: it is removed");
+        self.wish(Some(Request::RemoveNode { id: node, force: Force::Yes }));
     }
 
     async fn tick(&mut self) {

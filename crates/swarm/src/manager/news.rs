@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use skep_cluster::{Change, Objects, Request};
-use skep_types::node::Member;
+use skep_types::node::{Member, Node, NodeDescription, NodeState};
 use skep_types::swarm::ClusterObject;
 use skep_types::{NodeId, Version};
 use tracing::warn;
@@ -80,7 +80,12 @@ impl Teller {
     ) -> Option<Request> {
         for node in &touched.nodes {
             match objects.node(*node) {
-                Some(known) => sessions.tell(*node, News::Node(Box::new(known.clone()))),
+                Some(known) => {
+                    if never_came(known) {
+                        sessions.expect(*node);
+                    }
+                    sessions.tell(*node, News::Node(Box::new(known.clone())));
+                }
                 // It was told that it has no duties any more.
                 None => sessions.end(*node),
             }
@@ -130,6 +135,11 @@ impl Teller {
             }
         }
     }
+}
+
+/// Whether a node was let in and has not been heard of since: its first session is where it tells of itself.
+pub(super) fn never_came(node: &Node) -> bool {
+    node.state != NodeState::Ready && node.manager.is_none() && node.description == NodeDescription::default()
 }
 
 /// The roots that nodes trust now. Those of a cluster without an authority are none.

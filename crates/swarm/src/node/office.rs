@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use skep_cluster::Request;
 use skep_types::NodeId;
-use skep_types::node::Member;
+use skep_types::node::{Member, NodeRole, NodeSpec};
 use tracing::{info, warn};
 
 use super::desk::Desk;
@@ -159,7 +159,8 @@ impl Office {
         self.manager.stop().await;
     }
 
-    /// Makes this manager's state that of a cluster with it as the only manager.
+    /// Makes this manager's state that of a cluster with it as the only manager. The others are workers from now on:
+    /// one that comes back after all must not take part with what its log holds of the cluster of before.
     pub(crate) async fn seat_alone(&self, shared: &Shared) -> Result<(), SwarmError> {
         let record = shared.record();
         let raft = record.seat.expect("an office is opened with a seat");
@@ -173,6 +174,28 @@ impl Office {
         for node in others {
             self.manager.request(Request::SetSeat { node, seat: None }).await?;
         }
+        let others: Vec<NodeId> = self.manager.read(|objects| {
+            let managers = objects.nodes().filter(|node| node.spec.role == NodeRole::Manager);
+            managers.map(|node| node.id).filter(|id| *id != record.node).collect()
+        });
+        for node in others {
+            self.demote(node).await?;
+        }
         Ok(())
+    }
+
+    async fn demote(&self, id: NodeId) -> Result<(), SwarmError> {
+        loop {
+            let Some(node) = self.manager.read(|objects| objects.node(id).cloned()) else { return Ok(()) };
+            let version = node.meta.version;
+            let spec = Box::new(NodeSpec { role: NodeRole::Worker, ..node.spec });
+            let demoted = self.manager.request(Request::UpdateNode { id, version, spec }).await;
+            let moved = self.manager.read(|objects| objects.node(id).map(|node| node.meta.version));
+            match demoted {
+                // Its state changed meanwhile.
+                Err(_) if moved != Some(version) => {}
+                done => return done.map(drop),
+            }
+        }
     }
 }

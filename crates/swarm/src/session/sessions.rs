@@ -51,6 +51,8 @@ struct Lead {
     sessions: HashMap<NodeId, Session>,
     /// Nodes that were there when the lead began and that have not opened a session yet.
     unknown: BTreeSet<NodeId>,
+    /// Nodes that were let in under this lead and that have not opened a session yet.
+    expected: BTreeSet<NodeId>,
 }
 
 #[derive(Debug)]
@@ -109,9 +111,33 @@ impl Sessions {
         table.latest += 1;
         let number = table.latest;
         let (period, periods) = watch::channel(period);
-        table.lead = Some(Lead { number, period, sessions: HashMap::new(), unknown });
+        table.lead =
+            Some(Lead { number, period, sessions: HashMap::new(), unknown, expected: BTreeSet::new() });
         drop(table);
         tokio::spawn(self.clone().miss(number, periods));
+    }
+
+    /// A node was let in. If it does not open its first session within its time of grace, it is told as lost.
+    pub(crate) fn expect(&self, node: NodeId) {
+        let mut table = self.lock();
+        let Some(lead) = &mut table.lead else { return };
+        if lead.unknown.contains(&node) || lead.sessions.contains_key(&node) || !lead.expected.insert(node) {
+            return;
+        }
+        let (number, grace) = (lead.number, *lead.period.borrow() * GRACE_OF_UNKNOWN);
+        drop(table);
+        let sessions = self.clone();
+        tokio::spawn(async move {
+            sleep(grace).await;
+            let missed = match &mut sessions.lock().lead {
+                Some(current) if current.number == number => current.expected.remove(&node),
+                Some(_) | None => false,
+            };
+            if missed {
+                let reason = "the node never came after it was let in".to_owned();
+                sessions.say(Event::NodeLost { node, reason }).await;
+            }
+        });
     }
 
     /// This manager leads no longer: ends all sessions, so that agents look for the next leader at once. Nobody is
@@ -144,6 +170,7 @@ impl Sessions {
         let number = table.latest + 1;
         let Some(lead) = &mut table.lead else { return Err(not_leader()) };
         lead.unknown.remove(&node);
+        lead.expected.remove(&node);
         let mut session = Session { number, to_agent: Some(to_agent), cut: Some(cut), whole: false };
         session.tell(node, ToAgent::Beat(*lead.period.borrow()));
         let attendant = Attendant {
@@ -203,6 +230,7 @@ impl Sessions {
         if let Some(lead) = &mut self.lock().lead {
             lead.sessions.remove(&node);
             lead.unknown.remove(&node);
+            lead.expected.remove(&node);
         }
     }
 

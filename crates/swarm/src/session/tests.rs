@@ -150,3 +150,20 @@ async fn a_silent_agent_is_lost_after_three_beats_and_a_new_period_counts_at_onc
     assert!(began.elapsed() >= 3 * BEAT && began.elapsed() < 4 * BEAT, "{:?}", began.elapsed());
     assert_eq!(link.from_manager.recv().await, None, "it is told that it has no session");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_let_in_and_never_comes_is_lost() {
+    let mut scene = Scene::new();
+    scene.sessions.lead(BEAT, []);
+    scene.opened().await;
+    let began = Instant::now();
+    for node in [NODE, NodeId(2), NodeId(3), NodeId(2)] {
+        scene.sessions.expect(node);
+    }
+    scene.sessions.end(NodeId(3));
+    let reason = "the node never came after it was let in".to_owned();
+    assert_eq!(scene.event().await, Event::NodeLost { node: NodeId(2), reason });
+    assert!(began.elapsed() >= 6 * BEAT);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(scene.inputs.try_recv().is_err(), "the others are there, or were removed");
+}
