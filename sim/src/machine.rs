@@ -130,7 +130,9 @@ impl Machine {
             Assignment::Incremental { update, remove } => {
                 let Some(memory) = &mut self.memory else { return };
                 memory.extend(update.iter().map(|duty| (duty.id(), duty.clone())));
-                memory.retain(|id, _| !remove.contains(id));
+                for id in remove {
+                    memory.remove(id);
+                }
             }
         }
     }
