@@ -1,9 +1,9 @@
 //! One node: the real agent over modelled containers.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use skep_agent::{Agent, Observed, Recovered};
+use skep_agent::{Agent, Observed, PeerChange, Recovered};
 use skep_types::assignment::{Assignment, Duty, DutyId, Endpoint};
 use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, Task, TaskId, Time};
 
@@ -66,6 +66,8 @@ pub(crate) struct Machine {
     pub containers: BTreeMap<TaskId, Container>,
     pub served: BTreeMap<ServiceId, Endpoint>,
     pub networks: Vec<NetworkId>,
+    /// Where its kernel sends what is for other nodes' addresses.
+    pub peers: BTreeMap<(NetworkId, Ipv4Addr), IpAddr>,
     /// When the agent wants to be woken.
     pub wake_at: Option<Time>,
     /// Until when the whole machine stands still.
@@ -91,6 +93,7 @@ impl Machine {
             containers: BTreeMap::new(),
             served: BTreeMap::new(),
             networks: Vec::new(),
+            peers: BTreeMap::new(),
             wake_at: None,
             paused_until: Time(0),
             duties_at: 0,
@@ -118,7 +121,23 @@ impl Machine {
             container.state = Life::Ended { code: 255, at: now, asked: true };
         }
         self.networks.clear();
+        self.peers.clear();
         self.served.clear();
+    }
+
+    /// Its kernel learns where addresses are.
+    pub fn learn_peers(&mut self, network: NetworkId, change: PeerChange) {
+        let (update, remove) = match change {
+            PeerChange::All(all) => {
+                self.peers.retain(|(of, _), _| *of != network);
+                (all, Default::default())
+            }
+            PeerChange::Changed { update, remove } => (update, remove),
+        };
+        for address in remove {
+            self.peers.remove(&(network, address));
+        }
+        self.peers.extend(update.into_iter().map(|(address, host)| ((network, address), host)));
     }
 
     /// The daemon writes down what it is told.

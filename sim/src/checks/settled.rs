@@ -1,11 +1,12 @@
 //! What must be in the end, when all is healed and time has passed.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use skep_cluster::Objects;
-use skep_types::node::NodeState;
+use skep_types::node::{Node, NodeState};
 use skep_types::service::{RestartCondition, Service, ServiceMode, UpdateState};
-use skep_types::{ServiceId, Task, TaskState};
+use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskState};
 
 use crate::machine::Life;
 use crate::user::{Promise, Removal};
@@ -48,7 +49,43 @@ pub(crate) fn settled(world: &World) -> Verdict {
             return Err(format!("nobody asked for service {}", service.id));
         }
     }
-    machines(world, objects)
+    machines(world, objects)?;
+    peers(world, objects)
+}
+
+/// Every kernel knows where all addresses of other nodes are, and no others.
+fn peers(world: &World, objects: &Objects) -> Verdict {
+    let mut places: BTreeMap<(NetworkId, Ipv4Addr), NodeId> = BTreeMap::new();
+    for task in objects.tasks().filter(|task| !task.status.state.is_terminal()) {
+        let held = task.attachments.iter().map(|held| (held.network, held.address));
+        places.extend(task.node.into_iter().flat_map(|node| held.clone().map(move |key| (key, node))));
+    }
+    let ingress = objects.ingress().map(|network| network.id);
+    let own = |node: &Node| Some(((ingress?, node.ingress_address?), node.id));
+    places.extend(objects.nodes().filter_map(own));
+    let mut held_by: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for node in places.values() {
+        *held_by.entry(*node).or_default() += 1;
+    }
+    let host = |node: NodeId| objects.node(node).map(|node| node.data_path.unwrap_or(node.address));
+    let members = world.machines.iter().enumerate().filter(|(_, machine)| objects.node(machine.id).is_some());
+    for (number, machine) in members {
+        for (key, known) in &machine.peers {
+            let place = places.get(key).copied().filter(|node| *node != machine.id);
+            if place.and_then(host) != Some(*known) {
+                return Err(format!(
+                    "node {number} takes {} to be on {known}, and it is on {place:?}",
+                    key.1
+                ));
+            }
+        }
+        let elsewhere = places.len() - held_by.get(&machine.id).copied().unwrap_or(0);
+        if machine.peers.len() != elsewhere {
+            let known = machine.peers.len();
+            return Err(format!("node {number} knows where {known} of {elsewhere} addresses are"));
+        }
+    }
+    Ok(())
 }
 
 /// A promise is kept: the replicas run, on the newest specification.

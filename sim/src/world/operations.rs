@@ -61,7 +61,8 @@ impl World {
             return Ok(());
         }
         match operation {
-            Operation::UpdatePeers { network, .. } => {
+            Operation::UpdatePeers { network, change } => {
+                self.machine(node).learn_peers(network, change);
                 self.agent(node, AgentEvent::PeersUpdated { network, result: Ok(()) })
             }
             Operation::EnsureNetwork(network, _) => {
@@ -73,6 +74,7 @@ impl World {
             }
             Operation::RemoveNetwork(id) => {
                 self.machine(node).networks.retain(|network| *network != id);
+                self.machine(node).peers.retain(|(network, _), _| *network != id);
                 self.agent(node, AgentEvent::NetworkRemoved { network: id, result: Ok(()) })
             }
             Operation::ServeEndpoint(endpoint) => {
