@@ -5,7 +5,7 @@ mod settled;
 
 use skep_cluster::{Change, check};
 use skep_types::node::{Availability, NodeState};
-use skep_types::service::Service;
+use skep_types::service::{Service, TaskSpec};
 use skep_types::{NodeId, TaskId, TaskState, Time};
 
 pub(crate) use book::Book;
@@ -40,11 +40,14 @@ pub(crate) fn before(world: &mut World, changes: &[Change]) -> Verdict {
                 if let Some(other) = world.truth.task(*task).and_then(|task| task.node) {
                     return Err(format!("task {task} is given to {node} and was given to {other}"));
                 }
-                fits(world, changes, *task, *node)?;
+                let spec = world.truth.task(*task).map(|task| task.spec.as_ref());
+                fits(world, changes, *task, spec, *node)?;
             }
             Change::CreateTask(task) => {
                 if let Some(node) = task.node {
-                    fits(world, changes, task.id, node)?;
+                    // A service that the same entry changes is looked at when that is committed.
+                    let spec = world.truth.service(task.service).map(|service| service.spec.task.as_ref());
+                    fits(world, changes, task.id, spec, node)?;
                 }
             }
             _ => {}
@@ -54,9 +57,11 @@ pub(crate) fn before(world: &mut World, changes: &[Change]) -> Verdict {
 }
 
 /// A task is given to a node only if that takes tasks, before the entry or by it.
-fn fits(world: &World, changes: &[Change], task: TaskId, id: NodeId) -> Verdict {
+fn fits(world: &World, changes: &[Change], task: TaskId, service: Option<&TaskSpec>, id: NodeId) -> Verdict {
     let takes = |node: &skep_types::node::Node| {
-        node.state == NodeState::Ready && node.spec.availability == Availability::Active
+        node.state == NodeState::Ready
+            && node.spec.availability == Availability::Active
+            && service.is_none_or(|spec| spec.placement.allows(node))
     };
     let changed = changes.iter().any(|change| match change {
         Change::PutNode(node) => node.id == id && takes(node),
@@ -65,7 +70,7 @@ fn fits(world: &World, changes: &[Change], task: TaskId, id: NodeId) -> Verdict 
     if changed || world.truth.node(id).is_some_and(takes) {
         return Ok(());
     }
-    Err(format!("task {task} is given to node {id}, which takes none"))
+    Err(format!("task {task} is given to node {id}, which does not take it"))
 }
 
 /// After an entry was applied to the truth.

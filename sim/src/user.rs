@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use skep_cluster::{Answer, Objects, Refusal, RefusalKind, Request, RequestId};
 use skep_types::node::Availability;
+use skep_types::placement::Placement;
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
@@ -16,6 +17,8 @@ use skep_types::{NodeId, ServiceId};
 
 use crate::chance::Chance;
 
+/// A label of nodes.
+const ZONE: &str = "zone";
 const NAMES: [&str; 6] = ["web", "db", "cache", "worker", "mail", "cron"];
 
 /// What the user may rely on for a service.
@@ -197,8 +200,21 @@ fn change_node(chance: &mut Chance, objects: &Objects) -> Option<Request> {
     let node = objects.node(*chance.pick(&ids)?)?;
     let mut spec = node.spec.clone();
     let all = [Availability::Active, Availability::Active, Availability::Pause, Availability::Drain];
-    spec.availability = *chance.pick(&all)?;
+    if chance.happens(300) {
+        let zone = chance.pick(&["a", "a", "b"]).map(|zone| (ZONE.to_owned(), (*zone).to_owned()));
+        spec.labels = zone.into_iter().collect();
+    } else {
+        spec.availability = *chance.pick(&all)?;
+    }
     Some(Request::UpdateNode { id: node.id, version: node.meta.version, spec: Box::new(spec) })
+}
+
+/// Now and then, tasks may only be on some nodes.
+fn some_placement(chance: &mut Chance) -> Placement {
+    let conditions = ["node.labels.zone==a", "node.labels.zone!=a", "node.role==worker"];
+    let chosen = if chance.happens(250) { chance.pick(&conditions) } else { None };
+    let constraints = chosen.into_iter().filter_map(|text| text.parse().ok()).collect();
+    Placement { constraints, ..Placement::default() }
 }
 
 fn some_ports(chance: &mut Chance) -> Vec<PortSpec> {
@@ -238,7 +254,7 @@ fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
             limits: Resources::default(),
             reservations: reserved,
             restart,
-            placement: Default::default(),
+            placement: some_placement(chance),
             force_update: 0,
         }),
         mode: ServiceMode::Replicated { replicas: chance.below(most) },

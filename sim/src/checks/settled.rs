@@ -53,6 +53,18 @@ pub(crate) fn settled(world: &World) -> Verdict {
     peers(world, objects)
 }
 
+/// Whether no node that a task may be on has room for it.
+fn is_stuck(objects: &Objects, task: &Task) -> bool {
+    let reserved = |task: &Task| task.spec.reservations.nano_cpus;
+    let free = |node: &Node| {
+        let held = objects.tasks_on(node.id).filter(|task| !task.status.state.is_terminal());
+        node.description.nano_cpus - held.map(reserved).sum::<i64>()
+    };
+    let waits = task.node.is_none() && wanted(task) && !task.spec.placement.is_open();
+    let takes = |node: &Node| task.spec.placement.allows(node) && free(node) >= reserved(task);
+    waits && !objects.nodes().any(takes)
+}
+
 /// Every kernel knows where all addresses of other nodes are, and no others.
 fn peers(world: &World, objects: &Objects) -> Verdict {
     let mut places: BTreeMap<(NetworkId, Ipv4Addr), NodeId> = BTreeMap::new();
@@ -104,7 +116,8 @@ fn kept(world: &World, objects: &Objects, service: &Service, promise: &Promise) 
         return Err(format!("service {name} ({}) has a specification that is not its newest", service.id));
     }
     let state = service.update_status.as_ref().map(|status| status.state);
-    if state == Some(UpdateState::Updating) {
+    let stuck = objects.tasks_of(service.id).any(|task| is_stuck(objects, task));
+    if state == Some(UpdateState::Updating) && !stuck {
         return Err(format!("the update of service {name} does not end"));
     }
     let ServiceMode::Replicated { replicas } = service.spec.mode;
@@ -124,12 +137,20 @@ fn kept(world: &World, objects: &Objects, service: &Service, promise: &Promise) 
         let bounded = restart.condition != RestartCondition::Any || restart.max_attempts > 0;
         let runs = wanted(task) && task.status.state == TaskState::Running;
         let rests = bounded && !wanted(task) && task.status.state.is_terminal();
+        if runs
+            && task.node.and_then(|id| objects.node(id)).is_none_or(|node| !task.spec.placement.allows(node))
+        {
+            return Err(format!("task {} of service {name} is on a node that it may not be on", task.id));
+        }
+        if is_stuck(objects, task) {
+            continue;
+        }
         if !runs && !rests {
             let Task { id, status, desired, .. } = task;
             let (state, error) = (status.state, &status.error);
             return Err(format!("task {id} of service {name} is {state} ({error}), wanted {desired}"));
         }
-        if !paused && task.spec != service.spec.task {
+        if !paused && !stuck && task.spec != service.spec.task {
             return Err(format!("slot {slot} of service {name} is not on the newest specification"));
         }
     }
