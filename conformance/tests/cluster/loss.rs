@@ -73,3 +73,56 @@ fn a_minority_acknowledges_nothing() {
     assert_eq!(listed, "kept");
     lab.until_replicas(old, "kept", "1/1", SOON);
 }
+
+/// What the last write left in a manager's log is damaged while the manager is down. It says so, shows nothing, and
+/// can be put in order as a node whose disk was replaced: the others go on meanwhile.
+#[test]
+fn a_manager_with_a_damaged_log_says_so_and_can_join_again() {
+    let lab = Lab::up(3, 0, &["busybox"]);
+    let first = leader(&lab, 1).unwrap();
+    let damaged = (1..=3).find(|node| *node != first).unwrap();
+    let name = lab.docker(damaged, &["info", "--format", "{{.Name}}"]).ok();
+    let log = lab.folder(damaged).join("data/swarm/log/log.redb");
+    let before = std::fs::read(&log).unwrap();
+    let create = ["service", "create", "--detach", "--name", "web", "busybox", "sleep", "1000"];
+    lab.docker(damaged, &create).ok();
+    lab.until_replicas(damaged, "web", "1/1", SOON);
+    lab.run(&["stop", &damaged.to_string()]).ok();
+    damage(&log, &before);
+
+    lab.run(&["start", &damaged.to_string()]).ok();
+    lab.docker(damaged, &["service", "ls"]).fails(1, "the log is damaged");
+    let error =
+        lab.docker(damaged, &["info", "--format", "{{.Swarm.LocalNodeState}}: {{.Swarm.Error}}"]).ok();
+    assert!(error.starts_with("error: ") && error.contains("the log is damaged"), "{error}");
+    lab.docker(first, &["service", "scale", "--detach", "web=2"]).ok();
+
+    lab.docker(damaged, &["swarm", "leave", "--force"]).ok();
+    let token = lab.token(first, "manager");
+    let status = ["node", "inspect", "--format", "{{.Status.State}}", &name];
+    lab.until(first, "it is missed", SOON, &status, |state| state == "down");
+    lab.docker(first, &["node", "demote", &name]).ok();
+    lab.until(first, "it can be removed", SOON, &["node", "rm", &name], |_| true);
+    let others = format!("{}:2377", lab.address(first));
+    let own = lab.address(damaged).to_string();
+    lab.docker(damaged, &["swarm", "join", "--token", &token, "--advertise-addr", &own, &others]).ok();
+    lab.until(damaged, "three managers again", SOON, &["info", "--format", "{{.Swarm.Managers}}"], |count| {
+        count == "3"
+    });
+    lab.until_replicas(damaged, "web", "2/2", SOON);
+}
+
+/// Inverts what changed in a file since it was as `before`, except for its first page, which is the store's own.
+fn damage(file: &std::path::Path, before: &[u8]) {
+    const PAGE: usize = 4096;
+    let mut content = std::fs::read(file).unwrap();
+    let mut changed = 0;
+    for (number, page) in content.chunks_mut(PAGE).enumerate().skip(1) {
+        if before.get(number * PAGE..number * PAGE + page.len()) != Some(&*page) {
+            page.iter_mut().for_each(|byte| *byte = !*byte);
+            changed += 1;
+        }
+    }
+    assert!(changed > 0, "the log was written to");
+    std::fs::write(file, content).unwrap();
+}

@@ -107,7 +107,13 @@ impl Log {
     /// # Errors
     /// See [`LogError`]; a damaged log is refused, never emptied.
     pub fn open(dir: &Path, key: &LogKey) -> Result<Log, LogError> {
-        Log::open_file(dir, FILE, key)
+        // redb reads what a clean close left without checking it first, and panics over a page that is none. Where
+        // panics abort, the daemon ends with redb's words instead.
+        let opened = std::panic::catch_unwind(|| Log::open_file(dir, FILE, key));
+        opened.unwrap_or_else(|_| {
+            let detail = "a page of it cannot be read".to_owned();
+            Err(LogError::Damaged { action: "open the log", detail })
+        })
     }
 
     fn open_file(dir: &Path, name: &str, key: &LogKey) -> Result<Log, LogError> {

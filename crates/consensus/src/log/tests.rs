@@ -141,6 +141,29 @@ fn rot_is_found_and_said() {
 }
 
 #[test]
+fn a_log_whose_last_write_was_damaged_is_refused() {
+    const PAGE: usize = 4096;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(FILE);
+    let mut log = Log::open(dir.path(), &KEY).unwrap();
+    log.append(&[payload(1, 64)]).unwrap();
+    let before = std::fs::read(&file).unwrap();
+    log.append(&[payload(2, 64)]).unwrap();
+    drop(log);
+    let mut after = std::fs::read(&file).unwrap();
+    let pages = (1..after.len() / PAGE).map(|page| page * PAGE..(page + 1) * PAGE);
+    for page in
+        pages.filter(|page| before.get(page.clone()) != Some(&after[page.clone()])).collect::<Vec<_>>()
+    {
+        after[page].iter_mut().for_each(|byte| *byte = !*byte);
+    }
+    std::fs::write(&file, &after).unwrap();
+    let refused = Log::open(dir.path(), &KEY).unwrap_err();
+    assert!(matches!(refused, LogError::Damaged { .. }), "{refused}");
+    assert_eq!(std::fs::read(&file).unwrap(), after, "it is kept as it was found");
+}
+
+#[test]
 fn a_thief_of_the_disk_reads_nothing() {
     let disk = Disk::new();
     let mut log = Log::open_on(disk.clone()).unwrap();
