@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a broken test should stop where it broke")]
 
 mod authority;
+mod external;
 mod loss;
 mod nodes;
+mod papers;
 mod refusals;
 mod walkthroughs;
 
