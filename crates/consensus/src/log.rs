@@ -1,5 +1,6 @@
 //! The durable log: one redb file, one transaction and one sync a batch.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -79,6 +80,17 @@ pub(crate) struct Reader {
     cipher: Arc<Cipher>,
 }
 
+thread_local! {
+    /// Whether this thread opens a log just now.
+    static OPENING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread is caught and means that the log is damaged. A process that ends on panics must
+/// let this one pass.
+pub fn is_opening() -> bool {
+    OPENING.get()
+}
+
 /// The durable log of one node. Every method that writes returns after the disk has confirmed.
 #[derive(Debug)]
 pub struct Log {
@@ -107,9 +119,10 @@ impl Log {
     /// # Errors
     /// See [`LogError`]; a damaged log is refused, never emptied.
     pub fn open(dir: &Path, key: &LogKey) -> Result<Log, LogError> {
-        // redb reads what a clean close left without checking it first, and panics over a page that is none. Where
-        // panics abort, the daemon ends with redb's words instead.
+        // redb reads what a clean close left without checking it first, and panics over a page that is none.
+        OPENING.set(true);
         let opened = std::panic::catch_unwind(|| Log::open_file(dir, FILE, key));
+        OPENING.set(false);
         opened.unwrap_or_else(|_| {
             let detail = "a page of it cannot be read".to_owned();
             Err(LogError::Damaged { action: "open the log", detail })

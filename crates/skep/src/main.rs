@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     {
         skep_runtime::shim_main(shim);
     }
+    end_on_panic();
     // Called by dockerd's name the binary is dockerd.
     if Path::new(&name).file_name().is_some_and(|name| name == "dockerd") {
         let command = daemon_command().name("dockerd").version(VERSION);
@@ -59,6 +60,18 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// A panic ends the process: containers and state outlive it, and a daemon that lost a thread may only look alive. But
+/// the store panics over a damaged log, which is caught, and told as such.
+fn end_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !skep_consensus::is_opening() {
+            tell(panic);
+            std::process::abort();
+        }
+    }));
 }
 
 fn parse(command: Command, name: &OsString, rest: Vec<OsString>) -> ArgMatches {

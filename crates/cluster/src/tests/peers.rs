@@ -74,7 +74,8 @@ fn a_node_is_reached_where_its_data_path_is() {
         send n2: all[ingress, overlay 10.0.0.3 on 192.0.2.2, peer 10.0.0.2 at 192.0.2.1]
         send n1: [peer 10.0.0.3 at 198.51.100.2]
         send n2: [overlay 10.0.0.3 on 198.51.100.2]
-    "#]].assert_eq(&sends(&mut scene));
+    "#]]
+    .assert_eq(&sends(&mut scene));
 }
 
 #[test]
