@@ -15,7 +15,7 @@ const VIEW: &str = "grep -E '^(Cap|Seccomp:|NoNewPrivs|Uid|Gid|Groups|Umask|SigB
     cd /dev; stat -c '%A %u:%g %t:%T %N' *; ls -l /proc/self/fd | grep -c -- '->'; \
     for n in mnt pid ipc uts net cgroup user; do echo $n; readlink /proc/self/ns/$n; done; \
     for p in /proc/kcore /proc/keys /proc/timer_list /proc/interrupts; do wc -c $p; done; ls /proc/acpi /proc/scsi /sys/firmware; \
-    touch /proc/sys/kernel/hostname /proc/irq/x /sys/x; unshare -m true; mknod /tmp/m c 1 1; cat /tmp/m; ps | wc -l";
+    touch /proc/sys/kernel/hostname /proc/irq/x /sys/x; unshare -m true; mknod /tmp/m c 1 1; cat /tmp/m; ps > /tmp/ps; wc -l < /tmp/ps";
 
 /// Docker's configuration of that script, in the terms of the OCI runtime specification.
 fn configuration(root: &Path, environment: &[String], cgroup: &str) -> Value {
