@@ -246,12 +246,7 @@ impl Host {
     /// When there is no answer.
     pub fn api(&self, method: &str, path: &str, body: &str) -> Result<http::Answer, String> {
         let mut stream = self.api_connect()?;
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: skep\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-        http::exchange(&mut stream, request.as_bytes())
+        http::request(&mut stream, method, path, body)
     }
 
     /// A fresh connection to the daemon's API.

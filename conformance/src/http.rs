@@ -33,6 +33,24 @@ pub fn get(stream: &mut (impl Read + Write), path: &str) -> Result<Answer, Strin
     exchange(stream, format!("GET {path} HTTP/1.1\r\nHost: skep\r\nConnection: close\r\n\r\n").as_bytes())
 }
 
+/// Sends a request with a JSON body over `stream`, which closes afterwards.
+///
+/// # Errors
+/// As [`exchange`].
+pub fn request(
+    stream: &mut (impl Read + Write),
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Result<Answer, String> {
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: skep\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    exchange(stream, request.as_bytes())
+}
+
 /// Connects to `address` within two seconds and GETs `/`; the body of a 200 answer.
 ///
 /// # Errors

@@ -98,12 +98,7 @@ impl Lab {
         let socket = self.folder(node).join("docker.sock");
         let mut stream = UnixStream::connect(socket).map_err(|error| format!("connecting: {error}"))?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).map_err(|error| error.to_string())?;
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: skep\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-        http::exchange(&mut stream, request.as_bytes())
+        http::request(&mut stream, method, path, body)
     }
 
     /// The address of a node; of the machine outside for 0.

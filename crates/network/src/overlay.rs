@@ -130,21 +130,7 @@ pub(crate) fn forget_neighbours(
     bridge: u32,
     addresses: &BTreeSet<Ipv4Addr>,
 ) -> io::Result<()> {
-    let addresses: Vec<&Ipv4Addr> = addresses.iter().collect();
-    for chunk in addresses.chunks(PEERS_PER_BATCH) {
-        let mut messages = Messages::default();
-        for address in chunk {
-            remove_neighbour(&mut messages, bridge, **address);
-        }
-        messages.acknowledge_last();
-        socket.transact_unless(messages, libc::ENOENT)?;
-    }
-    Ok(())
-}
-
-fn remove_neighbour(messages: &mut Messages, link: u32, address: Ipv4Addr) {
-    messages.begin(DELETE_NEIGHBOUR, 0, &neighbour_header(FAMILY_IPV4, link, 0, 0));
-    messages.attribute(NEIGHBOUR_DESTINATION, &address.octets());
+    forget(socket, addresses, |messages, address| remove_neighbour(messages, bridge, address))
 }
 
 /// Makes a device and its bridge forget addresses; what they do not know does not matter.
@@ -154,22 +140,36 @@ pub(crate) fn remove_peers(
     bridge: u32,
     addresses: &BTreeSet<Ipv4Addr>,
 ) -> io::Result<()> {
-    let addresses: Vec<&Ipv4Addr> = addresses.iter().collect();
+    forget(socket, addresses, |messages, address| {
+        remove_neighbour(messages, bridge, address);
+        remove_neighbour(messages, device, address);
+        // Apart, as the kernel leaves the second table alone when the first lacks the entry.
+        for table in [FLAG_MASTER, FLAG_SELF] {
+            messages.begin(DELETE_NEIGHBOUR, 0, &neighbour_header(FAMILY_BRIDGE, device, 0, table));
+            messages.attribute(NEIGHBOUR_LINK_ADDRESS, &MacAddress::of(address).0);
+        }
+    })
+}
+
+/// Sends what makes the kernel forget each address, in batches; entries that are not there do not matter.
+fn forget(
+    socket: &mut Socket,
+    addresses: &BTreeSet<Ipv4Addr>,
+    removal: impl Fn(&mut Messages, Ipv4Addr),
+) -> io::Result<()> {
+    let addresses: Vec<Ipv4Addr> = addresses.iter().copied().collect();
     for chunk in addresses.chunks(PEERS_PER_BATCH) {
         let mut messages = Messages::default();
-        for address in chunk {
-            remove_neighbour(&mut messages, bridge, **address);
-            remove_neighbour(&mut messages, device, **address);
-            // Apart, as the kernel leaves the second table alone when the first lacks the entry.
-            for table in [FLAG_MASTER, FLAG_SELF] {
-                messages.begin(DELETE_NEIGHBOUR, 0, &neighbour_header(FAMILY_BRIDGE, device, 0, table));
-                messages.attribute(NEIGHBOUR_LINK_ADDRESS, &MacAddress::of(**address).0);
-            }
-        }
+        chunk.iter().for_each(|address| removal(&mut messages, *address));
         messages.acknowledge_last();
         socket.transact_unless(messages, libc::ENOENT)?;
     }
     Ok(())
+}
+
+fn remove_neighbour(messages: &mut Messages, link: u32, address: Ipv4Addr) {
+    messages.begin(DELETE_NEIGHBOUR, 0, &neighbour_header(FAMILY_IPV4, link, 0, 0));
+    messages.attribute(NEIGHBOUR_DESTINATION, &address.octets());
 }
 
 /// The tables of all devices and bridges, read once.

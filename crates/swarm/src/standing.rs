@@ -128,33 +128,12 @@ impl Swarm {
 
 #[cfg(test)]
 mod tests {
-    use skep_types::Meta;
-    use skep_types::node::{Node, NodeDescription, NodeRole, NodeSpec, NodeState};
-
     use super::*;
-    use crate::status::ManagerStatus;
+    use crate::status::{ManagerStatus, tests};
 
     fn manager(reachability: Reachability) -> NodeView {
-        let spec = NodeSpec {
-            name: String::new(),
-            labels: Default::default(),
-            role: NodeRole::Manager,
-            availability: Default::default(),
-        };
-        let node = Node {
-            id: NodeId(1),
-            meta: Meta::default(),
-            spec,
-            description: NodeDescription::default(),
-            state: NodeState::Ready,
-            message: String::new(),
-            address: [192, 0, 2, 1].into(),
-            manager: None,
-            data_path: None,
-            ingress_address: None,
-        };
         let manager = ManagerStatus { leads: false, reachability, address: String::new() };
-        NodeView { node, manager: Some(manager) }
+        NodeView { node: tests::manager(None), manager: Some(manager) }
     }
 
     #[test]

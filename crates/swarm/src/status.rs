@@ -61,7 +61,7 @@ impl Managers {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use skep_types::node::{Member, NodeDescription, NodeRole, NodeSpec, NodeState};
@@ -69,14 +69,15 @@ mod tests {
 
     use super::*;
 
-    fn status(raft: Option<u64>, managers: &Managers) -> Option<(bool, Reachability)> {
+    /// A node that is to be a manager, with or without a seat.
+    pub(crate) fn manager(seat: Option<Member>) -> Node {
         let spec = NodeSpec {
             name: String::new(),
             labels: BTreeMap::new(),
             role: NodeRole::Manager,
             availability: Default::default(),
         };
-        let node = Node {
+        Node {
             id: NodeId(1),
             meta: Meta::default(),
             spec,
@@ -84,11 +85,15 @@ mod tests {
             state: NodeState::Ready,
             message: String::new(),
             address: [192, 0, 2, 1].into(),
-            manager: raft.map(|raft| Member { raft, address: "192.0.2.1:2377".to_owned() }),
+            manager: seat,
             data_path: None,
             ingress_address: None,
-        };
-        managers.view(&node).manager.map(|manager| (manager.leads, manager.reachability))
+        }
+    }
+
+    fn status(raft: Option<u64>, managers: &Managers) -> Option<(bool, Reachability)> {
+        let seat = raft.map(|raft| Member { raft, address: "192.0.2.1:2377".to_owned() });
+        managers.view(&manager(seat)).manager.map(|status| (status.leads, status.reachability))
     }
 
     #[test]

@@ -43,10 +43,10 @@ pub(crate) fn keep_first(
     unlock_key: Option<UnlockKey>,
 ) -> Result<Files, SwarmError> {
     let files = Files::new(folder.certificates());
-    files.save_roots(trust).and_then(|()| files.save_node(certificate)).map_err(failed)?;
     // Version 0 is that of a file that was never locked.
-    files.relock(unlock_key, 1).map_err(failed)?;
-    Ok(files)
+    let version = u64::from(unlock_key.is_some());
+    let kept = files.save_roots(trust).and_then(|()| files.create(certificate, None, unlock_key, version));
+    kept.map(|()| files).map_err(failed)
 }
 
 /// Reads a node's files.

@@ -155,9 +155,7 @@ impl Supervisor {
             Some(office) => office,
             None => {
                 // Whatever log is there belongs to a seat that is gone.
-                let folder = self.shared.folder.clone();
-                let wipe = move || folder.wipe_log().map_err(|error| SwarmError::internal(&error));
-                self.shared.on_disk(wipe).await?;
+                self.wipe_log().await?;
                 let record = crate::record::Record { seat: Some(founding::seat()?), ..self.shared.record() };
                 self.shared.set_record(record).await?;
                 info!("this node becomes a manager");
@@ -191,12 +189,16 @@ impl Supervisor {
         }
         let record = self.shared.record();
         if record.seat.is_some() {
-            let folder = self.shared.folder.clone();
-            let wipe = move || folder.wipe_log().map_err(|error| SwarmError::internal(&error));
-            self.shared.on_disk(wipe).await?;
+            self.wipe_log().await?;
             self.shared.set_record(crate::record::Record { seat: None, ..record }).await?;
         }
         Ok(())
+    }
+
+    async fn wipe_log(&self) -> Result<(), SwarmError> {
+        let folder = self.shared.folder.clone();
+        let wipe = move || folder.wipe_log().map_err(|error| SwarmError::internal(&error));
+        self.shared.on_disk(wipe).await
     }
 }
 
