@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("skep-images", 1),
     ("skep-runtime", 1),
     ("skep-network", 1),
+    ("skep-names", 1),
     ("skep-engine", 2),
     ("skep-swarm", 2),
     ("skep-api", 3),

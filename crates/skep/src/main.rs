@@ -1,4 +1,4 @@
-//! `skep`: one binary for the daemon, its command line, and the shim behind each container. Wiring only.
+//! `skep`: one binary for the daemon, its command line, the shim behind each container, and the server of their names. Wiring only.
 
 mod config;
 mod daemon;
@@ -32,6 +32,12 @@ fn main() -> ExitCode {
         && word == "shim"
     {
         skep_runtime::shim_main(shim);
+    }
+    // Likewise: it outlives the daemon, and every machine with containers has one.
+    if let Some((word, names)) = rest.split_first()
+        && word == "names"
+    {
+        skep_names::names_main(names);
     }
     end_on_panic();
     // Called by dockerd's name the binary is dockerd.
