@@ -17,6 +17,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("skep-runtime", 1),
     ("skep-network", 1),
     ("skep-names", 1),
+    ("skep-tunnel", 1),
     ("skep-engine", 2),
     ("skep-swarm", 2),
     ("skep-api", 3),

@@ -19,6 +19,7 @@ pub mod service;
 pub mod swarm;
 pub mod task;
 pub mod time;
+pub mod tunnel;
 
 pub use id::{ClusterId, ContainerId, Ids, NetworkId, NodeId, ServiceId, TaskId};
 pub use object::{Meta, Version};
