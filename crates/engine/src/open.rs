@@ -143,6 +143,7 @@ fn networks(config: &EngineConfig, identity: &mut Identity) -> Result<Networks> 
         mtu: config.mtu,
         masquerade: true,
         internal: false,
+        gateway6: None,
         overlay: None,
     };
     let kernel = Kernel::open(KernelConfig {

@@ -24,6 +24,7 @@ mod rules;
 
 pub use error::{KernelError, LinkError, OpenError, PublishError};
 pub use model::{
-    Bridge, Config, Desired, Endpoint, MacAddress, Overlay, Peers, Publication, PublicationKey, Report,
+    Address6, Bridge, Config, Desired, Endpoint, MacAddress, Overlay, Peers, Publication, PublicationKey,
+    Report, VirtualServices,
 };
 pub use network::Network;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -30,12 +30,16 @@ pub struct Bridge {
     pub gateway: Ipv4Addr,
     /// Length of the network part of `gateway` in bits.
     pub prefix: u8,
-    /// Largest packet in bytes. With an overlay it is what the way to the other nodes leaves, whatever this says.
+    /// Largest packet in bytes. With an overlay it is what the way to the other nodes leaves, and at most
+    /// [`Overlay::mtu`], whatever this says.
     pub mtu: u32,
     /// Whether containers reach the outside under the host's address; false routes them as they are.
     pub masquerade: bool,
     /// Whether containers reach nothing but each other and the host.
     pub internal: bool,
+    /// The gateway of its containers over IPv6, and their subnet by it; `None` is a bridge without IPv6.
+    #[serde(default)]
+    pub gateway6: Option<Address6>,
     /// How it reaches its addresses on other nodes, where it spans machines.
     #[serde(default)]
     pub overlay: Option<Overlay>,
@@ -53,6 +57,12 @@ pub struct Overlay {
     /// The node's own address on the network, unlike the gateway's only its own: packets that the node rewrites
     /// come back to it by this.
     pub address: Ipv4Addr,
+    /// Largest packet in bytes that is asked for; the way to the other nodes may leave less.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// Bytes of each packet that its carrier needs beside VXLAN's own headers: what encryption adds.
+    #[serde(default)]
+    pub overhead: u32,
 }
 
 /// Addresses of a network that are on other nodes, with the addresses of those nodes that packets are sent to.
@@ -64,6 +74,18 @@ impl Bridge {
         Subnet::containing(self.gateway, self.prefix)
     }
 }
+
+/// An IPv6 address with the length of its network part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Address6 {
+    /// The address.
+    pub address: Ipv6Addr,
+    /// Length of the network part in bits, 0 to 128.
+    pub prefix: u8,
+}
+
+/// The virtual addresses of a network's services, and who answers for each. An address without backends refuses at once.
+pub type VirtualServices = BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>;
 
 /// A hardware address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -110,10 +132,21 @@ pub struct Endpoint {
     pub address: Ipv4Addr,
     /// Length of the network part of `address` in bits.
     pub prefix: u8,
-    /// Where the default route leads, if one goes through this interface.
+    /// Where a default route through this interface leads; `None` on an internal network. A sandbox has one default
+    /// route: that of the endpoint with the highest priority, and among equals of the first interface (`eth2` comes
+    /// before `eth10`). When it goes, the next takes its place.
     pub gateway: Option<Ipv4Addr>,
     /// Its hardware address.
     pub mac: MacAddress,
+    /// Docker's gateway priority: among endpoints with a gateway, the highest has the default route.
+    #[serde(default)]
+    pub priority: i64,
+    /// Its IPv6 address; `None` keeps IPv6 off the interface.
+    #[serde(default)]
+    pub address6: Option<Address6>,
+    /// As `gateway`, of IPv6.
+    #[serde(default)]
+    pub gateway6: Option<Ipv6Addr>,
 }
 
 /// Who publishes: a container's or a service's id. A key owns the publications made under it.
@@ -148,6 +181,9 @@ pub struct Desired {
     pub peers: BTreeMap<String, Peers>,
     /// All sandboxes by name, each with its interfaces.
     pub sandboxes: BTreeMap<String, Vec<Endpoint>>,
+    /// The services of bridges as far as they are known, by the name of the bridge. What sandboxes have of a bridge that
+    /// is not named here stays as it is until [`crate::Network::set_services`].
+    pub services: BTreeMap<String, VirtualServices>,
     /// All publications by their owner. `host_port` must not be 0: say what was given out before.
     pub publications: BTreeMap<PublicationKey, Vec<Publication>>,
 }

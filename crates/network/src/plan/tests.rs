@@ -14,6 +14,7 @@ fn bridge() -> Bridge {
         mtu: 1500,
         masquerade: true,
         internal: false,
+        gateway6: None,
         overlay: None,
     }
 }
@@ -27,6 +28,9 @@ fn endpoint() -> Endpoint {
         prefix: 16,
         gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
         mac: MacAddress::of(address),
+        priority: 0,
+        address6: None,
+        gateway6: None,
     }
 }
 
@@ -37,6 +41,7 @@ fn desired() -> Desired {
         sandboxes: BTreeMap::from([("web".to_owned(), vec![endpoint()])]),
         publications: BTreeMap::new(),
         peers: BTreeMap::new(),
+        services: BTreeMap::new(),
     }
 }
 

@@ -387,6 +387,7 @@ pub fn bridge(name: &str, gateway: &str) -> Bridge {
         mtu: 1400,
         masquerade: true,
         internal: false,
+        gateway6: None,
         overlay: None,
     }
 }
@@ -400,6 +401,9 @@ pub fn endpoint(bridge: &str, gateway: &str, address: &str) -> Endpoint {
         prefix: 16,
         gateway: Some(gateway.parse().unwrap()),
         mac: MacAddress::of(address),
+        priority: 0,
+        address6: None,
+        gateway6: None,
     }
 }
 

@@ -198,6 +198,6 @@ pub fn mesh_address(number: u8) -> Ipv4Addr {
 
 pub fn mesh_bridge(number: u8) -> Bridge {
     let (local, address) = (host_address(number), mesh_address(number));
-    let overlay = Some(Overlay { vni: 4096, port: 4789, local, address });
+    let overlay = Some(Overlay { vni: 4096, port: 4789, local, address, mtu: None, overhead: 0 });
     Bridge { prefix: 24, overlay, ..super::bridge(MESH, MESH_GATEWAY) }
 }
