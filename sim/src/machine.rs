@@ -137,7 +137,7 @@ impl Machine {
         for address in remove {
             self.peers.remove(&(network, address));
         }
-        self.peers.extend(update.into_iter().map(|(address, host)| ((network, address), host)));
+        self.peers.extend(update.into_iter().map(|(address, place)| ((network, address), place.host)));
     }
 
     /// The daemon writes down what it is told.

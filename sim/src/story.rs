@@ -130,6 +130,17 @@ pub(crate) fn brief_request(request: &Request) -> String {
         Request::CreateService(service) => format!("create {}", spec(None, service)),
         Request::UpdateService { id, spec: service, .. } => format!("update {}", spec(Some(*id), service)),
         Request::RemoveService(id) => format!("remove service {id}"),
+        Request::CreateNetwork(network) => format!("create {network:?}"),
+        Request::RemoveNetwork(id) => format!("remove network {id}"),
+        Request::Attach { node, container, network, .. } => {
+            format!("attach {} on node {node} to network {network}", container.short())
+        }
+        Request::Detach { node, container, network } => {
+            format!("detach {} on node {node} from network {network}", container.short())
+        }
+        Request::KeepGuests { node, containers } => {
+            format!("keep {} guests on node {node}", containers.len())
+        }
     }
 }
 

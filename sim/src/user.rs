@@ -11,7 +11,7 @@ use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
     EndpointMode, FailureAction, PortSpec, PublishMode, RestartCondition, RestartPolicy, Service,
-    ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
 };
 use skep_types::{NodeId, ServiceId};
 
@@ -226,6 +226,7 @@ fn some_ports(chance: &mut Chance) -> Vec<PortSpec> {
             target_port: 80 + number as u16,
             published_port: chance.pick(&published).copied().unwrap_or(0),
             mode: PublishMode::Ingress,
+            address: None,
         })
         .collect()
 }
@@ -256,6 +257,7 @@ fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
             restart,
             placement: some_placement(chance),
             force_update: 0,
+            networks: Vec::new(),
         }),
         mode: ServiceMode::Replicated { replicas: chance.below(most) },
         update: UpdateConfig {
@@ -264,6 +266,7 @@ fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
             failure_action: chance.pick(&actions).copied().unwrap_or(FailureAction::Pause),
             monitor: Duration::from_secs(chance.below(6)),
             max_failure_permille: chance.below(3) as u32 * 300,
+            order: UpdateOrder::StopFirst,
         },
         ports: some_ports(chance),
         endpoint_mode: EndpointMode::Vip,

@@ -9,7 +9,7 @@ use skep_types::port::Protocol;
 use skep_types::{ContainerId, NetworkId, ServiceId, Task, TaskId, Time};
 
 use crate::duties::{EndpointDuty, NetworkDuty, NetworkState};
-use crate::event::{AgentEvent, Observed, Operation, Recovered};
+use crate::event::{AgentEvent, Observed, Operation, PeerPlace, Recovered};
 use crate::peers::PeersDuty;
 use crate::work::{Networks, Work};
 
@@ -103,6 +103,7 @@ impl Agent {
                     duty.end(&result, now);
                 }
             }
+            AgentEvent::RecordsUpdated { .. } => {}
             AgentEvent::EndpointApplied { service, result } => {
                 if let Some(duty) = self.endpoints.get_mut(&service) {
                     duty.end(result, now);
@@ -220,8 +221,10 @@ impl Agent {
             Duty::Task(task) => self.take_on_task(task, resync, now, operations),
             Duty::Overlay(overlay) => self.place(overlay.network, Some(overlay)),
             Duty::Peer(peer) => {
-                self.peers.entry(peer.network).or_default().want(peer.address, Some(peer.host));
+                let place = PeerPlace { host: peer.host, via: peer.via };
+                self.peers.entry(peer.network).or_default().want(peer.address, Some(place));
             }
+            Duty::Record(_) | Duty::Guest(_) => {}
         }
     }
 
@@ -232,7 +235,7 @@ impl Agent {
             match duty {
                 Duty::Overlay(overlay) => drop(overlays.insert(overlay.network)),
                 Duty::Peer(peer) => drop(peers.insert((peer.network, peer.address))),
-                Duty::Task(_) | Duty::Network(_) | Duty::Endpoint(_) => {}
+                Duty::Task(_) | Duty::Network(_) | Duty::Endpoint(_) | Duty::Record(_) | Duty::Guest(_) => {}
             }
         }
         let gone: Vec<NetworkId> =
@@ -280,6 +283,7 @@ impl Agent {
                     duty.want(address, None);
                 }
             }
+            DutyId::Record(..) | DutyId::Guest(..) => {}
             DutyId::Network(network) => {
                 if let Some(duty) = self.networks.get_mut(&network) {
                     duty.wanted = None;
@@ -461,7 +465,9 @@ fn attachments(task: &Task, networks: &BTreeMap<NetworkId, NetworkDuty>) -> Netw
         if state != NetworkState::Ready {
             return Networks::Pending;
         }
-        ready.push(ClusterAttachment { network: network.clone(), address: attachment.address });
+        let on = task.spec.networks.iter().find(|on| on.network == network.id);
+        let aliases = on.map(|on| on.aliases.clone()).unwrap_or_default();
+        ready.push(ClusterAttachment { network: network.clone(), address: attachment.address, aliases });
     }
     Networks::Ready(ready)
 }

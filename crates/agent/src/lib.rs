@@ -17,7 +17,7 @@ mod peers;
 mod work;
 
 pub use agent::{Agent, AgentOutput};
-pub use event::{AgentEvent, Observed, Operation, PeerChange, Recovered};
+pub use event::{AgentEvent, Observed, Operation, PeerChange, PeerPlace, RecordChange, Records, Recovered};
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use skep_types::{
     ContainerId, Meta, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time, Version,
 };
 
-use crate::{Agent, AgentEvent, AgentOutput, Observed, Operation, PeerChange, Recovered};
+use crate::{Agent, AgentEvent, AgentOutput, Observed, Operation, PeerChange, PeerPlace, Recovered};
 
 mod alone;
 mod duties;
@@ -49,6 +50,7 @@ fn task(id: u128, desired: TaskState) -> Task {
             restart: RestartPolicy::default(),
             placement: Default::default(),
             force_update: 0,
+            networks: Vec::new(),
         }),
         spec_version: Version(1),
         service_name: "web".to_owned(),
@@ -62,6 +64,7 @@ fn task(id: u128, desired: TaskState) -> Task {
         },
         attachments: Vec::new(),
         not_before: None,
+        host_ports: Vec::new(),
     }
 }
 
@@ -84,24 +87,29 @@ fn attached(id: u128, desired: TaskState) -> Duty {
 
 fn ingress() -> Duty {
     Duty::Network(Network {
-        id: INGRESS,
-        meta: Meta::default(),
-        name: "ingress".to_owned(),
-        labels: BTreeMap::new(),
-        subnet: "10.0.0.0/24".parse().expect("a subnet"),
-        vni: 4096,
         ingress: true,
+        ..Network::new(INGRESS, "ingress", "10.0.0.0/24".parse().expect("a subnet"), 4096)
     })
 }
 
 /// This node's own place on the ingress network.
 fn place(host: u8) -> Duty {
-    let address = [10, 0, 0, 200].into();
+    let address = Some([10, 0, 0, 200].into());
     Duty::Overlay(Overlay { network: INGRESS, address, host: [192, 0, 2, host].into(), port: 4789 })
 }
 
 fn peer(last: u8, host: u8) -> Duty {
-    Duty::Peer(Peer { network: INGRESS, address: [10, 0, 0, last].into(), host: [192, 0, 2, host].into() })
+    Duty::Peer(Peer {
+        network: INGRESS,
+        address: [10, 0, 0, last].into(),
+        host: [192, 0, 2, host].into(),
+        via: None,
+    })
+}
+
+/// As the tables below show them.
+fn hosts(peers: &BTreeMap<Ipv4Addr, PeerPlace>) -> BTreeMap<Ipv4Addr, IpAddr> {
+    peers.iter().map(|(address, place)| (*address, place.host)).collect()
 }
 
 fn endpoint(backends: &[u8]) -> Duty {
@@ -157,15 +165,14 @@ fn operation_text(operation: &Operation) -> String {
     match operation {
         Operation::EnsureNetwork(network, None) => format!("ensure network {}", network.name),
         Operation::EnsureNetwork(network, Some(overlay)) => {
-            format!(
-                "ensure network {} at {} on {}:{}",
-                network.name, overlay.address, overlay.host, overlay.port
-            )
+            let at = overlay.address.map(|address| format!(" at {address}")).unwrap_or_default();
+            format!("ensure network {}{at} on {}:{}", network.name, overlay.host, overlay.port)
         }
-        Operation::UpdatePeers { change: PeerChange::All(peers), .. } => format!("peers {peers:?}"),
+        Operation::UpdatePeers { change: PeerChange::All(peers), .. } => format!("peers {:?}", hosts(peers)),
         Operation::UpdatePeers { change: PeerChange::Changed { update, remove }, .. } => {
-            format!("peers +{update:?} -{remove:?}")
+            format!("peers +{:?} -{remove:?}", hosts(update))
         }
+        Operation::UpdateRecords { change, .. } => format!("records {change:?}"),
         Operation::RemoveNetwork(_) => "remove network".to_owned(),
         Operation::ServeEndpoint(endpoint) => format!("serve {} {:?}", endpoint.name, endpoint.backends),
         Operation::RemoveEndpoint(_) => "remove endpoint".to_owned(),

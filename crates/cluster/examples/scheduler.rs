@@ -98,6 +98,7 @@ fn spec(number: u64, replicas: u64, constraints: &[Constraint]) -> ServiceSpec {
             restart: RestartPolicy::default(),
             placement: Placement { constraints: constraints.to_vec(), platforms: Vec::new() },
             force_update: 0,
+            networks: Vec::new(),
         }),
         mode: ServiceMode::Replicated { replicas },
         update: UpdateConfig::default(),

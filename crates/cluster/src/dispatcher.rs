@@ -115,13 +115,14 @@ impl Moves {
                 (None, None) => {}
             }
         }
-        let elsewhere =
-            |place: &Option<Place>| place.filter(|place| place.node != node).map(|place| place.host);
+        let elsewhere = |place: &Option<Place>| {
+            place.filter(|place| place.node != node).map(|place| (place.host, place.via))
+        };
         for ((network, address), before, after) in &self.0 {
             let (network, address) = (*network, *address);
             match (elsewhere(before), elsewhere(after)) {
                 (before, after) if before == after => {}
-                (_, Some(host)) => update.push(Duty::Peer(Peer { network, address, host })),
+                (_, Some((host, via))) => update.push(Duty::Peer(Peer { network, address, host, via })),
                 (_, None) => remove.push(DutyId::Peer(network, address)),
             }
         }

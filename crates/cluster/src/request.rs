@@ -1,10 +1,14 @@
 //! What users ask of the cluster, and what they are answered.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
+use skep_types::network::NetworkSpec;
 use skep_types::node::{Member, Node, NodeSpec};
 use skep_types::service::ServiceSpec;
 use skep_types::swarm::{Authority, ClusterObject, ClusterSpec, Secret};
-use skep_types::{NodeId, ServiceId, Version};
+use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, Version};
 
 /// Names one request of one leader's life, chosen by whoever asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,6 +83,40 @@ pub enum Request {
     },
     /// Remove a service, and then its tasks.
     RemoveService(ServiceId),
+    /// Create a network; answered with [`Answer::Network`].
+    CreateNetwork(Box<NetworkSpec>),
+    /// Remove a network that nothing uses.
+    RemoveNetwork(NetworkId),
+    /// Let a container that is no task onto an attachable network, or change what it is called there; answered
+    /// with [`Answer::Attached`].
+    Attach {
+        /// The node that it is on.
+        node: NodeId,
+        /// The container.
+        container: ContainerId,
+        /// The network.
+        network: NetworkId,
+        /// What it is to be called there.
+        names: Vec<String>,
+        /// The address that it asks for; `None` takes any, or keeps the one that it has.
+        address: Option<Ipv4Addr>,
+    },
+    /// Take such a container off a network. That it is not on it is no error.
+    Detach {
+        /// The node that it is on.
+        node: NodeId,
+        /// The container.
+        container: ContainerId,
+        /// The network.
+        network: NetworkId,
+    },
+    /// Take all such containers of a node off their networks that are not named. Said when a node's session begins.
+    KeepGuests {
+        /// The node.
+        node: NodeId,
+        /// Those that are still there.
+        containers: BTreeSet<ContainerId>,
+    },
 }
 
 /// Whether the usual guards are overridden.
@@ -98,6 +136,10 @@ pub enum Answer {
     Done,
     /// The service that was created.
     Service(ServiceId),
+    /// The network that was created.
+    Network(NetworkId),
+    /// The address that a guest has on its network.
+    Attached(Ipv4Addr),
 }
 
 /// The end of a request.

@@ -16,6 +16,7 @@ mod founding;
 mod interfaces;
 mod lookup;
 mod manager;
+mod networks;
 mod node;
 mod operations;
 mod record;

@@ -1,8 +1,10 @@
 //! Carrying out what the agent decides: each operation is one or two calls of the engine.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use skep_agent::{AgentEvent, Observed, Operation, PeerChange, Recovered};
+use skep_agent::{AgentEvent, Observed, Operation, PeerChange, PeerPlace, Recovered};
 use skep_engine::options::{ContainerFilter, RemoveOptions, WaitCondition};
 use skep_engine::view::Status;
 use skep_engine::{Engine, Error, ErrorKind};
@@ -23,6 +25,7 @@ pub(crate) async fn perform(engine: &Engine, operation: Operation) -> AgentEvent
             network,
             result: logged("tell a network its peers", update_peers(engine, network, change).await),
         },
+        Operation::UpdateRecords { network, .. } => AgentEvent::RecordsUpdated { network, result: Ok(()) },
         Operation::RemoveNetwork(network) => AgentEvent::NetworkRemoved {
             network,
             result: logged("take a network away", engine.remove_network(network).await),
@@ -154,9 +157,12 @@ pub(crate) async fn task_containers(
 }
 
 async fn update_peers(engine: &Engine, network: NetworkId, change: PeerChange) -> Result<(), Error> {
+    let hosts = |peers: BTreeMap<Ipv4Addr, PeerPlace>| {
+        peers.into_iter().map(|(address, place)| (address, place.host)).collect()
+    };
     match change {
-        PeerChange::All(peers) => engine.set_peers(network, peers).await,
-        PeerChange::Changed { update, remove } => engine.change_peers(network, update, remove).await,
+        PeerChange::All(peers) => engine.set_peers(network, hosts(peers)).await,
+        PeerChange::Changed { update, remove } => engine.change_peers(network, hosts(update), remove).await,
     }
 }
 

@@ -1,7 +1,6 @@
 //! What users read and change in the cluster.
 
 use skep_cluster::{Answer, Force, Objects, Request};
-use skep_types::network::Network;
 use skep_types::node::{Node, NodeSpec};
 use skep_types::service::{Service, ServiceSpec};
 use skep_types::swarm::ClusterObject;
@@ -60,7 +59,9 @@ impl Swarm {
     pub async fn create_service(&self, spec: ServiceSpec) -> Result<ServiceId, SwarmError> {
         match self.manager()?.request(Request::CreateService(Box::new(spec))).await? {
             Answer::Service(id) => Ok(id),
-            Answer::Done => Err(SwarmError::Internal("a created service has no id".to_owned())),
+            Answer::Done | Answer::Network(_) | Answer::Attached(_) => {
+                Err(SwarmError::Internal("a created service has no id".to_owned()))
+            }
         }
     }
 
@@ -156,10 +157,5 @@ impl Swarm {
     pub async fn remove_node(&self, name: &str, force: Force) -> Result<(), SwarmError> {
         let id = self.node(name).await?.node.id;
         self.manager()?.request(Request::RemoveNode { id, force }).await.map(|_| ())
-    }
-
-    /// The cluster-wide networks, ordered by id; none outside a swarm.
-    pub async fn networks(&self) -> Vec<Network> {
-        self.read(|objects| objects.networks().cloned().collect()).await.unwrap_or_default()
     }
 }

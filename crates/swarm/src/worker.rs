@@ -254,6 +254,7 @@ fn works_hard(operation: &Operation) -> bool {
         Operation::Prepare { .. } | Operation::Start { .. } | Operation::Remove { .. } => true,
         Operation::EnsureNetwork(..)
         | Operation::UpdatePeers { .. }
+        | Operation::UpdateRecords { .. }
         | Operation::RemoveNetwork(_)
         | Operation::ServeEndpoint(_)
         | Operation::RemoveEndpoint(_)

@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::network::Network;
+use crate::network::{Guest, Network};
 use crate::port::Protocol;
-use crate::{NetworkId, ServiceId, Task, TaskId, TaskStatus};
+use crate::{ContainerId, NetworkId, ServiceId, Task, TaskId, TaskStatus};
 
 /// A change to what a node is responsible for. Applying changes in order to an empty node gives its duties.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,14 +27,18 @@ pub enum Assignment {
 pub enum Duty {
     /// Run a task, or end it: see [`Task::desired`].
     Task(Box<Task>),
-    /// Know a network that a task here is attached to.
+    /// Know a network that a task or guest here is on, or every node.
     Network(Network),
     /// Serve a published port or virtual address.
     Endpoint(Endpoint),
     /// Take part in a network that spans machines.
     Overlay(Overlay),
-    /// Know where an address of a network is.
+    /// Know where an address of a network that this node has is.
     Peer(Peer),
+    /// Answer for a service's names on a network that this node has.
+    Record(ServiceRecord),
+    /// Answer for the names of a guest of a network that this node has, wherever the guest is.
+    Guest(Guest),
 }
 
 impl Duty {
@@ -46,6 +50,8 @@ impl Duty {
             Duty::Endpoint(endpoint) => DutyId::Endpoint(endpoint.service),
             Duty::Overlay(overlay) => DutyId::Overlay(overlay.network),
             Duty::Peer(peer) => DutyId::Peer(peer.network, peer.address),
+            Duty::Record(record) => DutyId::Record(record.service, record.network),
+            Duty::Guest(guest) => DutyId::Guest(guest.container, guest.network),
         }
     }
 }
@@ -63,6 +69,10 @@ pub enum DutyId {
     Overlay(NetworkId),
     /// An address of a network.
     Peer(NetworkId, Ipv4Addr),
+    /// The names of a service on a network.
+    Record(ServiceId, NetworkId),
+    /// The names of a guest on a network.
+    Guest(ContainerId, NetworkId),
 }
 
 /// A node's own place on a network that spans machines: what it must know besides the [`Network`] and its [`Peer`]s.
@@ -70,8 +80,8 @@ pub enum DutyId {
 pub struct Overlay {
     /// The network.
     pub network: NetworkId,
-    /// The node's own address on it.
-    pub address: Ipv4Addr,
+    /// The node's own address on it; nodes have one on the ingress network only.
+    pub address: Option<Ipv4Addr>,
     /// The node's own data path address, that its peers send to.
     pub host: IpAddr,
     /// The UDP port that every node of the cluster takes packets at.
@@ -83,10 +93,41 @@ pub struct Overlay {
 pub struct Peer {
     /// The network.
     pub network: NetworkId,
-    /// The address on it: a task's, or a node's own.
+    /// The address on it: a task's, a guest's or a node's own.
     pub address: Ipv4Addr,
     /// The data path address of the node that it is on.
     pub host: IpAddr,
+    /// That node's own address on the network, where nodes have one.
+    #[serde(default)]
+    pub via: Option<Ipv4Addr>,
+}
+
+/// What a service is called on a network, and what that leads to: the one truth that names and virtual addresses serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRecord {
+    /// The service.
+    pub service: ServiceId,
+    /// The network.
+    pub network: NetworkId,
+    /// The service's name.
+    pub name: String,
+    /// What else it is called there.
+    pub aliases: Vec<String>,
+    /// What its names lead to; `None` where they lead to the tasks.
+    pub virtual_ip: Option<Ipv4Addr>,
+    /// The tasks that run, are healthy and are to go on running, by slot.
+    pub tasks: Vec<TaskAddress>,
+}
+
+/// Where a task is on a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TaskAddress {
+    /// Which instance of the service.
+    pub slot: u64,
+    /// The task.
+    pub task: TaskId,
+    /// Its address.
+    pub address: Ipv4Addr,
 }
 
 /// How a service is reached: the one truth that name service, virtual addresses and the routing mesh serve.
@@ -96,7 +137,7 @@ pub struct Endpoint {
     pub service: ServiceId,
     /// Its name.
     pub name: String,
-    /// Published ports, numbers filled in.
+    /// Ports published on every node, numbers filled in.
     pub ports: Vec<EndpointPort>,
     /// Addresses on the ingress network of the tasks that run and are healthy, in order.
     pub backends: Vec<Ipv4Addr>,
@@ -111,6 +152,9 @@ pub struct EndpointPort {
     pub published_port: u16,
     /// Port inside the tasks.
     pub target_port: u16,
+    /// The address of the nodes that it answers on; `None` is every one.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
 }
 
 /// An agent's report on one task.

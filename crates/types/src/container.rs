@@ -106,6 +106,9 @@ pub struct ClusterAttachment {
     pub network: crate::network::Network,
     /// The container's address there.
     pub address: std::net::Ipv4Addr,
+    /// What it is called there besides its own names.
+    #[serde(default)]
+    pub aliases: Vec<String>,
 }
 
 /// Upper bounds on what a container uses. Zero is unlimited.

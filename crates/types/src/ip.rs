@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -51,6 +51,11 @@ impl Subnet {
         u32::from(address) & mask(self.prefix) == self.address
     }
 
+    /// Whether every address of `other` lies inside.
+    pub fn contains_all(self, other: Subnet) -> bool {
+        self.prefix <= other.prefix && self.contains(other.network())
+    }
+
     /// Whether any address lies in both.
     pub fn overlaps(self, other: Subnet) -> bool {
         let prefix = self.prefix.min(other.prefix);
@@ -60,6 +65,75 @@ impl Subnet {
 
 fn mask(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+}
+
+/// An IPv6 subnet, `fd00::/64`. Host bits are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subnet6 {
+    address: u128,
+    prefix: u8,
+}
+
+impl Subnet6 {
+    /// The subnet of `prefix` bits that contains `address`; `None` for a prefix above 128.
+    pub fn containing(address: Ipv6Addr, prefix: u8) -> Option<Subnet6> {
+        (prefix <= 128).then(|| Subnet6 { address: u128::from(address) & mask6(prefix), prefix })
+    }
+
+    /// Length of the network part in bits.
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// The network's own address, all host bits zero.
+    pub fn network(self) -> Ipv6Addr {
+        self.address.into()
+    }
+
+    /// The address whose low 32 bits are `low`; `None` where the prefix leaves fewer.
+    pub fn with_low_bits(self, low: Ipv4Addr) -> Option<Ipv6Addr> {
+        (self.prefix <= 96).then(|| (self.address | u128::from(u32::from(low))).into())
+    }
+
+    /// Whether any address lies in both.
+    pub fn overlaps(self, other: Subnet6) -> bool {
+        let prefix = self.prefix.min(other.prefix);
+        self.address & mask6(prefix) == other.address & mask6(prefix)
+    }
+}
+
+fn mask6(prefix: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0)
+}
+
+impl fmt::Display for Subnet6 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network(), self.prefix)
+    }
+}
+
+impl FromStr for Subnet6 {
+    type Err = ParseSubnetError;
+    fn from_str(text: &str) -> Result<Subnet6, ParseSubnetError> {
+        let parsed = text.split_once('/').and_then(|(address, prefix)| {
+            let address: Ipv6Addr = address.parse().ok()?;
+            let subnet = Subnet6::containing(address, prefix.parse().ok()?)?;
+            (subnet.network() == address).then_some(subnet)
+        });
+        parsed.ok_or_else(|| ParseSubnetError(text.to_owned()))
+    }
+}
+
+impl Serialize for Subnet6 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Subnet6 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 impl fmt::Display for Subnet {
@@ -193,5 +267,19 @@ mod tests {
         let wide: Subnet = "10.0.0.0/8".parse().expect("a subnet");
         assert!(wide.overlaps("10.200.0.0/16".parse().expect("a subnet")));
         assert!(!wide.overlaps("11.0.0.0/16".parse().expect("a subnet")));
+        assert!(wide.contains_all("10.200.0.0/16".parse().expect("a subnet")));
+        for text in ["fd00::", "fd00::1/64", "fd00::/129", "10.0.0.0/8"] {
+            assert!(text.parse::<Subnet6>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_ends_in_the_ipv4_address() {
+        let subnet: Subnet6 = "fd00:1::/64".parse().expect("a subnet");
+        let address = subnet.with_low_bits(Ipv4Addr::new(10, 0, 1, 2));
+        assert_eq!(address.map(|address| address.to_string()), Some("fd00:1::a00:102".to_owned()));
+        let narrow: Subnet6 = "fd00::/112".parse().expect("a subnet");
+        assert_eq!(narrow.with_low_bits(Ipv4Addr::new(10, 0, 1, 2)), None);
+        assert!(subnet.overlaps("fd00:1::/48".parse().expect("a subnet")) && !subnet.overlaps(narrow));
     }
 }

@@ -1,7 +1,7 @@
 //! Services: what the user wants to run, how many, and how they are reached.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,9 +46,11 @@ pub enum ServiceMode {
 /// How a service's name resolves on its networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndpointMode {
-    /// To one virtual address.
+    /// To one virtual address on each.
     #[default]
     Vip,
+    /// To the addresses of the tasks.
+    Dnsrr,
 }
 
 /// How a port is published.
@@ -57,6 +59,8 @@ pub enum PublishMode {
     /// On every node, to any task.
     #[default]
     Ingress,
+    /// On the node of each task, to that task.
+    Host,
 }
 
 /// A published port of a service.
@@ -72,6 +76,18 @@ pub struct PortSpec {
     pub published_port: u16,
     /// Where it answers.
     pub mode: PublishMode,
+    /// The address of the nodes that it answers on; `None` is every one.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+}
+
+/// A network that a service's tasks are on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkAttachment {
+    /// The network.
+    pub network: NetworkId,
+    /// What the service is called there besides its name.
+    pub aliases: Vec<String>,
 }
 
 /// What a task runs and under which conditions.
@@ -90,14 +106,18 @@ pub struct TaskSpec {
     pub placement: Placement,
     /// Raised to restart tasks whose specification did not change.
     pub force_update: u64,
+    /// The networks that it is on, each once; the one of the mesh is added where ports are published there.
+    #[serde(default)]
+    pub networks: Vec<NetworkAttachment>,
 }
 
 impl TaskSpec {
     /// Whether two specifications run the same, though perhaps elsewhere.
     pub fn differs_in_placement_only(&self, other: &TaskSpec) -> bool {
-        let TaskSpec { container, limits, reservations, restart, placement: _, force_update } = self;
-        (container, limits, reservations, restart, force_update)
-            == (&other.container, &other.limits, &other.reservations, &other.restart, &other.force_update)
+        let TaskSpec { container, limits, reservations, restart, placement: _, force_update, networks } =
+            self;
+        (container, limits, reservations) == (&other.container, &other.limits, &other.reservations)
+            && (restart, force_update, networks) == (&other.restart, &other.force_update, &other.networks)
     }
 }
 
@@ -188,7 +208,17 @@ pub enum FailureAction {
     Continue,
 }
 
-/// How a changed specification is rolled out: stop-first. SwarmKit's defaults.
+/// What comes first where a task replaces another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpdateOrder {
+    /// The old task stops, then the new one starts.
+    #[default]
+    StopFirst,
+    /// The new task runs, then the old one stops.
+    StartFirst,
+}
+
+/// How a changed specification is rolled out. SwarmKit's defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateConfig {
     /// Tasks at a time; 0 is all.
@@ -201,6 +231,9 @@ pub struct UpdateConfig {
     pub monitor: Duration,
     /// Failed tasks tolerated, in thousandths of all.
     pub max_failure_permille: u32,
+    /// What comes first.
+    #[serde(default)]
+    pub order: UpdateOrder,
 }
 
 impl Default for UpdateConfig {
@@ -211,6 +244,7 @@ impl Default for UpdateConfig {
             failure_action: FailureAction::Pause,
             monitor: Duration::from_secs(5),
             max_failure_permille: 0,
+            order: UpdateOrder::StopFirst,
         }
     }
 }
@@ -267,4 +301,16 @@ pub struct Service {
     pub virtual_ips: Vec<VirtualIp>,
     /// The last update's progress.
     pub update_status: Option<UpdateStatus>,
+}
+
+impl Service {
+    /// The ports that are published on every node.
+    pub fn ingress_ports(&self) -> impl Iterator<Item = &PortSpec> + Clone {
+        self.ports.iter().filter(|port| port.mode == PublishMode::Ingress)
+    }
+
+    /// The ports that each task publishes on its own node.
+    pub fn host_ports(&self) -> impl Iterator<Item = &PortSpec> + Clone {
+        self.ports.iter().filter(|port| port.mode == PublishMode::Host)
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
-use crate::service::{Service, TaskSpec};
+use crate::service::{PortSpec, Service, TaskSpec};
 use crate::{ContainerId, Meta, NetworkId, NodeId, ServiceId, TaskId, Time, Version};
 
 /// Where a task stands. The names and numbers are SwarmKit's (api/types.proto); a task only ever moves up.
@@ -139,6 +139,9 @@ pub struct Task {
     pub attachments: Vec<Attachment>,
     /// A restarted task is not started before this time.
     pub not_before: Option<Time>,
+    /// Ports that it publishes on its own node.
+    #[serde(default)]
+    pub host_ports: Vec<PortSpec>,
 }
 
 impl Task {

@@ -65,6 +65,9 @@ impl World {
                 self.machine(node).learn_peers(network, change);
                 self.agent(node, AgentEvent::PeersUpdated { network, result: Ok(()) })
             }
+            Operation::UpdateRecords { network, .. } => {
+                self.agent(node, AgentEvent::RecordsUpdated { network, result: Ok(()) })
+            }
             Operation::EnsureNetwork(network, _) => {
                 let id = network.id;
                 if !self.machine(node).networks.contains(&id) {

@@ -221,7 +221,8 @@ fn an_endpoint_s_latest_state_is_served_without_the_ones_between() {
 
 #[test]
 fn a_task_with_a_published_port_runs_once_it_listens() {
-    let port = |protocol, target_port| EndpointPort { protocol, published_port: 8080, target_port };
+    let port =
+        |protocol, target_port| EndpointPort { protocol, published_port: 8080, target_port, address: None };
     let ports = vec![port(Protocol::Tcp, 80), port(Protocol::Udp, 53)];
     let served = || {
         let ports = ports.clone();

@@ -2,7 +2,7 @@
 //! end nothing left over.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 
@@ -71,7 +71,7 @@ struct World {
     served: Option<Vec<Ipv4Addr>>,
     overlay: Option<Overlay>,
     /// While the network is up.
-    peers: Option<BTreeMap<Ipv4Addr, IpAddr>>,
+    peers: Option<BTreeMap<Ipv4Addr, PeerPlace>>,
 }
 
 impl World {
@@ -92,7 +92,9 @@ impl World {
     fn begin(&mut self, operation: Operation) {
         let subject = match &operation {
             Operation::EnsureNetwork(network, _) => Subject::Network(network.id),
-            Operation::UpdatePeers { network, .. } => Subject::Network(*network),
+            Operation::UpdatePeers { network, .. } | Operation::UpdateRecords { network, .. } => {
+                Subject::Network(*network)
+            }
             Operation::RemoveNetwork(network) => {
                 assert!(self.containers.is_empty(), "the network is in use");
                 Subject::Network(*network)
@@ -163,6 +165,9 @@ impl World {
             Operation::UpdatePeers { network, change } => {
                 self.update_peers(change, well);
                 AgentEvent::PeersUpdated { network, result: plain() }
+            }
+            Operation::UpdateRecords { network, .. } => {
+                AgentEvent::RecordsUpdated { network, result: plain() }
             }
             Operation::ServeEndpoint(endpoint) => {
                 self.served = well.then_some(endpoint.backends);
@@ -319,7 +324,7 @@ impl World {
             });
             assert_eq!(self.overlay, overlay);
             let peers = self.duties.values().filter_map(|duty| match duty {
-                Duty::Peer(peer) => Some((peer.address, peer.host)),
+                Duty::Peer(peer) => Some((peer.address, PeerPlace { host: peer.host, via: peer.via })),
                 _ => None,
             });
             assert_eq!(self.peers, Some(peers.collect()));

@@ -17,7 +17,7 @@ use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
     EndpointMode, FailureAction, PortSpec, PublishMode, RestartCondition, RestartPolicy, ServiceContainer,
-    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
 };
 
 use super::container::asks_for_checks;
@@ -160,6 +160,7 @@ fn update(config: Option<models::ServiceSpecUpdateConfig>) -> Result<UpdateConfi
         monitor: monitor
             .filter(|it| *it != 0)
             .map_or(Ok(default.monitor), |it| duration("UpdateConfig.Monitor", it))?,
+        order: UpdateOrder::StopFirst,
         // Thousandths, rounded: no floating point goes below this floor. In 0..=1000 by the check above.
         max_failure_permille: (ratio * 1000.0).round() as u32,
     })
@@ -196,6 +197,7 @@ fn port(port: models::EndpointPortConfig) -> Result<PortSpec, ApiError> {
             port => port,
         },
         published_port: number("EndpointSpec.Ports.PublishedPort", published_port)?,
+        address: None,
         mode: match publish_mode {
             None | Some(PublishName::EMPTY | PublishName::INGRESS) => PublishMode::Ingress,
             Some(PublishName::HOST) => {
@@ -238,6 +240,7 @@ fn task(spec: models::TaskSpec) -> Result<TaskSpec, ApiError> {
         restart: restart(restart_policy)?,
         placement,
         force_update: force_update.unwrap_or_default(),
+        networks: Vec::new(),
     })
 }
 

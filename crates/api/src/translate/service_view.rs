@@ -17,7 +17,8 @@ use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
     EndpointMode, FailureAction, PortSpec, PublishMode, RestartCondition, RestartPolicy, Service,
-    ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateState, UpdateStatus,
+    ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState,
+    UpdateStatus,
 };
 use skep_types::task::{Task, TaskState};
 
@@ -145,6 +146,7 @@ fn endpoint_spec(spec: &ServiceSpec) -> models::EndpointSpec {
     models::EndpointSpec {
         mode: Some(match spec.endpoint_mode {
             EndpointMode::Vip => EndpointModeName::VIP,
+            EndpointMode::Dnsrr => EndpointModeName::DNSRR,
         }),
         ports: (!spec.ports.is_empty()).then(|| spec.ports.iter().map(port).collect()),
     }
@@ -161,6 +163,7 @@ fn port(port: &PortSpec) -> models::EndpointPortConfig {
         published_port: (port.published_port != 0).then_some(i64::from(port.published_port)),
         publish_mode: Some(match port.mode {
             PublishMode::Ingress => PublishName::INGRESS,
+            PublishMode::Host => PublishName::HOST,
         }),
     }
 }
@@ -175,7 +178,10 @@ fn update_config(config: &UpdateConfig) -> models::ServiceSpecUpdateConfig {
         }),
         monitor: Some(nanoseconds(config.monitor)),
         max_failure_ratio: Some(f64::from(config.max_failure_permille) / 1000.0),
-        order: Some(OrderName::STOP_FIRST),
+        order: Some(match config.order {
+            UpdateOrder::StopFirst => OrderName::STOP_FIRST,
+            UpdateOrder::StartFirst => OrderName::START_FIRST,
+        }),
     }
 }
 

@@ -259,6 +259,7 @@ impl Objects {
             status: new.status.clone(),
             attachments: new.attachments.clone(),
             not_before: new.not_before,
+            host_ports: service.host_ports().cloned().collect(),
         };
         match new.cause {
             Cause::Scale => {}

@@ -159,6 +159,7 @@ impl Objects {
             protocol: port.protocol,
             published_port: port.published_port,
             target_port: port.target_port,
+            address: port.address,
         });
         let backends = self.index.backends.get(&id).into_iter().flat_map(BTreeMap::values);
         Some(Endpoint {

@@ -15,6 +15,8 @@ pub(crate) struct Place {
     pub node: NodeId,
     /// The data path address of that node.
     pub host: IpAddr,
+    /// Its own address on the ingress network, for addresses of that network.
+    pub via: Option<Ipv4Addr>,
 }
 
 /// An address of a network.
@@ -33,14 +35,20 @@ impl Objects {
             // On every node.
             Holder::Service(_) => return None,
         };
-        self.nodes.get(&node).map(|node| Place { node: node.id, host: data_path(node) })
+        let via = |node: &Node| node.ingress_address.filter(|_| self.index.ingress == Some(key.0));
+        self.nodes.get(&node).map(|node| Place { node: node.id, host: data_path(node), via: via(node) })
     }
 
     /// All addresses that are on other nodes.
     pub(crate) fn peers_of(&self, node: NodeId) -> impl Iterator<Item = Peer> {
         let placed = self.index.addresses.keys().filter_map(|key| Some((*key, self.place(*key)?)));
         let elsewhere = placed.filter(move |(_, place)| place.node != node);
-        elsewhere.map(|((network, address), place)| Peer { network, address, host: place.host })
+        elsewhere.map(|((network, address), place)| Peer {
+            network,
+            address,
+            host: place.host,
+            via: place.via,
+        })
     }
 
     /// A node's own place on the ingress network, once both are there.
@@ -48,7 +56,7 @@ impl Objects {
         let node = self.nodes.get(&node)?;
         Some(Overlay {
             network: self.index.ingress?,
-            address: node.ingress_address?,
+            address: Some(node.ingress_address?),
             host: data_path(node),
             port: self.cluster.as_ref()?.data_path_port,
         })

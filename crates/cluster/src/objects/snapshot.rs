@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use skep_types::network::Network;
 use skep_types::node::Node;
-use skep_types::service::{Service, TaskSpec};
+use skep_types::service::{PortSpec, Service, TaskSpec};
 use skep_types::swarm::ClusterObject;
 use skep_types::task::Attachment;
 use skep_types::{Meta, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time, Version};
@@ -48,6 +48,8 @@ struct StoredTask {
     status: TaskStatus,
     attachments: Vec<Attachment>,
     not_before: Option<Time>,
+    #[serde(default)]
+    host_ports: Vec<PortSpec>,
 }
 
 /// A snapshot that contradicts itself.
@@ -84,6 +86,7 @@ impl Objects {
                 status: task.status.clone(),
                 attachments: task.attachments.clone(),
                 not_before: task.not_before,
+                host_ports: task.host_ports.clone(),
             }
         });
         let tasks = tasks.collect();
@@ -147,5 +150,6 @@ fn restore_task(
         status: stored.status,
         attachments: stored.attachments,
         not_before: stored.not_before,
+        host_ports: stored.host_ports,
     })
 }

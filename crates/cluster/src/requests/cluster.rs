@@ -1,6 +1,5 @@
 //! Founding the cluster and changing its settings.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use skep_types::ip::Subnet;
@@ -36,13 +35,9 @@ pub(super) fn create(plan: &mut Plan, mut cluster: ClusterObject, mut node: Node
     node.meta = meta;
     plan.changes.push(Change::PutCluster(Box::new(cluster)));
     plan.changes.push(Change::PutNetwork(Box::new(Network {
-        id: NetworkId(plan.ids.next_u128()),
         meta,
-        name: INGRESS.to_owned(),
-        labels: BTreeMap::new(),
-        subnet,
-        vni: FIRST_VNI,
         ingress: true,
+        ..Network::new(NetworkId(plan.ids.next_u128()), INGRESS, subnet, FIRST_VNI)
     })));
     plan.nodes.insert(node.id, node);
     Ok(Answer::Done)

@@ -38,6 +38,11 @@ pub(crate) fn decide(
         Request::CreateService(spec) => service::create(plan, *spec),
         Request::UpdateService { id, version, spec } => service::update(plan, id, version, *spec),
         Request::RemoveService(id) => service::remove(plan, id),
+        Request::CreateNetwork(_)
+        | Request::RemoveNetwork(_)
+        | Request::Attach { .. }
+        | Request::Detach { .. }
+        | Request::KeepGuests { .. } => refuse(RefusalKind::Precondition, "not built yet"),
     }
 }
 

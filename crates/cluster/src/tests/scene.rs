@@ -48,6 +48,7 @@ pub(super) fn port(target: u16, published: u16) -> PortSpec {
         target_port: target,
         published_port: published,
         mode: PublishMode::Ingress,
+        address: None,
     }
 }
 
@@ -62,6 +63,7 @@ pub(super) fn spec(name: &str, replicas: u64) -> ServiceSpec {
             restart: RestartPolicy::default(),
             placement: Default::default(),
             force_update: 0,
+            networks: Vec::new(),
         }),
         mode: ServiceMode::Replicated { replicas },
         update: UpdateConfig::default(),
@@ -317,7 +319,7 @@ impl Scene {
                 Duty::Peer(peer) => {
                     drop(known.insert(DutyId::Peer(peer.network, peer.address), duty.clone()));
                 }
-                Duty::Task(_) | Duty::Network(_) | Duty::Endpoint(_) => {}
+                Duty::Task(_) | Duty::Network(_) | Duty::Endpoint(_) | Duty::Record(_) | Duty::Guest(_) => {}
             }
         }
         for id in remove {
@@ -480,6 +482,8 @@ impl Scene {
             DutyId::Network(_) => "-network".to_owned(),
             DutyId::Overlay(_) => "-overlay".to_owned(),
             DutyId::Peer(_, address) => format!("-peer {address}"),
+            DutyId::Record(id, _) => format!("-record {}", self.service_name(*id)),
+            DutyId::Guest(id, _) => format!("-guest {}", id.short()),
             DutyId::Endpoint(id) => format!("-endpoint {}", self.service_name(*id)),
         }));
         format!("{kind}[{}]", words.join(", "))
@@ -487,7 +491,15 @@ impl Scene {
 
     fn duty(&self, duty: &Duty) -> String {
         match duty {
-            Duty::Overlay(overlay) => format!("overlay {} on {}", overlay.address, overlay.host),
+            Duty::Overlay(overlay) => {
+                let address = overlay.address.map(|address| format!(" {address}")).unwrap_or_default();
+                format!("overlay{address} on {}", overlay.host)
+            }
+            Duty::Record(record) => {
+                let tasks: Vec<_> = record.tasks.iter().map(|task| task.address).collect();
+                format!("record {} {:?} -> {tasks:?}", record.name, record.virtual_ip)
+            }
+            Duty::Guest(guest) => format!("guest {:?} {}", guest.names, guest.address),
             Duty::Peer(peer) => format!("peer {} at {}", peer.address, peer.host),
             Duty::Task(task) => format!("{} {}", self.name(task.id), task.desired),
             Duty::Network(network) => network.name.clone(),

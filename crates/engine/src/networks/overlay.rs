@@ -28,6 +28,7 @@ pub(super) fn carrier(host: IpAddr) -> Result<Ipv4Addr> {
 pub(super) fn of_bridge(network: &Network, overlay: &Overlay) -> Option<skep_network::Overlay> {
     let local = carrier(overlay.host).ok()?;
     let Overlay { address, port, .. } = *overlay;
+    let address = address.unwrap_or(network.gateway());
     Some(skep_network::Overlay { vni: network.vni, port, local, address, mtu: None, overhead: 0 })
 }
 

@@ -8,7 +8,7 @@ use skep_types::container::{ClusterAttachment, ContainerConfig, NetworkMode};
 use skep_types::ip::Subnet;
 use skep_types::network::Network;
 use skep_types::port::{ContainerPort, PortBinding, Protocol};
-use skep_types::{Meta, NetworkId, ServiceId};
+use skep_types::{NetworkId, ServiceId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -120,30 +120,30 @@ pub async fn files_in_etc_are_docker_s() {
 pub async fn a_service_is_answered_by_its_backends() {
     let house = House::new().await;
     let subnet: Subnet = "10.98.7.0/24".parse().unwrap();
-    let network = Network {
-        id: NetworkId(77),
-        meta: Meta::default(),
-        name: "ingress".to_owned(),
-        labels: Default::default(),
-        subnet,
-        vni: 4096,
-        ingress: true,
-    };
+    let network = Network { ingress: true, ..Network::new(NetworkId(77), "ingress", subnet, 4096) };
     house.engine.ensure_network(&network, None).await.unwrap();
     house.engine.ensure_network(&network, None).await.unwrap();
     let mut names = Vec::new();
     for host in 2..4 {
         let address = subnet.nth(host).unwrap();
         let mut config = server(None);
-        config.host.network =
-            NetworkMode::Cluster(vec![ClusterAttachment { network: network.clone(), address }]);
+        config.host.network = NetworkMode::Cluster(vec![ClusterAttachment {
+            network: network.clone(),
+            address,
+            aliases: Vec::new(),
+        }]);
         names.push(house.start(config).await.short());
     }
     assert!(house.engine.remove_network(network.id).await.is_err());
     let endpoint = Endpoint {
         service: ServiceId(5),
         name: "web".to_owned(),
-        ports: vec![EndpointPort { protocol: Protocol::Tcp, published_port: 18_080, target_port: 80 }],
+        ports: vec![EndpointPort {
+            protocol: Protocol::Tcp,
+            published_port: 18_080,
+            target_port: 80,
+            address: None,
+        }],
         backends: vec![subnet.nth(2).unwrap(), subnet.nth(3).unwrap()],
     };
     for address in &endpoint.backends {
@@ -165,18 +165,10 @@ pub async fn a_service_is_answered_by_its_backends() {
 pub async fn a_network_between_machines_outlives_the_daemon() {
     let house = House::new().await;
     let subnet: Subnet = "10.98.8.0/24".parse().unwrap();
-    let network = Network {
-        id: NetworkId(78),
-        meta: Meta::default(),
-        name: "ingress".to_owned(),
-        labels: Default::default(),
-        subnet,
-        vni: 7_000_078,
-        ingress: true,
-    };
+    let network = Network { ingress: true, ..Network::new(NetworkId(78), "ingress", subnet, 7_000_078) };
     let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let address = subnet.nth(2).unwrap();
-    let place = Overlay { network: network.id, address, host, port: 48_978 };
+    let place = Overlay { network: network.id, address: Some(address), host, port: 48_978 };
     let peer = |last| (subnet.nth(last).unwrap(), IpAddr::V4(Ipv4Addr::new(127, 0, 0, last as u8)));
     let refused = house.engine.set_peers(network.id, [peer(3)].into()).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::NotFound, "{}", refused.message);

@@ -31,6 +31,7 @@ fn task(container: ServiceContainer, limits: Resources) -> Task {
             restart: RestartPolicy::default(),
             placement: Default::default(),
             force_update: 0,
+            networks: Vec::new(),
         }),
         spec_version: Version(1),
         service_name: "web".to_owned(),
@@ -38,6 +39,7 @@ fn task(container: ServiceContainer, limits: Resources) -> Task {
         status,
         attachments: Vec::new(),
         not_before: None,
+        host_ports: Vec::new(),
     }
 }
 
@@ -92,15 +94,10 @@ fn the_specification_reaches_the_container() {
     };
     let limits = Resources { nano_cpus: 500_000_000, memory_bytes: 64 << 20, pids: 9 };
     let network = Network {
-        id: NetworkId(5),
-        meta: Meta::default(),
-        name: "ingress".into(),
-        labels: BTreeMap::new(),
-        subnet: "10.0.0.0/24".parse().expect("a subnet"),
-        vni: 4096,
         ingress: true,
+        ..Network::new(NetworkId(5), "ingress", "10.0.0.0/24".parse().expect("a subnet"), 4096)
     };
-    let attachment = ClusterAttachment { network, address: [10, 0, 0, 7].into() };
+    let attachment = ClusterAttachment { network, address: [10, 0, 0, 7].into(), aliases: Vec::new() };
     let expected = ContainerConfig {
         image: "registry:5000/web@sha256:00".into(),
         entrypoint: Some(texts(&["server"])),

@@ -30,6 +30,7 @@ fn service(name: &str, replicas: u64) -> ServiceSpec {
             restart: RestartPolicy::default(),
             placement: Default::default(),
             force_update: 0,
+            networks: Vec::new(),
         }),
         mode: ServiceMode::Replicated { replicas },
         update: UpdateConfig::default(),
@@ -41,7 +42,7 @@ fn service(name: &str, replicas: u64) -> ServiceSpec {
 async fn create(manager: &Manager, spec: ServiceSpec) -> ServiceId {
     match manager.request(Request::CreateService(Box::new(spec))).await.unwrap() {
         Answer::Service(id) => id,
-        Answer::Done => panic!("a created service has an id"),
+        other => panic!("a created service has an id: {other:?}"),
     }
 }
 

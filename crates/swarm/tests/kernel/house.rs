@@ -184,6 +184,7 @@ pub fn web(replicas: u64, port: Option<u16>) -> ServiceSpec {
         target_port: 80,
         published_port,
         mode: PublishMode::Ingress,
+        address: None,
     });
     ServiceSpec {
         name: "web".to_owned(),
@@ -200,6 +201,7 @@ pub fn web(replicas: u64, port: Option<u16>) -> ServiceSpec {
             restart: RestartPolicy { delay: Duration::ZERO, ..Default::default() },
             placement: Default::default(),
             force_update: 0,
+            networks: Vec::new(),
         }),
         mode: ServiceMode::Replicated { replicas },
         update: UpdateConfig { monitor: Duration::from_millis(10), ..Default::default() },

@@ -29,6 +29,7 @@ fn plain() -> ServiceSpec {
             restart: RestartPolicy::default(),
             placement: Default::default(),
             force_update: 0,
+            networks: Vec::new(),
         }),
         mode: ServiceMode::Replicated { replicas: 1 },
         update: UpdateConfig::default(),
@@ -38,6 +39,7 @@ fn plain() -> ServiceSpec {
             target_port: 8000,
             published_port: 80,
             mode: PublishMode::Ingress,
+            address: None,
         }],
         endpoint_mode: EndpointMode::Vip,
     }

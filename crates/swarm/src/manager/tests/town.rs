@@ -272,6 +272,7 @@ fn succeed(operation: Operation, ids: &mut Ids) -> Option<AgentEvent> {
             AgentEvent::NetworkEnsured { network: network.id, result: Ok(()) }
         }
         Operation::UpdatePeers { network, .. } => AgentEvent::PeersUpdated { network, result: Ok(()) },
+        Operation::UpdateRecords { network, .. } => AgentEvent::RecordsUpdated { network, result: Ok(()) },
         Operation::RemoveNetwork(network) => AgentEvent::NetworkRemoved { network, result: Ok(()) },
         Operation::ServeEndpoint(endpoint) => {
             AgentEvent::EndpointApplied { service: endpoint.service, result: Ok(()) }
