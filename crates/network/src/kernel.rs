@@ -13,7 +13,7 @@ use crate::names::Names;
 use crate::netlink::{Messages, Socket, Subsystem};
 use crate::plan::{Actual, FoundInterface, FoundLink, FoundSandbox, Operation, RuleChange, Services};
 use crate::route::{Address, DefaultRoute, Link, Veth};
-use crate::{conntrack, namespace, overlay, route, rules};
+use crate::{conntrack, namespace, overlay, redirect, route, rules};
 
 /// Names the attempt that an error belongs to.
 pub(crate) trait Attempt<T> {
@@ -288,6 +288,14 @@ impl Kernel {
     fn open_sandbox(&self, sandbox: &str) -> io::Result<OwnedFd> {
         namespace::open(&self.sandbox_path(sandbox))?
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no sandbox {sandbox}")))
+    }
+
+    /// Has a sandbox's questions for names go to that port.
+    pub(crate) fn redirect_names(&self, sandbox: &str, port: u16) -> Result<(), KernelError> {
+        let rules = redirect::rules(&self.names.redirection(), port);
+        let work = move |_: &mut Socket| Socket::open(Subsystem::Netfilter)?.transact(rules);
+        let redirected = self.open_sandbox(sandbox).and_then(|namespace| self.worker.inside(namespace, work));
+        redirected.attempt(|| format!("bring the questions of sandbox {sandbox} to their server"))
     }
 
     /// Looks at one link of the host.

@@ -18,6 +18,7 @@ mod network;
 mod overlay;
 mod plan;
 mod ports;
+mod redirect;
 mod reservation;
 mod route;
 mod rules;

@@ -41,6 +41,11 @@ impl Names {
         name
     }
 
+    /// The name of the table that brings a sandbox's questions to their server.
+    pub(crate) fn redirection(&self) -> String {
+        format!("{}-names", self.instance)
+    }
+
     /// Whether a veth of that name is one of this instance's.
     pub(crate) fn is_host_end(&self, name: &str) -> bool {
         name.len() == INTERFACE_NAME_LEN

@@ -286,6 +286,16 @@ impl Network {
         Ok(())
     }
 
+    /// Has what the sandbox's processes ask at 127.0.0.11, port 53, UDP and TCP, go to another port of that address, where their
+    /// server is. It holds for as long as the sandbox is there. Idempotent.
+    pub fn redirect_names(&mut self, sandbox: &str, port: u16) -> Result<(), LinkError> {
+        self.checked_path(sandbox)?;
+        match self.kernel.redirect_names(sandbox, port) {
+            Err(_) if !self.is_sandbox(sandbox)? => Err(LinkError::NoSandbox(sandbox.to_owned())),
+            redirected => Ok(redirected?),
+        }
+    }
+
     /// Makes `ports` the publications of `key`, in the place of those it had, in one atomic change of the rules.
     /// Returns them with every `host_port` filled in. On an error nothing has changed, but for
     /// [`PublishError::StaleFlows`].

@@ -3,7 +3,7 @@
 //! What a packet or a change costs does not depend on how many services there are: a service is one element of a map
 //! and one chain.
 
-mod encode;
+pub(crate) mod encode;
 mod others;
 
 pub(crate) use others::obstacles;

@@ -4,5 +4,6 @@
 mod overlay;
 mod published_ports;
 mod reconcile;
+mod redirect;
 mod sandboxes;
 mod support;
