@@ -9,10 +9,17 @@
 
 mod handle;
 mod name;
+mod protocol;
+mod resolve;
+mod server;
+mod sys;
 mod tables;
+mod wire;
+mod zone;
 
-pub use handle::{Config, Names, names_main};
+pub use handle::{Config, Names};
 pub use name::Name;
+pub use server::names_main;
 pub use tables::{Entry, Forwarding, Record, View, ZoneConfig};
 
 use std::net::Ipv4Addr;

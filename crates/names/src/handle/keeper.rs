@@ -1,0 +1,298 @@
+//! Keeps a server running that knows what the handle's state says.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::{Config, Shared};
+use crate::protocol::{self, Request, Response};
+use crate::server::{BUILD, SOCKET};
+use crate::sys::ShortPath;
+
+/// About how many records are told at once: some hundred kilobytes, which a server reads in a few milliseconds.
+const RECORDS_AT_ONCE: usize = 2000;
+/// How long a server that listens may take to greet.
+const GREETING: Duration = Duration::from_secs(1);
+/// How long a server without sandboxes is kept for the next one.
+const REST: Duration = Duration::from_secs(10);
+/// How long until a sandbox that could not be served is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// The pauses before a server is looked for, or started, again. The first time it is at once.
+const PAUSES: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(900)];
+
+/// Why there is no conversation with a server.
+#[derive(Debug, thiserror::Error)]
+enum KeeperError {
+    #[error("cannot start {program}")]
+    Start { program: String, source: io::Error },
+    #[error("the server of names was lost")]
+    Lost(#[source] io::Error),
+}
+
+/// How a conversation ended.
+#[derive(Debug)]
+enum End {
+    /// No server is needed for now.
+    Rest,
+    /// The handle is closed.
+    Closed,
+    /// The state is complete, and one from our own program can take over.
+    Outdated,
+}
+
+/// Which server is talked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Server {
+    /// One that runs, from our program.
+    Found,
+    /// One that runs, from another.
+    Other,
+    /// One that was just started.
+    Started,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    config: Config,
+    shared: Arc<Shared>,
+    /// Our program as it was when the handle was opened, whatever is at its path later: a server that is started again must
+    /// be one that we can talk to.
+    program: io::Result<(File, String)>,
+}
+
+impl Keeper {
+    pub(super) fn new(config: Config, shared: Arc<Shared>) -> Keeper {
+        let program = open_program(&config.program);
+        Keeper { config, shared, program }
+    }
+
+    /// Runs until the handle is closed.
+    pub(super) async fn run(self) {
+        // One of a predecessor's may run.
+        let (mut wanted, mut failures, mut outdated) = (true, 0, false);
+        loop {
+            while !wanted {
+                self.shared.changed.notified().await;
+                let state = self.shared.state();
+                if state.is_closing() {
+                    return;
+                }
+                wanted = !state.is_idle();
+            }
+            let ended = self.converse(outdated).await;
+            outdated = matches!(ended, Ok(End::Outdated));
+            match ended {
+                Ok(End::Closed) => return,
+                Ok(End::Outdated) => {}
+                Ok(End::Rest) => (wanted, failures) = (false, 0),
+                Err((error, lasted)) => {
+                    failures = if lasted { 0 } else { (failures + 1).min(PAUSES.len() - 1) };
+                    tracing::warn!("{}", chain(&error));
+                    sleep(PAUSES[failures]).await;
+                    if self.shared.state().is_closing() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One conversation with one server. The error comes with whether it had been told everything.
+    async fn converse(&self, outdated: bool) -> Result<End, (KeeperError, bool)> {
+        let found = if outdated { None } else { self.greet().await };
+        let (mut stream, server) = match found {
+            Some((stream, server)) => (stream, server),
+            None if self.shared.state().is_idle() && !outdated => return Ok(End::Rest),
+            None => (self.start().map_err(|error| (error, false))?, Server::Started),
+        };
+        let mut has_all = false;
+        let ended = self.tell(&mut stream, server, &mut has_all).await;
+        ended.map_err(|error| (KeeperError::Lost(error), has_all))
+    }
+
+    /// Looks for a server that runs.
+    async fn greet(&self) -> Option<(UnixStream, Server)> {
+        let greeting = async {
+            let path = ShortPath::of(&self.config.socket)?;
+            let mut stream = UnixStream::connect(path.path()).await?;
+            protocol::write(&mut stream, &Request::Hello).await?;
+            let response: Response = protocol::read(&mut stream).await?;
+            io::Result::Ok((stream, response))
+        };
+        let (stream, response) = timeout(GREETING, greeting).await.ok()?.ok()?;
+        let Response::Welcome { version, build, .. } = response else { return None };
+        let is_ours = self.program.as_ref().is_ok_and(|(_, ours)| *ours == build);
+        if is_ours && version == protocol::VERSION {
+            return Some((stream, Server::Found));
+        }
+        if version != protocol::VERSION {
+            // It goes on with what it knows, until we know all that it has to.
+            drop(stream);
+            self.until_complete().await;
+            return None;
+        }
+        Some((stream, Server::Other))
+    }
+
+    async fn until_complete(&self) {
+        loop {
+            {
+                let state = self.shared.state();
+                if state.is_complete() || state.is_closing() {
+                    return;
+                }
+            }
+            self.shared.changed.notified().await;
+        }
+    }
+
+    fn start(&self) -> Result<UnixStream, KeeperError> {
+        let failed =
+            |source| KeeperError::Start { program: self.config.program.display().to_string(), source };
+        let (program, build) = match &self.program {
+            Ok(program) => program,
+            Err(error) => return Err(failed(io::Error::new(error.kind(), error.to_string()))),
+        };
+        let start = || {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let (ours, servers) =
+                rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            // When it ends while we live, the runtime reaps it.
+            tokio::process::Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+                .arg0("skep")
+                .args(["names", SOCKET])
+                .arg(&self.config.socket)
+                .args([BUILD, build])
+                .env_clear()
+                // One arena and no thread caches: the heap stays small.
+                .env("GLIBC_TUNABLES", "glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0")
+                .stdin(Stdio::from(servers))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .current_dir("/")
+                .spawn()?;
+            UnixStream::from_std(OwnedFd::into(ours))
+        };
+        start().map_err(failed)
+    }
+
+    /// Tells a server everything, then what changes.
+    async fn tell(&self, stream: &mut UnixStream, server: Server, has_all: &mut bool) -> io::Result<End> {
+        let resolv_conf = self.config.resolv_conf.clone();
+        request(stream, &Request::Begin { resolv_conf }).await?;
+        self.shared.state().touch_all();
+        let (mut is_serving, mut is_complete) = (server != Server::Started, false);
+        let (mut failed, mut retry_at) = (BTreeMap::new(), None);
+        loop {
+            let version = loop {
+                let (changes, version) = self.shared.state().take(RECORDS_AT_ONCE);
+                if !changes.is_empty() {
+                    failed.extend(request(stream, &Request::Change(changes)).await?);
+                }
+                if let Some(version) = version {
+                    break version;
+                }
+            };
+            if !is_serving {
+                failed.extend(request(stream, &Request::Serve).await?);
+                is_serving = true;
+            }
+            let (closing, idle, complete) = {
+                let state = self.shared.state();
+                (state.is_closing(), state.is_idle(), state.is_complete())
+            };
+            if complete && server == Server::Other && !closing {
+                return Ok(End::Outdated);
+            }
+            if complete && !is_complete {
+                request(stream, &Request::Complete).await?;
+                is_complete = true;
+            }
+            *has_all = true;
+            self.shared.told.send_if_modified(|told| std::mem::replace(told, version) != version);
+            if closing {
+                if idle && is_complete {
+                    request(stream, &Request::Release).await?;
+                }
+                return Ok(End::Closed);
+            }
+            let rests = idle && is_complete;
+            if !failed.is_empty() && retry_at.is_none() {
+                retry_at = Some(Instant::now() + RETRY);
+            }
+            let due = retry_at.unwrap_or_else(Instant::now);
+            tokio::select! {
+                error = lost(stream) => return Err(error),
+                () = self.shared.changed.notified() => {}
+                () = sleep_until(due), if retry_at.is_some() => {
+                    self.retry(std::mem::take(&mut failed));
+                    retry_at = None;
+                }
+                () = sleep(REST), if rests => {
+                    request(stream, &Request::Release).await?;
+                    return Ok(End::Rest);
+                }
+            }
+        }
+    }
+
+    /// Has sandboxes told again that are not served, and says why they were not.
+    fn retry(&self, failed: BTreeMap<String, String>) {
+        let mut state = self.shared.state();
+        for (sandbox, why) in failed {
+            tracing::warn!("questions from sandbox {sandbox} cannot be answered: {why}");
+            state.retry(&sandbox);
+        }
+    }
+}
+
+/// Asks a server to do something; answered by what could not be done.
+async fn request(stream: &mut UnixStream, request: &Request) -> io::Result<BTreeMap<String, String>> {
+    protocol::write(stream, request).await?;
+    match protocol::read(stream).await? {
+        Response::Done(failed) => Ok(failed),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "an answer to something else")),
+    }
+}
+
+/// Returns when the server is gone: it says nothing unasked.
+async fn lost(stream: &mut UnixStream) -> io::Error {
+    match stream.read_u8().await {
+        Ok(_) => io::Error::new(io::ErrorKind::InvalidData, "it says something unasked"),
+        Err(error) => error,
+    }
+}
+
+/// Our program, and what tells it from any other.
+fn open_program(path: &Path) -> io::Result<(File, String)> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let (device, inode, size) = (metadata.dev(), metadata.ino(), metadata.size());
+    let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+    Ok((file, format!("{device}:{inode}:{size}:{seconds}.{nanoseconds}")))
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
