@@ -1,8 +1,8 @@
-//! Connection tracking: forgetting UDP flows that lead nowhere.
+//! Connection tracking: forgetting flows that lead nowhere.
 //!
 //! The kernel asks our rules about a flow's first packet only, and a client that keeps sending keeps the answer alive.
 //! When the answer is wrong, because the backend is gone or the flow began before the port was published, the entry
-//! must go.
+//! must go. A TCP connection that somebody has answered is never forgotten: it ends with its backend.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 
 use skep_types::port::Protocol;
 
+use crate::model::VirtualServices;
 use crate::netlink::{ACK, DUMP, Messages, Socket, find, fixed};
 use crate::plan::Services;
 
@@ -17,12 +18,18 @@ const SUBSYSTEM: u16 = 1 << 8;
 const NEW: u16 = SUBSYSTEM;
 const GET: u16 = SUBSYSTEM | 1;
 const DELETE: u16 = SUBSYSTEM | 2;
+const GET_STATISTICS: u16 = SUBSYSTEM | 5;
+const STATISTICS_ENTRIES: u16 = 1;
 
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const STATUS: u16 = 3;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 const FILTER: u16 = 25;
+const STATUS_MASK: u16 = 26;
+/// Somebody has answered.
+const SEEN_REPLY: u32 = 2;
 const FILTER_ORIGINAL: u16 = 1;
 const FILTER_REPLY: u16 = 2;
 /// The original direction's protocol counts in the kernel's filter.
@@ -38,11 +45,12 @@ const PROTOCOL_DESTINATION_PORT: u16 = 3;
 
 const FAMILY_IPV4: u8 = 2;
 const HEADER: [u8; 4] = [FAMILY_IPV4, 0, 0, 0];
+const ICMP: u8 = 1;
 const UDP: u8 = 17;
 /// Each deletion is acknowledged, and a socket's receive queue holds a few hundred acknowledgements.
 const DELETIONS_AT_ONCE: usize = 64;
 
-/// A tracked UDP flow.
+/// A tracked flow. Ports are 0 where its protocol has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Flow {
     /// Whom the client addressed.
@@ -61,9 +69,34 @@ pub(crate) fn forget_stale(
     services: &Services,
     local: &BTreeSet<Ipv4Addr>,
 ) -> io::Result<()> {
-    let stale: Vec<Flow> =
-        flows(socket)?.into_iter().filter(|flow| is_stale(flow, services, local)).collect();
+    let stale: Vec<Flow> = flows(socket, Wanted::Protocol(UDP))?
+        .into_iter()
+        .filter(|it| is_stale(it, services, local))
+        .collect();
     stale.chunks(DELETIONS_AT_ONCE).try_for_each(|flows| forget(socket, flows))
+}
+
+/// Forgets the flows to a virtual address whose answerer is not among those of that address: such without connections,
+/// and connections that nobody has answered yet.
+pub(crate) fn forget_strays(socket: &mut Socket, services: &VirtualServices) -> io::Result<()> {
+    if tracked(socket)? == 0 {
+        return Ok(());
+    }
+    for wanted in [Wanted::Protocol(UDP), Wanted::Protocol(ICMP), Wanted::Unanswered] {
+        let mut strays = flows(socket, wanted)?;
+        strays.retain(|flow| {
+            services.get(&flow.destination.0).is_some_and(|backends| !backends.contains(&flow.answerer.0))
+        });
+        strays.chunks(DELETIONS_AT_ONCE).try_for_each(|flows| forget(socket, flows))?;
+    }
+    Ok(())
+}
+
+/// How many flows the namespace tracks. Asking costs next to nothing, unlike a dump, which visits those of all namespaces.
+fn tracked(socket: &mut Socket) -> io::Result<u32> {
+    let answers = socket.query(Messages::one(GET_STATISTICS, ACK, &HEADER))?;
+    let entries = answers.iter().find_map(|(_, body)| find(body.get(HEADER.len()..)?, STATISTICS_ENTRIES));
+    Ok(entries.and_then(fixed).map_or(u32::MAX, u32::from_be_bytes))
 }
 
 fn forget(socket: &mut Socket, flows: &[Flow]) -> io::Result<()> {
@@ -97,29 +130,40 @@ fn is_stale(flow: &Flow, services: &Services, local: &BTreeSet<Ipv4Addr>) -> boo
     })
 }
 
-/// All UDP flows over IPv4. A kernel older than 5.8 ignores the filter and tells of other protocols too.
-fn flows(socket: &mut Socket) -> io::Result<Vec<Flow>> {
-    let mut request = Messages::one(GET, DUMP, &HEADER);
-    request
-        .nested(TUPLE_ORIGINAL, |tuple| {
-            tuple.nested(TUPLE_PROTOCOL, |protocol| {
-                protocol.attribute(PROTOCOL_NUMBER, &[UDP]);
-            });
-        })
-        .nested(FILTER, |filter| {
-            filter.native(FILTER_ORIGINAL, FILTER_BY_PROTOCOL).native(FILTER_REPLY, 0);
-        });
-    let answers = socket.query(request)?;
-    Ok(answers.iter().filter(|(kind, _)| *kind == NEW).filter_map(|(_, body)| parse(body)).collect())
+/// What flows are asked for.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Protocol(u8),
+    Unanswered,
 }
 
-fn parse(body: &[u8]) -> Option<Flow> {
+/// Flows over IPv4. A kernel too old for the filter tells of others too, so each is looked at.
+fn flows(socket: &mut Socket, wanted: Wanted) -> io::Result<Vec<Flow>> {
+    let mut request = Messages::one(GET, DUMP, &HEADER);
+    match wanted {
+        Wanted::Protocol(number) => request
+            .nested(TUPLE_ORIGINAL, |tuple| {
+                tuple.nested(TUPLE_PROTOCOL, |protocol| {
+                    protocol.attribute(PROTOCOL_NUMBER, &[number]);
+                });
+            })
+            .nested(FILTER, |filter| {
+                filter.native(FILTER_ORIGINAL, FILTER_BY_PROTOCOL).native(FILTER_REPLY, 0);
+            }),
+        Wanted::Unanswered => request.network(STATUS, 0).network(STATUS_MASK, SEEN_REPLY),
+    };
+    let answers = socket.query(request)?;
+    Ok(answers.iter().filter(|(kind, _)| *kind == NEW).filter_map(|(_, body)| parse(body, wanted)).collect())
+}
+
+fn parse(body: &[u8], wanted: Wanted) -> Option<Flow> {
     let body = body.get(HEADER.len()..)?;
     let original = find(body, TUPLE_ORIGINAL)?;
-    if find(find(original, TUPLE_PROTOCOL)?, PROTOCOL_NUMBER)? != [UDP] {
-        return None;
-    }
-    Some(Flow {
+    let is_wanted = match wanted {
+        Wanted::Protocol(number) => find(find(original, TUPLE_PROTOCOL)?, PROTOCOL_NUMBER)? == [number],
+        Wanted::Unanswered => u32::from_be_bytes(fixed(find(body, STATUS)?)?) & SEEN_REPLY == 0,
+    };
+    is_wanted.then_some(Flow {
         destination: end(original, IP_DESTINATION, PROTOCOL_DESTINATION_PORT)?,
         answerer: end(find(body, TUPLE_REPLY)?, IP_SOURCE, PROTOCOL_SOURCE_PORT)?,
         original: original.to_vec(),
@@ -131,7 +175,7 @@ fn parse(body: &[u8]) -> Option<Flow> {
 /// One end of a direction.
 fn end(tuple: &[u8], address: u16, port: u16) -> Option<(Ipv4Addr, u16)> {
     let address = fixed::<4>(find(find(tuple, TUPLE_IP)?, address)?)?;
-    let port = fixed::<2>(find(find(tuple, TUPLE_PROTOCOL)?, port)?)?;
+    let port = find(find(tuple, TUPLE_PROTOCOL)?, port).and_then(fixed::<2>).unwrap_or_default();
     Some((address.into(), u16::from_be_bytes(port)))
 }
 

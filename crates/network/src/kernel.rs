@@ -298,6 +298,11 @@ impl Kernel {
         redirected.attempt(|| format!("bring the questions of sandbox {sandbox} to their server"))
     }
 
+    /// Opens a netfilter socket in a sandbox.
+    pub(crate) fn netfilter_of(&self, sandbox: &str) -> io::Result<Socket> {
+        self.worker.netfilter(self.open_sandbox(sandbox)?)
+    }
+
     /// Looks at one link of the host.
     pub(crate) fn observe_link(&mut self, name: &str) -> Result<Option<FoundLink>, KernelError> {
         let doing = || format!("look at interface {name}");
@@ -382,7 +387,7 @@ fn configure_inside(socket: &mut Socket, endpoint: &Endpoint) -> io::Result<()> 
     }
     route::add_address(&mut messages, link.index, endpoint.address, endpoint.prefix);
     if let Some(gateway) = endpoint.gateway {
-        route::add_default_route(&mut messages, link.index, gateway);
+        route::set_default_route(&mut messages, link.index, gateway);
     }
     match socket.transact(messages) {
         // A half-made interface has some of it. The kernel has carried out the other messages all the same.

@@ -7,6 +7,7 @@
 //! `network` never runs a program, never touches a table or an interface that is not its own, and holds no state that
 //! the kernel or the caller could not give back. Calls block for a few milliseconds at most.
 
+mod attachments;
 mod conntrack;
 mod error;
 mod kernel;
@@ -22,6 +23,7 @@ mod redirect;
 mod reservation;
 mod route;
 mod rules;
+mod vip;
 
 pub use error::{KernelError, LinkError, OpenError, PublishError};
 pub use model::{

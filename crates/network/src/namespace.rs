@@ -68,6 +68,16 @@ impl Worker {
         })
     }
 
+    /// Opens a netfilter socket of the given namespace that any thread may use. Connections are tracked there as rules
+    /// that rewrite destinations need it.
+    pub(crate) fn netfilter(&self, namespace: OwnedFd) -> io::Result<Socket> {
+        self.away(move || {
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            track_liberally();
+            Socket::open(Subsystem::Netfilter)
+        })
+    }
+
     /// Runs `work`, which may leave the helper's namespace, and brings the helper home.
     fn away<T: Send + 'static>(
         &self,
@@ -109,6 +119,13 @@ fn disable_ipv6() -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// A TCP packet that is out of its connection's window, such as a late repetition, is still rewritten as its connection is.
+/// Otherwise it goes out as it came in, is answered with a reset, and the connection ends: kube-proxy's users met that.
+fn track_liberally() {
+    // Without the setting connections are as good as Linux makes them.
+    let _ = fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "1");
 }
 
 /// The namespace of the calling thread.

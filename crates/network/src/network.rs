@@ -6,8 +6,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use crate::attachments::Attachments;
 use crate::error::{KernelError, LinkError, OpenError, PublishError};
-use crate::kernel::Kernel;
+use crate::kernel::{Attempt, Kernel};
 use crate::model::{
     Bridge, Config, Desired, Endpoint, Peers, Publication, PublicationKey, Report, VirtualServices,
 };
@@ -16,6 +17,7 @@ use crate::namespace;
 use crate::plan::{self, FoundSandbox, Front, Operation, RuleChange, Services};
 use crate::ports::{self, Ports};
 use crate::reservation::Reservation;
+use crate::vip::{self, Virtual};
 
 /// The network of one daemon, in the network namespace of the thread that opened it.
 ///
@@ -27,6 +29,8 @@ pub struct Network {
     bridges: BTreeMap<String, Bridge>,
     /// What is on other nodes, of bridges that have peers.
     peers: BTreeMap<String, Peers>,
+    attachments: Attachments,
+    services: Virtual,
     ports: Ports,
 }
 
@@ -41,13 +45,21 @@ impl Network {
         }
         fs::create_dir_all(&config.netns_dir)
             .map_err(|source| OpenError::Directory { path: config.netns_dir.clone(), source })?;
+        let services = Virtual::new(&config.instance);
         let mut kernel = Kernel::open(config.netns_dir, &config.instance)?;
         kernel.enable_forwarding()?;
         if kernel.ensure_base_rules().is_err() {
             // A predecessor of another version laid the table out differently, or it is not ours at all.
             kernel.replace_rules(&[], &BTreeMap::new(), &Services::new())?;
         }
-        Ok(Network { kernel, bridges: BTreeMap::new(), peers: BTreeMap::new(), ports: Ports::default() })
+        Ok(Network {
+            kernel,
+            bridges: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            attachments: Attachments::default(),
+            services,
+            ports: Ports::default(),
+        })
     }
 
     /// Makes the bridge be there as described, up, with its address and rules. Idempotent. A bridge of that name that
@@ -229,26 +241,35 @@ impl Network {
     /// Removes a sandbox with all interfaces in it, even while processes live in it. Idempotent.
     pub fn remove_sandbox(&mut self, sandbox: &str) -> Result<(), LinkError> {
         self.checked_path(sandbox)?;
+        self.services.close(sandbox);
+        self.attachments.remove_sandbox(sandbox);
         Ok(self.kernel.apply(&Operation::RemoveSandbox { sandbox: sandbox.to_owned() })?)
     }
 
-    /// Gives a sandbox an interface on a bridge, up, with address, routes and hardware address, and the bridge's size
-    /// of packets. An interface that was attached under that name before is replaced.
+    /// Gives a sandbox, running or not, an interface on a bridge, up, with address, routes and hardware address, the
+    /// bridge's size of packets and its services. An interface that was attached under that name before is replaced.
     pub fn attach(&mut self, sandbox: &str, endpoint: &Endpoint) -> Result<(), LinkError> {
         self.checked_path(sandbox)?;
         names::check_interface(&endpoint.interface)?;
         names::check_interface(&endpoint.bridge)?;
         check_prefix(endpoint.prefix)?;
-        let operation = Operation::Attach { sandbox: sandbox.to_owned(), endpoint: endpoint.clone() };
-        match self.kernel.apply(&operation) {
-            Ok(()) => Ok(()),
+        let replaced = self.attachments.remove(sandbox, &endpoint.interface);
+        self.attachments.add(sandbox, endpoint.clone());
+        let routed = self.attachments.routed(sandbox, endpoint);
+        let operation = Operation::Attach { sandbox: sandbox.to_owned(), endpoint: routed };
+        let attached = match self.kernel.apply(&operation) {
+            Ok(()) => self.settle_sandbox(sandbox, replaced).map_err(LinkError::from),
             // Looking for the reason only now spares every successful call the questions.
             Err(_) if !self.is_sandbox(sandbox)? => Err(LinkError::NoSandbox(sandbox.to_owned())),
             Err(_) if self.kernel.observe_link(&endpoint.bridge)?.is_none() => {
                 Err(LinkError::NoBridge(endpoint.bridge.clone()))
             }
             Err(error) => Err(error.into()),
+        };
+        if attached.is_err() {
+            self.attachments.remove(sandbox, &endpoint.interface);
         }
+        attached
     }
 
     /// Takes an interface away from a sandbox, running or not; the default route passes to the next interface that has a
@@ -257,7 +278,35 @@ impl Network {
         self.checked_path(sandbox)?;
         names::check_interface(interface)?;
         let link = self.kernel.names().host_end(sandbox, interface);
-        Ok(self.kernel.apply(&Operation::DeleteLink { link })?)
+        self.kernel.apply(&Operation::DeleteLink { link })?;
+        match self.attachments.remove(sandbox, interface) {
+            Some(gone) => Ok(self.settle_sandbox(sandbox, Some(gone))?),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a sandbox what follows from its endpoints: default routes, when the endpoint that is `gone` may have had one,
+    /// and the tables of services.
+    fn settle_sandbox(&mut self, sandbox: &str, gone: Option<Endpoint>) -> Result<(), KernelError> {
+        let bridges = self.bridges_of(sandbox);
+        if let Some(gone) = gone {
+            for endpoint in self.attachments.ways_out(sandbox) {
+                self.kernel.apply(&Operation::Configure { sandbox: sandbox.to_owned(), endpoint })?;
+            }
+            if !bridges.contains(&gone.bridge) {
+                let left = self.services.leave(sandbox, &gone.bridge);
+                left.attempt(|| format!("remove the services of {} from sandbox {sandbox}", gone.bridge))?;
+            }
+        }
+        if bridges.iter().any(|bridge| self.services.concerns(bridge, sandbox)) {
+            let laid = self.services.lay(sandbox, &bridges, || self.kernel.netfilter_of(sandbox));
+            laid.attempt(|| format!("write the services of sandbox {sandbox}"))?;
+        }
+        Ok(())
+    }
+
+    fn bridges_of(&self, sandbox: &str) -> BTreeSet<String> {
+        self.attachments.endpoints(sandbox).map(|endpoint| endpoint.bridge.clone()).collect()
     }
 
     /// Makes `services` all that sandboxes with an endpoint on `bridge` know of virtual addresses, now and when one is
@@ -269,8 +318,8 @@ impl Network {
     /// One transaction a sandbox. An error names the sandboxes that could not be reached, the others are changed; what
     /// is to be is remembered, and the next change makes it so.
     pub fn set_services(&mut self, bridge: &str, services: &VirtualServices) -> Result<(), KernelError> {
-        let _ = (bridge, services);
-        Ok(())
+        let change = self.services.set(bridge, services);
+        self.apply_services(bridge, &change)
     }
 
     /// Changes what sandboxes with an endpoint on `bridge` know of virtual addresses: `update` are new or have other
@@ -282,8 +331,28 @@ impl Network {
         update: &VirtualServices,
         remove: &BTreeSet<Ipv4Addr>,
     ) -> Result<(), KernelError> {
-        let _ = (bridge, update, remove);
-        Ok(())
+        let change = self.services.change(bridge, update, remove);
+        self.apply_services(bridge, &change)
+    }
+
+    fn apply_services(&mut self, bridge: &str, change: &vip::Change) -> Result<(), KernelError> {
+        let mut failed: Vec<(String, io::Error)> = Vec::new();
+        for sandbox in self.attachments.on_bridge(bridge) {
+            if !self.services.concerns(bridge, &sandbox) {
+                continue;
+            }
+            let bridges = self.bridges_of(&sandbox);
+            let open = || self.kernel.netfilter_of(&sandbox);
+            if let Err(error) = self.services.apply((&sandbox, &bridges), bridge, change, open) {
+                failed.push((sandbox, error));
+            }
+        }
+        let sandboxes: Vec<&str> = failed.iter().map(|(sandbox, _)| &sandbox[..]).collect();
+        let action = format!("change the services of {bridge} in sandbox {}", sandboxes.join(", "));
+        match failed.into_iter().next() {
+            Some((_, source)) => Err(KernelError { action, source }),
+            None => Ok(()),
+        }
     }
 
     /// Has what the sandbox's processes ask at 127.0.0.11, port 53, UDP and TCP, go to another port of that address, where their
@@ -344,7 +413,9 @@ impl Network {
     /// that the kernel could not be looked at or that the rules could not be written.
     pub fn reconcile(&mut self, desired: &Desired) -> Result<Report, KernelError> {
         let mut report = Report::default();
-        self.reconcile_links(&valid(desired, &mut report), &mut report)?;
+        let valid = valid(desired, &mut report);
+        self.reconcile_links(&valid, &mut report)?;
+        self.attachments = Attachments::of(&valid.sandboxes);
         self.bridges = desired
             .bridges
             .iter()
@@ -359,6 +430,7 @@ impl Network {
             self.adopt(key, publications, &mut report);
         }
         self.replace_rules()?;
+        self.reconcile_services(&desired.services, &mut report);
         let udp = udp_changes(&Services::new(), &self.ports.services());
         if !udp.is_empty() {
             self.kernel.forget_stale_flows(&udp)?;
@@ -385,6 +457,35 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    fn reconcile_services(&mut self, services: &BTreeMap<String, VirtualServices>, report: &mut Report) {
+        self.services.reset(services);
+        for sandbox in self.attachments.sandboxes() {
+            if let Err(error) = self.reconcile_services_of(&sandbox, services, report) {
+                report.failed.push(format!("cannot write the services of sandbox {sandbox}: {error}"));
+            }
+            self.services.close_unused(&sandbox);
+        }
+    }
+
+    fn reconcile_services_of(
+        &mut self,
+        sandbox: &str,
+        services: &BTreeMap<String, VirtualServices>,
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let bridges = self.bridges_of(sandbox);
+        let socket = self.kernel.netfilter_of(sandbox)?;
+        for bridge in self.services.adopt(sandbox, &bridges, socket)? {
+            report.removed.push(format!("remove services of {bridge} from sandbox {sandbox}"));
+        }
+        for bridge in self.services.lacks(sandbox, &bridges) {
+            report.repaired.push(format!("write services of {bridge} in sandbox {sandbox}"));
+        }
+        let known = services.iter().filter(|(bridge, _)| bridges.contains(*bridge));
+        let strays = known.flat_map(|(_, services)| services.clone()).collect();
+        self.services.restore(sandbox, &bridges, &strays)
     }
 
     /// Takes over publications that a predecessor made: they are served even where their reservation was lost.

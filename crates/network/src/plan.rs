@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use skep_types::port::Protocol;
 
+use crate::attachments::routed;
 use crate::model::{Bridge, Desired, Endpoint, MacAddress, Peers};
 use crate::names::Names;
 
@@ -435,7 +436,7 @@ fn plan_sandbox(
     for endpoint in endpoints {
         let link = names.host_end(sandbox, &endpoint.interface);
         let host_end = actual.links.get(&link);
-        let (sandbox, endpoint) = (sandbox.clone(), endpoint.clone());
+        let (sandbox, endpoint) = (sandbox.clone(), routed(endpoints, endpoint));
         match (host_end, interfaces.get(&endpoint.interface)) {
             (Some(host_end), Some(interface)) => {
                 if host_end.master.as_ref() != Some(&endpoint.bridge) || !host_end.up {

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::model::MacAddress;
-use crate::netlink::{ACK, CREATE, DUMP, EXCLUSIVE, Messages, Socket, attributes, find, fixed, text};
+use crate::netlink::{
+    ACK, CREATE, DUMP, EXCLUSIVE, Messages, REPLACE, Socket, attributes, find, fixed, text,
+};
 use crate::overlay;
 use crate::plan::Vxlan;
 
@@ -189,10 +191,10 @@ pub(crate) fn delete_address(messages: &mut Messages, address: Address) {
     messages.attribute(ADDRESS_LOCAL, &address.address.octets());
 }
 
-/// Adds the default route.
-pub(crate) fn add_default_route(messages: &mut Messages, link: u32, gateway: Ipv4Addr) {
+/// Sets the default route, in the place of one that leads elsewhere.
+pub(crate) fn set_default_route(messages: &mut Messages, link: u32, gateway: Ipv4Addr) {
     let header = [FAMILY_IPV4, 0, 0, 0, TABLE_MAIN, PROTOCOL_BOOT, SCOPE_UNIVERSE, TYPE_UNICAST, 0, 0, 0, 0];
-    messages.begin(NEW_ROUTE, ACK | CREATE | EXCLUSIVE, &header);
+    messages.begin(NEW_ROUTE, ACK | CREATE | REPLACE, &header);
     messages.attribute(ROUTE_GATEWAY, &gateway.octets()).native(ROUTE_OUT_LINK, link);
 }
 

@@ -55,12 +55,12 @@ impl Socket {
             protocol,
         )?;
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(ANSWER_TIMEOUT))?;
-        Ok(Socket {
-            fd,
-            next_sequence: 1,
-            send_limit: DEFAULT_SEND_LIMIT,
-            buffer: vec![0; RECEIVE_BUFFER_LEN],
-        })
+        Ok(Socket { fd, next_sequence: 1, send_limit: DEFAULT_SEND_LIMIT, buffer: Vec::new() })
+    }
+
+    /// Gives the receive buffer back: of sockets that are kept for seldom use there may be hundreds.
+    pub(crate) fn rest(&mut self) {
+        self.buffer = Vec::new();
     }
 
     /// Sends a batch and waits until the last message that asks for it is acknowledged, or any is refused.
@@ -143,6 +143,7 @@ impl Socket {
     }
 
     fn receive(&mut self) -> io::Result<usize> {
+        self.buffer.resize(RECEIVE_BUFFER_LEN, 0);
         let (len, full) = rustix::io::retry_on_intr(|| {
             rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::TRUNC)
         })?;

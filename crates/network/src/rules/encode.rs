@@ -1,6 +1,8 @@
 //! nf_tables over netlink: tables, chains, sets and the handful of expressions that our rules are made of.
 
-use crate::netlink::{ACK, APPEND, CREATE, Messages};
+use std::io;
+
+use crate::netlink::{ACK, APPEND, CREATE, DUMP, Messages, Socket, find, fixed, text};
 
 pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
@@ -13,6 +15,9 @@ const NEW_SET: u16 = SUBSYSTEM | 9;
 const DELETE_SET: u16 = SUBSYSTEM | 11;
 const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
 const DELETE_ELEMENT: u16 = SUBSYSTEM | 14;
+const GET_TABLE: u16 = SUBSYSTEM | 1;
+const NEW_GENERATION: u16 = SUBSYSTEM | 15;
+const GET_GENERATION: u16 = SUBSYSTEM | 16;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
@@ -27,6 +32,8 @@ const LIST_ELEMENT: u16 = 1;
 /// Elements in one message, some 50 bytes each: an attribute's length is 16 bits, and an error comes with the message
 /// that it is about, which must fit a receive buffer.
 const ELEMENTS_PER_MESSAGE: usize = 400;
+/// The same of a map with values as long as they may be.
+const LONG_ELEMENTS_PER_MESSAGE: usize = 200;
 
 /// nft's numbers for the types of sets, by which it shows them. The kernel does not look at them.
 pub(crate) mod shown_as {
@@ -35,6 +42,8 @@ pub(crate) mod shown_as {
     pub(crate) const IPV4_ADDRESS: u32 = 7;
     pub(crate) const PROTOCOL: u32 = 12;
     pub(crate) const PORT: u32 = 13;
+    /// A number in the machine's byte order, in hexadecimal.
+    pub(crate) const MARK: u32 = 19;
     pub(crate) const INTERFACE: u32 = 41;
     /// A concatenation has six bits for each part.
     pub(crate) const fn concat(first: u32, second: u32) -> u32 {
@@ -128,10 +137,26 @@ impl Batch {
         Batch { table: table.to_owned(), messages, next_set_id: 1 }
     }
 
+    /// One that the kernel refuses with `ERESTART` if anybody has changed any table of the namespace since it was of
+    /// that generation.
+    pub(crate) fn since(generation: u32, table: &str) -> Batch {
+        const GENERATION: u16 = 1;
+        let mut batch = Batch::new(table);
+        batch.messages.network(GENERATION, generation);
+        batch
+    }
+
     /// Closes the transaction. The last message of all asks for the acknowledgement of the whole.
     pub(crate) fn finish(mut self) -> Messages {
         // Making sure that the table exists changes nothing and cannot fail, wherever it stands.
         self.begin(NEW_TABLE, ACK | CREATE);
+        self.messages.begin(BATCH_END, 0, &BATCH_HEADER);
+        self.messages
+    }
+
+    /// [`Batch::finish`] for one whose last change may be the removal of the table.
+    pub(crate) fn finish_without_table(mut self) -> Messages {
+        self.messages.acknowledge_last();
         self.messages.begin(BATCH_END, 0, &BATCH_HEADER);
         self.messages
     }
@@ -201,19 +226,30 @@ impl Batch {
     ) -> OwnMap {
         let set = Set { name: OwnMap::NAME, key_shown_as, key_len, data };
         let id = self.set(&set, SET_ANONYMOUS | SET_CONSTANT, Some(elements.len()));
-        for chunk in elements.chunks(ELEMENTS_PER_MESSAGE) {
-            self.elements(NEW_ELEMENT, OwnMap::NAME, Some(id), |list| {
+        self.values(OwnMap::NAME, Some(id), elements);
+        OwnMap { id }
+    }
+
+    /// Maps keys to values. It fails when one is mapped to another value.
+    pub(crate) fn add_values<K: AsRef<[u8]>, V: AsRef<[u8]>>(&mut self, map: &str, elements: &[(K, V)]) {
+        self.values(map, None, elements);
+    }
+
+    fn values<K: AsRef<[u8]>, V: AsRef<[u8]>>(&mut self, map: &str, id: Option<u32>, elements: &[(K, V)]) {
+        let is_long = elements.first().is_some_and(|(_, value)| value.as_ref().len() > 8);
+        let at_once = if is_long { LONG_ELEMENTS_PER_MESSAGE } else { ELEMENTS_PER_MESSAGE };
+        for chunk in elements.chunks(at_once) {
+            self.elements(NEW_ELEMENT, map, id, |list| {
                 for (key, value) in chunk {
                     list.nested(LIST_ELEMENT, |element| {
-                        key_of(element, key);
+                        key_of(element, key.as_ref());
                         element.nested(ELEMENT_DATA, |data| {
-                            data.attribute(DATA_VALUE, value);
+                            data.attribute(DATA_VALUE, value.as_ref());
                         });
                     });
                 }
             });
         }
-        OwnMap { id }
     }
 
     /// Adds a member to a set that maps to nothing.
@@ -235,17 +271,26 @@ impl Batch {
         self.change_members(NEW_ELEMENT, set, keys);
     }
 
-    /// Takes many members out of a set. It fails when one is not there.
-    pub(crate) fn delete_members<'k>(&mut self, set: &str, keys: impl Iterator<Item = &'k [u8; 4]>) {
+    /// Takes many keys out of a set or a map. It fails when one is not there.
+    pub(crate) fn delete_members<'k, K: AsRef<[u8]> + 'k>(
+        &mut self,
+        set: &str,
+        keys: impl Iterator<Item = &'k K>,
+    ) {
         self.change_members(DELETE_ELEMENT, set, keys);
     }
 
-    fn change_members<'k>(&mut self, kind: u16, set: &str, keys: impl Iterator<Item = &'k [u8; 4]>) {
-        let keys: Vec<&[u8; 4]> = keys.collect();
+    fn change_members<'k, K: AsRef<[u8]> + 'k>(
+        &mut self,
+        kind: u16,
+        set: &str,
+        keys: impl Iterator<Item = &'k K>,
+    ) {
+        let keys: Vec<&K> = keys.collect();
         for chunk in keys.chunks(ELEMENTS_PER_MESSAGE) {
             self.elements(kind, set, None, |list| {
                 for key in chunk {
-                    list.nested(LIST_ELEMENT, |element| key_of(element, *key));
+                    list.nested(LIST_ELEMENT, |element| key_of(element, key.as_ref()));
                 }
             });
         }
@@ -329,6 +374,29 @@ impl Batch {
     }
 }
 
+/// The generation of the namespace's rules: one more after each transaction.
+pub(crate) fn generation(socket: &mut Socket) -> io::Result<u32> {
+    const ID: u16 = 1;
+    let answers = socket.query(Messages::one(GET_GENERATION, ACK, &HEADER))?;
+    let answer = answers.iter().find(|(kind, _)| *kind == NEW_GENERATION);
+    let id = answer.and_then(|(_, body)| find(body.get(HEADER.len()..)?, ID)).and_then(fixed);
+    id.map(u32::from_be_bytes)
+        .ok_or_else(|| io::Error::other("the kernel does not tell the rules' generation"))
+}
+
+/// The generation after that one.
+pub(crate) fn next_generation(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
+}
+
+/// The names of the namespace's tables of IPv4.
+pub(crate) fn tables(socket: &mut Socket) -> io::Result<Vec<String>> {
+    const NAME: u16 = 1;
+    let answers = socket.query(Messages::one(GET_TABLE, DUMP, &HEADER))?;
+    let tables = answers.iter().filter(|(kind, _)| *kind == NEW_TABLE);
+    Ok(tables.filter_map(|(_, body)| Some(text(find(body.get(HEADER.len()..)?, NAME)?))).collect())
+}
+
 /// A map made by [`Batch::rules_own_map`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OwnMap {
@@ -364,9 +432,11 @@ fn verdict_of(data: &mut Messages, verdict: Verdict<'_>) {
     });
 }
 
-/// What can be asked about a packet without looking into it.
+/// What can be asked, or told, about a packet without looking into it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Meta {
+    /// A number in the machine's byte order.
+    Priority = 2,
     /// Index of the interface it came in by; loopback's is 1.
     InIndex = 4,
     /// Names are 16 bytes, filled up with zeros.
@@ -398,6 +468,12 @@ impl Rule<'_> {
     pub(crate) fn meta(&mut self, key: Meta, into: Register) -> &mut Self {
         self.expression("meta", |data| {
             data.network(1, into.0).network(2, key as u32);
+        })
+    }
+
+    pub(crate) fn set_meta(&mut self, key: Meta, from: Register) -> &mut Self {
+        self.expression("meta", |data| {
+            data.network(2, key as u32).network(3, from.0);
         })
     }
 
@@ -489,11 +565,28 @@ impl Rule<'_> {
         })
     }
 
+    /// Goes on with what a map has for the key, or not at all.
+    pub(crate) fn look_up_in(&mut self, register: Register, map: &str, into: Register) -> &mut Self {
+        self.expression("lookup", |data| {
+            data.text(1, map).network(2, register.0).network(3, into.0);
+        })
+    }
+
     /// Counts 0, 1, ... `modulus - 1`, 0, ... from one packet to the next.
     pub(crate) fn next_in_turn(&mut self, modulus: u32, into: Register) -> &mut Self {
         const INCREMENTAL: u32 = 0;
+        self.number(modulus, INCREMENTAL, into)
+    }
+
+    /// Draws one of 0, 1, ... `modulus - 1`.
+    pub(crate) fn random(&mut self, modulus: u32, into: Register) -> &mut Self {
+        const RANDOM: u32 = 1;
+        self.number(modulus, RANDOM, into)
+    }
+
+    fn number(&mut self, modulus: u32, kind: u32, into: Register) -> &mut Self {
         self.expression("numgen", |data| {
-            data.network(1, into.0).network(2, modulus).network(3, INCREMENTAL);
+            data.network(1, into.0).network(2, modulus).network(3, kind);
         })
     }
 
@@ -521,6 +614,36 @@ impl Rule<'_> {
                 .network(4, address.0)
                 .network(5, port.0)
                 .network(6, port.0);
+        })
+    }
+
+    /// Rewrites the connection's destination but for its port, of any protocol.
+    pub(crate) fn rewrite_destination_address(&mut self, address: Register) -> &mut Self {
+        const DESTINATION: u32 = 1;
+        self.expression("nat", |data| {
+            data.network(1, DESTINATION)
+                .network(2, u32::from(FAMILY_IPV4))
+                .network(3, address.0)
+                .network(4, address.0);
+        })
+    }
+
+    /// Drops the packet and resets its TCP connection.
+    pub(crate) fn reset(&mut self) -> &mut Self {
+        const TCP_RESET: u32 = 1;
+        self.reject(TCP_RESET, 0)
+    }
+
+    /// Drops the packet and tells its sender that nobody has the port.
+    pub(crate) fn port_unreachable(&mut self) -> &mut Self {
+        const ICMP_UNREACHABLE: u32 = 0;
+        const PORT: u8 = 3;
+        self.reject(ICMP_UNREACHABLE, PORT)
+    }
+
+    fn reject(&mut self, kind: u32, code: u8) -> &mut Self {
+        self.expression("reject", |data| {
+            data.network(1, kind).attribute(2, &[code]);
         })
     }
 

@@ -6,4 +6,6 @@ mod published_ports;
 mod reconcile;
 mod redirect;
 mod sandboxes;
+mod scene;
+mod services;
 mod support;

@@ -28,6 +28,10 @@ const SILENCE: Duration = Duration::from_millis(300);
 /// How long a client waits for an answer that should come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Kind 8, a checksum, identifier 1 and number 1.
+const ECHO_REQUEST: [u8; 8] = [8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
+const ECHO_REPLY: u8 = 0;
+
 /// Addresses of the world.
 pub const HOST: &str = "192.0.2.1";
 pub const HOST_SECOND: &str = "192.0.2.9";
@@ -124,6 +128,27 @@ impl Machine {
             socket.connect(address).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket
+        })
+    }
+
+    /// Sends an echo request, and returns who answers.
+    pub fn ping(&self, address: &str) -> io::Result<Ipv4Addr> {
+        use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, sockopt};
+        let target: Ipv4Addr = address.parse().unwrap();
+        self.run(|| {
+            let socket = rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP))?;
+            sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
+            let to = std::net::SocketAddrV4::new(target, 0);
+            rustix::net::sendto(&socket, &ECHO_REQUEST, SendFlags::empty(), &to)?;
+            let mut packet = [0; 128];
+            loop {
+                let (len, _) = rustix::net::recv(&socket, &mut packet[..], RecvFlags::empty())?;
+                let header = usize::from(packet[0] & 0xf) * 4;
+                // A request to oneself is seen, too.
+                if len >= header + ECHO_REQUEST.len() && packet[header] == ECHO_REPLY {
+                    return Ok(Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]));
+                }
+            }
         })
     }
 
