@@ -49,6 +49,10 @@ impl Retry {
 /// one that never does must not wait for ever.
 const LISTEN_LIMIT: Duration = Duration::from_secs(10);
 
+fn await_ready(task: TaskId, container: ContainerId, ports: Vec<u16>) -> Operation {
+    Operation::AwaitReady { task, container, ports, limit: LISTEN_LIMIT }
+}
+
 /// What an event led to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AgentOutput {
@@ -115,15 +119,11 @@ impl Agent {
                 if let Some(work) = self.tasks.get_mut(&task) {
                     let waits_for = work.started(result, &ports, now, self.alone);
                     operations.extend(work.watch());
-                    operations.extend(waits_for.map(|container| Operation::AwaitListening {
-                        task,
-                        container,
-                        ports,
-                        limit: LISTEN_LIMIT,
-                    }));
+                    operations.extend(waits_for.map(|container| await_ready(task, container, ports)));
                 }
             }
-            AgentEvent::Listens { task } => self.with(task, |work| work.listens(now)),
+            AgentEvent::Ready { task, result } => self.with(task, |work| work.ready(result, now)),
+            AgentEvent::Unhealthy { task } => self.with(task, |work| work.unhealthy(now)),
             AgentEvent::Exited { task, result } => {
                 let alone = self.alone;
                 self.with(task, |work| work.exited(result, now, alone));
@@ -266,12 +266,16 @@ impl Agent {
             work.update(task);
             return;
         }
-        let work = match self.found.remove(&id) {
+        let found = self.found.remove(&id);
+        let work = match found {
             Some((container, observed)) => Work::adopt(task, container, observed, now, self.alone),
             None => Work::accept(task, now),
         };
         operations.extend(work.watch());
         self.tasks.insert(id, work);
+        if let Some((container, Observed::Starting(_))) = found {
+            operations.push(await_ready(id, container, self.published_ports(id)));
+        }
     }
 
     fn give_up(&mut self, duty: DutyId) {

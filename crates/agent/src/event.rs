@@ -68,11 +68,18 @@ pub enum AgentEvent {
     Started {
         /// Which task.
         task: TaskId,
-        /// Its first process.
-        result: Result<u32, String>,
+        /// How it began.
+        result: Result<Launched, String>,
     },
-    /// [`Operation::AwaitListening`] ended: the container listens, was waited for in vain, or does not run.
-    Listens {
+    /// [`Operation::AwaitReady`] ended.
+    Ready {
+        /// Which task.
+        task: TaskId,
+        /// Why it will not be ready. That it does not run, or was waited for in vain, is no error.
+        result: Result<(), String>,
+    },
+    /// [`Operation::Watch`] ended: the container runs, but its health check failed.
+    Unhealthy {
         /// Which task.
         task: TaskId,
     },
@@ -101,6 +108,24 @@ pub enum AgentEvent {
     Tick,
 }
 
+/// How a container began to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Launched {
+    /// Its first process.
+    pub pid: u32,
+    /// What more it takes to be ready.
+    pub health: Watched,
+}
+
+/// Whether a container's health is probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// It counts as healthy while it runs.
+    No,
+    /// It is healthy once its probes say so.
+    Yes,
+}
+
 /// What a former agent left on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
@@ -117,6 +142,8 @@ pub struct Recovered {
 pub enum Observed {
     /// Never started.
     Created,
+    /// Runs, with this first process, and is not known to be healthy yet.
+    Starting(u32),
     /// Runs, with this first process.
     Running(u32),
     /// Ended with this exit code.
@@ -211,18 +238,19 @@ pub enum Operation {
         /// Its container.
         container: ContainerId,
     },
-    /// Answer once the container listens on all of these TCP ports, or after `limit`.
-    AwaitListening {
+    /// Answer once the container listens on all of these TCP ports, or after `limit`, and is healthy, where its health
+    /// is probed.
+    AwaitReady {
         /// The task.
         task: TaskId,
         /// Its container.
         container: ContainerId,
         /// Ports inside the container.
         ports: Vec<u16>,
-        /// The longest wait.
+        /// The longest wait for the ports.
         limit: Duration,
     },
-    /// Answer once the container does not run.
+    /// Answer once the container does not run, or is unhealthy.
     Watch {
         /// The task.
         task: TaskId,

@@ -7,7 +7,7 @@
 //! is enforced here, by giving an operation out only when what it waits for has been reported done.
 //!
 //! At any time there is at most one operation under way for a task, a network with its peers, or an endpoint; only
-//! [`Operation::Watch`], which lasts as long as its container runs, and [`Operation::AwaitListening`] go beside
+//! [`Operation::Watch`], which lasts as long as its container runs, and [`Operation::AwaitReady`] go beside
 //! the others.
 
 mod agent;
@@ -17,7 +17,10 @@ mod peers;
 mod work;
 
 pub use agent::{Agent, AgentOutput};
-pub use event::{AgentEvent, Observed, Operation, PeerChange, PeerPlace, RecordChange, Records, Recovered};
+pub use event::{
+    AgentEvent, Launched, Observed, Operation, PeerChange, PeerPlace, RecordChange, Records, Recovered,
+    Watched,
+};
 
 #[cfg(test)]
 mod tests;

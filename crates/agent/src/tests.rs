@@ -16,10 +16,13 @@ use skep_types::{
     ContainerId, Meta, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time, Version,
 };
 
-use crate::{Agent, AgentEvent, AgentOutput, Observed, Operation, PeerChange, PeerPlace, Recovered};
+use crate::{
+    Agent, AgentEvent, AgentOutput, Launched, Observed, Operation, PeerChange, PeerPlace, Recovered, Watched,
+};
 
 mod alone;
 mod duties;
+mod health;
 mod random;
 mod recovery;
 
@@ -136,7 +139,11 @@ fn prepared(id: u128) -> AgentEvent {
 }
 
 fn started(id: u128) -> AgentEvent {
-    AgentEvent::Started { task: TaskId(id), result: Ok(100 + id as u32) }
+    launched(id, Watched::No)
+}
+
+fn launched(id: u128, health: Watched) -> AgentEvent {
+    AgentEvent::Started { task: TaskId(id), result: Ok(Launched { pid: 100 + id as u32, health }) }
 }
 
 fn exited(id: u128, code: i32) -> AgentEvent {
@@ -181,7 +188,7 @@ fn operation_text(operation: &Operation) -> String {
             format!("prepare {} at {addresses:?}", number(task.id))
         }
         Operation::Start { task, .. } => format!("start {}", number(task)),
-        Operation::AwaitListening { task, ports, .. } => format!("await {} on {ports:?}", number(task)),
+        Operation::AwaitReady { task, ports, .. } => format!("await {} on {ports:?}", number(task)),
         Operation::Watch { task, .. } => format!("watch {}", number(task)),
         Operation::Stop { task, signal, grace, .. } => format!("stop {} {signal:?} {grace:?}", number(task)),
         Operation::Remove { task, .. } => format!("remove {}", number(task)),

@@ -8,7 +8,7 @@ use skep_types::task::ContainerStatus;
 use skep_types::{ContainerId, Task, TaskId, TaskState, TaskStatus, Time};
 
 use crate::agent::Retry;
-use crate::event::{Observed, Operation};
+use crate::event::{Launched, Observed, Operation, Watched};
 
 /// What is known of a task's container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +159,7 @@ impl Work {
     fn find(&mut self, container: ContainerId, observed: Observed, now: Time, alone: Option<Time>) {
         let (presence, pid, exit_code) = match observed {
             Observed::Created => (Presence::Created(container), 0, None),
-            Observed::Running(pid) => (Presence::Running(container), pid, None),
+            Observed::Starting(pid) | Observed::Running(pid) => (Presence::Running(container), pid, None),
             Observed::Exited(code) => (Presence::Ended(container), 0, Some(code)),
         };
         self.presence = presence;
@@ -175,7 +175,7 @@ impl Work {
             Observed::Running(_) if self.status.state < TaskState::Running => {
                 self.climb(TaskState::Running, "started", now);
             }
-            Observed::Running(_) => {}
+            Observed::Starting(_) | Observed::Running(_) => {}
             Observed::Exited(_) if self.wants_end() => {}
             Observed::Exited(code) => self.ended(Ok(code), now, alone),
         }
@@ -376,11 +376,11 @@ impl Work {
         }
     }
 
-    /// Says which container has to listen on `ports` before the task counts as running: connections that
-    /// come earlier would be refused. SwarmKit knows only health checks.
+    /// Says which container has to listen on `ports`, or to be healthy, before the task counts as running: connections
+    /// that come earlier would be refused. SwarmKit knows only health checks.
     pub(crate) fn started(
         &mut self,
-        result: Result<u32, String>,
+        result: Result<Launched, String>,
         ports: &[u16],
         now: Time,
         alone: Option<Time>,
@@ -390,12 +390,12 @@ impl Work {
         }
         let container = self.presence.id()?;
         match result {
-            Ok(pid) => {
+            Ok(Launched { pid, health }) => {
                 self.presence = Presence::Running(container);
                 self.status.container = Some(ContainerStatus { id: container, pid, exit_code: None });
                 // Of a restart the managers learn by its process.
                 self.unreported |= self.status.state == TaskState::Running;
-                if !ports.is_empty() {
+                if !ports.is_empty() || health == Watched::Yes {
                     return Some(container);
                 }
                 self.climb(TaskState::Running, "started", now);
@@ -408,9 +408,22 @@ impl Work {
         None
     }
 
-    pub(crate) fn listens(&mut self, now: Time) {
-        if matches!(self.presence, Presence::Running(_)) {
-            self.climb(TaskState::Running, "started", now);
+    pub(crate) fn ready(&mut self, result: Result<(), String>, now: Time) {
+        match result {
+            Ok(()) if matches!(self.presence, Presence::Running(_)) => {
+                self.climb(TaskState::Running, "started", now);
+            }
+            Ok(()) => {}
+            Err(_) => self.unhealthy(now),
+        }
+    }
+
+    /// The container's health check failed: the task has failed, though its container is yet to be stopped. As moby's
+    /// `ErrContainerUnhealthy`.
+    pub(crate) fn unhealthy(&mut self, now: Time) {
+        let runs = matches!(self.presence, Presence::Running(_));
+        if runs && !self.wants_end() && !self.status.state.is_terminal() {
+            self.fail("unhealthy container".to_owned(), now);
         }
     }
 

@@ -121,6 +121,8 @@ pub struct ContainerFilter {
     pub expose: Vec<String>,
     /// Whether it is a task of a service.
     pub is_task: Option<bool>,
+    /// States of health, `none` for containers whose health is not probed; empty is all.
+    pub health: BTreeSet<String>,
 }
 
 /// A volume to make.

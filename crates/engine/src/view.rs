@@ -6,8 +6,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use skep_types::container::ContainerConfig;
+use skep_types::health::Health;
 use skep_types::port::ContainerPort;
 use skep_types::{ContainerId, Time};
+
+use crate::containers::health::Probe;
 
 /// Where a container is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -55,6 +58,8 @@ pub struct StateView {
     pub started_at: Option<Time>,
     /// When it last ended; `None` is never.
     pub finished_at: Option<Time>,
+    /// What is known of its health, where that is probed.
+    pub health: Option<Health>,
 }
 
 /// A mount that a container has, as `docker inspect` shows it under `Mounts`.
@@ -151,6 +156,8 @@ pub struct ContainerView {
     pub lower_paths: Vec<PathBuf>,
     /// Running execs.
     pub exec_ids: Vec<String>,
+    /// The last probes of its health, the oldest first.
+    pub probes: Vec<Probe>,
 }
 
 /// One line of `docker ps`.

@@ -35,6 +35,7 @@ pub(crate) fn config(task: &Task, attachments: Vec<ClusterAttachment>) -> Contai
         open_stdin: spec.open_stdin,
         stop_signal: spec.stop_signal.clone(),
         stop_timeout: spec.stop_grace,
+        health: spec.health.clone(),
         host: HostConfig {
             mounts: spec.mounts.clone(),
             network,

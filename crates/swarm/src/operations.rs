@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use skep_agent::{AgentEvent, Observed, Operation, PeerChange, PeerPlace, Recovered};
+use skep_agent::{AgentEvent, Launched, Observed, Operation, PeerChange, PeerPlace, Recovered, Watched};
 use skep_engine::options::{ContainerFilter, RemoveOptions, WaitCondition};
-use skep_engine::view::Status;
+use skep_engine::view::{StateView, Status};
 use skep_engine::{Engine, Error, ErrorKind};
 use skep_types::container::ClusterAttachment;
+use skep_types::health::HealthStatus;
 use skep_types::{ContainerId, NetworkId, Task, TaskId};
 use tracing::warn;
 
@@ -45,14 +46,10 @@ pub(crate) async fn perform(engine: &Engine, operation: Operation) -> AgentEvent
         Operation::Start { task, container } => {
             AgentEvent::Started { task, result: start(engine, container).await }
         }
-        Operation::AwaitListening { task, container, ports, limit } => {
-            // That it ended meanwhile is told by the watch.
-            let _ = engine.await_listening(&container.to_string(), &ports, limit).await;
-            AgentEvent::Listens { task }
+        Operation::AwaitReady { task, container, ports, limit } => {
+            AgentEvent::Ready { task, result: await_ready(engine, container, &ports, limit).await }
         }
-        Operation::Watch { task, container } => {
-            AgentEvent::Exited { task, result: watch(engine, container).await.map_err(text) }
-        }
+        Operation::Watch { task, container } => watch(engine, task, container).await,
         Operation::Stop { task, container, signal, grace } => {
             let result = stop(engine, container, &signal, grace).await;
             AgentEvent::Stopped { task, result: logged("stop a task", result) }
@@ -102,17 +99,44 @@ async fn prepare(
     }
 }
 
-async fn start(engine: &Engine, container: ContainerId) -> Result<u32, String> {
+async fn start(engine: &Engine, container: ContainerId) -> Result<Launched, String> {
     let name = container.to_string();
     already(engine.start(&name).await, ())
         // As moby's controller.
         .map_err(|error| format!("starting container failed: {}", error.message))?;
-    Ok(engine.inspect(&name).map_or(0, |view| view.state.pid))
+    let state = engine.inspect(&name).ok().map(|view| view.state);
+    let is_probed = state.as_ref().is_some_and(|state| state.health.is_some());
+    Ok(Launched {
+        pid: state.map_or(0, |state| state.pid),
+        health: if is_probed { Watched::Yes } else { Watched::No },
+    })
 }
 
-async fn watch(engine: &Engine, container: ContainerId) -> Result<i32, Error> {
-    let ended = engine.wait(&container.to_string(), WaitCondition::NotRunning).await?.await;
-    Ok(ended.code)
+/// Errors only for one that is unhealthy: that it ended meanwhile is told by the watch.
+async fn await_ready(
+    engine: &Engine,
+    container: ContainerId,
+    ports: &[u16],
+    limit: Duration,
+) -> Result<(), String> {
+    let name = container.to_string();
+    let _ = engine.await_listening(&name, ports, limit).await;
+    match engine.await_healthy(&name).await {
+        Ok(false) => Err("unhealthy container".to_owned()),
+        Ok(true) | Err(_) => Ok(()),
+    }
+}
+
+async fn watch(engine: &Engine, task: TaskId, container: ContainerId) -> AgentEvent {
+    let name = container.to_string();
+    let ended = async {
+        let ended = engine.wait(&name, WaitCondition::NotRunning).await?.await;
+        Ok::<_, Error>(ended.code)
+    };
+    tokio::select! {
+        result = ended => AgentEvent::Exited { task, result: result.map_err(text) },
+        Ok(()) = engine.await_unhealthy(&name) => AgentEvent::Unhealthy { task },
+    }
 }
 
 async fn stop(
@@ -148,12 +172,17 @@ pub(crate) async fn task_containers(
         let task = summary.labels.get(LABEL_TASK_ID).and_then(|id| id.parse().ok());
         let observed = match summary.state.status {
             Status::Created => Observed::Created,
+            Status::Running if is_starting(&summary.state) => Observed::Starting(summary.state.pid),
             Status::Running => Observed::Running(summary.state.pid),
             Status::Exited | Status::Removing | Status::Dead => Observed::Exited(summary.state.exit_code),
         };
         (task, summary.id, observed)
     });
     Ok(found.collect())
+}
+
+fn is_starting(state: &StateView) -> bool {
+    state.health.is_some_and(|health| health.status == HealthStatus::Starting)
 }
 
 async fn update_peers(engine: &Engine, network: NetworkId, change: PeerChange) -> Result<(), Error> {

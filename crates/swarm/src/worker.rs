@@ -209,7 +209,7 @@ impl Actor {
         self.wake_at = wake_at;
         self.reports.extend(reports.into_iter().map(|report| (report.task, report)));
         for operation in operations {
-            let set = if matches!(operation, Operation::Watch { .. } | Operation::AwaitListening { .. }) {
+            let set = if matches!(operation, Operation::Watch { .. } | Operation::AwaitReady { .. }) {
                 &mut self.watches
             } else {
                 &mut self.operations
@@ -258,7 +258,7 @@ fn works_hard(operation: &Operation) -> bool {
         | Operation::RemoveNetwork(_)
         | Operation::ServeEndpoint(_)
         | Operation::RemoveEndpoint(_)
-        | Operation::AwaitListening { .. }
+        | Operation::AwaitReady { .. }
         | Operation::Watch { .. }
         | Operation::Stop { .. } => false,
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthCheck;
 use crate::mount::Mount;
 use crate::port::{ContainerPort, PortBinding};
 
@@ -48,6 +49,9 @@ pub struct ContainerConfig {
     pub stop_signal: String,
     /// Time between that signal and SIGKILL; `None` is 10 s.
     pub stop_timeout: Option<Duration>,
+    /// How its health is probed; `None` follows the image.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
     /// How the host serves it.
     pub host: HostConfig,
 }

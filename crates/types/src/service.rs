@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthCheck;
 use crate::mount::Mount;
 use crate::placement::Placement;
 use crate::port::Protocol;
@@ -162,6 +163,9 @@ pub struct ServiceContainer {
     pub stop_signal: String,
     /// Time between that signal and SIGKILL; `None` is 10 s.
     pub stop_grace: Option<Duration>,
+    /// How its health is probed; `None` follows the image.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
 }
 
 /// When an ended task is replaced.

@@ -42,7 +42,7 @@ impl fmt::Debug for NetworkKey {
 /// The key that a node begins handshakes with. The newest may not have reached every node, so it is the second newest,
 /// as in libnetwork's overlay driver; all keys are accepted. `keys` are in the order of their numbers.
 pub fn key_in_use(keys: &[NetworkKey]) -> Option<&NetworkKey> {
-    let place = keys.len().checked_sub(2).unwrap_or(0);
+    let place = keys.len().saturating_sub(2);
     keys.get(place)
 }
 

@@ -1,6 +1,6 @@
 //! What the agents ask of their machines.
 
-use skep_agent::{AgentEvent, AgentOutput, Operation};
+use skep_agent::{AgentEvent, AgentOutput, Launched, Operation, Watched};
 use skep_types::{ContainerId, TaskId, Time};
 
 use super::{Happening, Verdict, World};
@@ -42,7 +42,7 @@ impl World {
                 checks::draining(self, node, *task)?;
                 grace.map_or(10_000, |grace| grace.as_millis() as u64)
             }
-            Operation::AwaitListening { limit, .. } if slow => limit.as_millis() as u64,
+            Operation::AwaitReady { limit, .. } if slow => limit.as_millis() as u64,
             Operation::Watch { .. } => 0,
             _ => 20,
         };
@@ -101,7 +101,12 @@ impl World {
                 self.agent(node, AgentEvent::Prepared { task: id, result })
             }
             Operation::Start { task, container } => self.start(node, task, container),
-            Operation::AwaitListening { task, .. } => self.agent(node, AgentEvent::Listens { task }),
+            Operation::AwaitReady { task, .. } => {
+                // Now and then a health check fails before it ever succeeded.
+                let sick = self.unsafe_phase && self.chance.happens(30);
+                let result = if sick { Err("unhealthy container".to_owned()) } else { Ok(()) };
+                self.agent(node, AgentEvent::Ready { task, result })
+            }
             Operation::Watch { task, .. } => self.watch(node, task),
             Operation::Stop { task, .. } => self.stop(node, task),
             Operation::Remove { task, .. } => {
@@ -129,7 +134,8 @@ impl World {
                 self.after(10, 30_000, Happening::Exit { node, task, container, code });
             }
         }
-        self.agent(node, AgentEvent::Started { task, result: Ok(1) })
+        let health = if self.chance.happens(300) { Watched::Yes } else { Watched::No };
+        self.agent(node, AgentEvent::Started { task, result: Ok(Launched { pid: 1, health }) })
     }
 
     fn watch(&mut self, node: usize, task: TaskId) -> Verdict {

@@ -228,7 +228,7 @@ fn a_task_with_a_published_port_runs_once_it_listens() {
         let ports = ports.clone();
         Duty::Endpoint(Endpoint { service: WEB, name: "web".to_owned(), ports, backends: Vec::new() })
     };
-    let listens = || AgentEvent::Listens { task: TaskId(1) };
+    let listens = || AgentEvent::Ready { task: TaskId(1), result: Ok(()) };
     check(
         [complete([served(), duty(1, TaskState::Running)]), prepared(1), started(1), listens(), listens()],
         expect![[r#"

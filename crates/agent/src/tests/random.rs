@@ -109,7 +109,9 @@ impl World {
                 assert_eq!(self.containers.get(task), Some(&false), "started when it does not run");
                 Subject::Task(*task)
             }
-            Operation::AwaitListening { task, .. } => return self.step(AgentEvent::Listens { task: *task }),
+            Operation::AwaitReady { task, .. } => {
+                return self.step(AgentEvent::Ready { task: *task, result: Ok(()) });
+            }
             Operation::Watch { task, .. } => {
                 assert!(self.watched.insert(*task), "watched once");
                 return;
@@ -184,7 +186,7 @@ impl World {
             Operation::Prepare { task, .. } => AgentEvent::Prepared { task: task.id, result: Err(refused()) },
             Operation::Start { task, .. } if well => {
                 self.containers.insert(task, true);
-                AgentEvent::Started { task, result: Ok(1) }
+                AgentEvent::Started { task, result: Ok(Launched { pid: 1, health: Watched::No }) }
             }
             Operation::Start { task, .. } => AgentEvent::Started { task, result: Err(refused()) },
             Operation::Stop { task, .. } if well => {
@@ -202,7 +204,7 @@ impl World {
                 }
                 AgentEvent::Removed { task, result: plain() }
             }
-            Operation::AwaitListening { .. } | Operation::Watch { .. } => unreachable!("kept apart"),
+            Operation::AwaitReady { .. } | Operation::Watch { .. } => unreachable!("kept apart"),
         };
         self.step(event);
         self.end_watches();

@@ -186,9 +186,9 @@ async fn list(context: &Context, query: &Query) -> Answer {
 fn filter(query: &Query) -> Result<ContainerFilter, ApiError> {
     let filters = Filters::parse(query, &FILTERS)?;
     let list = |name: &str| filters.values(name).map(str::to_owned).collect::<Vec<_>>();
-    // No container here has a health check: all of them are at `none`.
-    if filters.has("health") && !filters.values("health").any(|health| health == "none") {
-        return Err(ApiError::not_built("filter health"));
+    let known = ["none", "starting", "healthy", "unhealthy"];
+    if let Some(unknown) = filters.values("health").find(|health| !known.contains(health)) {
+        return Err(ApiError::invalid(format!("invalid filter 'health={unknown}'")));
     }
     let exited = filters
         .values("exited")
@@ -218,6 +218,7 @@ fn filter(query: &Query) -> Result<ContainerFilter, ApiError> {
         publish: list("publish"),
         expose: list("expose"),
         is_task: filters.truth("is-task")?,
+        health: filters.values("health").map(str::to_owned).collect(),
     })
 }
 

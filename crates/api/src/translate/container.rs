@@ -14,7 +14,7 @@ use skep_types::mount::{Mount, MountSource};
 use skep_types::port::{ContainerPort, PortBinding, Protocol};
 
 use super::refuse::{refuse, refuse_all, refuse_if, refuse_unless};
-use super::{mount, ordered, unsigned};
+use super::{health, mount, ordered, unsigned};
 use crate::body;
 use crate::error::ApiError;
 
@@ -96,7 +96,7 @@ pub fn config(body: models::ContainerCreateBody) -> Result<ContainerConfig, ApiE
         host_config,
         networking_config,
     } = body;
-    refuse_if("Healthcheck (--health-cmd)", healthcheck.is_some_and(asks_for_checks))?;
+    let health = healthcheck.map(health::from_model).transpose()?;
     refuse("NetworkDisabled", &network_disabled)?;
     refuse("MacAddress (--mac-address)", &mac_address)?;
     endpoints(networking_config)?;
@@ -137,18 +137,9 @@ pub fn config(body: models::ContainerCreateBody) -> Result<ContainerConfig, ApiE
         stop_timeout: stop_timeout
             .map(|seconds| unsigned("StopTimeout", seconds).map(Duration::from_secs))
             .transpose()?,
+        health,
         host,
     })
-}
-
-/// Whether a health check asks for anything: `NONE` switches off what Skep does not do.
-pub fn asks_for_checks(check: models::HealthConfig) -> bool {
-    let models::HealthConfig { test, interval, timeout, retries, start_period, start_interval } = check;
-    let switched_off = test.as_ref().is_some_and(|test| test.first().is_some_and(|word| word == "NONE"));
-    let settings = [interval, timeout, retries, start_period, start_interval];
-    !switched_off
-        && (test.is_some_and(|test| !test.is_empty())
-            || settings.iter().any(|it| it.is_some_and(|it| it != 0)))
 }
 
 /// Reads a container's port: `80`, `80/tcp`.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bollard_stubs::models;
 use models::{ContainerStateStatusEnum, ContainerSummaryStateEnum, MountPointTypeEnum, PortTypeEnum};
 use serde::Serialize;
+use skep_engine::containers::health::Probe;
 use skep_engine::view::{
     ContainerSize, ContainerSummary, ContainerView, EndpointView, ExecView, MountView, PortView, StateView,
     Status,
@@ -17,7 +18,7 @@ use skep_types::port::{PortBinding, Protocol};
 
 use super::container::{MASKED_PATHS, READONLY_PATHS};
 use super::nulls::{WithNulls, with_nulls};
-use super::{mount, seconds, size, time_text, unordered};
+use super::{health, mount, seconds, size, time_text, unordered};
 
 /// Bytes of /dev/shm where nobody said otherwise.
 const DEFAULT_SHM_SIZE: u64 = 64 << 20;
@@ -87,7 +88,7 @@ fn container(view: &ContainerView, sizes: Option<ContainerSize>) -> models::Cont
         created: Some(view.created.to_string()),
         path: Some(view.path.clone()),
         args: Some(view.args.clone()),
-        state: Some(state(&view.state)),
+        state: Some(state(&view.state, &view.probes)),
         image: Some(view.image_id.clone()),
         resolv_conf_path: Some(view.resolv_conf_path.display().to_string()),
         hostname_path: Some(view.hostname_path.display().to_string()),
@@ -123,7 +124,7 @@ fn anonymous_volumes(mounts: &[MountView]) -> Option<Vec<String>> {
     (!places.is_empty()).then_some(places)
 }
 
-fn state(state: &StateView) -> models::ContainerState {
+fn state(state: &StateView, probes: &[Probe]) -> models::ContainerState {
     models::ContainerState {
         status: Some(match state.status {
             Status::Created => ContainerStateStatusEnum::CREATED,
@@ -142,7 +143,7 @@ fn state(state: &StateView) -> models::ContainerState {
         error: Some(state.error.clone()),
         started_at: Some(time_text(state.started_at)),
         finished_at: Some(time_text(state.finished_at)),
-        health: None,
+        health: state.health.map(|health| health::state(health, probes)),
     }
 }
 
@@ -166,6 +167,7 @@ fn config(config: &ContainerConfig, volumes: Option<Vec<String>>) -> WithNulls<m
         working_dir: Some(config.working_dir.clone()),
         entrypoint: config.entrypoint.clone(),
         labels: Some(unordered(&config.labels)),
+        healthcheck: config.health.as_ref().map(health::to_model),
         stop_signal: (!config.stop_signal.is_empty()).then(|| config.stop_signal.clone()),
         stop_timeout: config.stop_timeout.map(|timeout| i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX)),
         ..Default::default()
@@ -441,7 +443,7 @@ fn status_text(state: &StateView, now: Time) -> String {
     let ago = |time: Option<Time>| human_duration(time.map_or(Duration::ZERO, |time| now.since(time)));
     match state.status {
         Status::Created => "Created".to_owned(),
-        Status::Running => format!("Up {}", ago(state.started_at)),
+        Status::Running => format!("Up {}{}", ago(state.started_at), state.health.map_or("", health::remark)),
         Status::Exited => format!("Exited ({}) {} ago", state.exit_code, ago(state.finished_at)),
         Status::Removing => "Removal In Progress".to_owned(),
         Status::Dead => "Dead".to_owned(),

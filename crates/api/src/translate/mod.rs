@@ -7,6 +7,7 @@
 pub mod changes;
 pub mod container;
 pub mod container_view;
+pub mod health;
 pub mod image;
 pub mod mount;
 pub mod network;

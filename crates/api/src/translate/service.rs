@@ -20,22 +20,24 @@ use skep_types::service::{
     ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
 };
 
-use super::container::asks_for_checks;
 use super::refuse::{refuse, refuse_all, refuse_if, refuse_unless};
-use super::{duration, mount, ordered, unsigned};
+use super::{duration, health, mount, ordered, unsigned};
 use crate::body;
 use crate::error::ApiError;
 
 /// Reads a service's specification from the text of a body.
 pub fn parse(text: &[u8]) -> Result<ServiceSpec, ApiError> {
-    let model = body::parse(text)?.ok_or_else(body::missing)?;
+    let mut model: models::ServiceSpec = body::parse(text)?.ok_or_else(body::missing)?;
     let misspelt: Misspelt = body::parse(text)?.unwrap_or_default();
     let check = misspelt.task_template.unwrap_or_default().container_spec.unwrap_or_default().healthcheck;
-    refuse_if(HEALTH_CHECK, check.is_some_and(asks_for_checks))?;
+    let container = model.task_template.as_mut().and_then(|task| task.container_spec.as_mut());
+    if let Some(container) = container
+        && check.is_some()
+    {
+        container.health_check = check;
+    }
     spec(model)
 }
-
-const HEALTH_CHECK: &str = "ContainerSpec.Healthcheck (--health-cmd)";
 
 /// A field that Docker's clients write `Healthcheck` and Docker's specification, from which the models are
 /// made, `HealthCheck`. Go does not tell them apart; Skep must not overlook it.
@@ -345,7 +347,6 @@ fn service_container(spec: models::TaskSpecContainerSpec) -> Result<ServiceConta
         ("ContainerSpec.Sysctls (--sysctl)", &sysctls),
         ("ContainerSpec.Ulimits (--ulimit)", &ulimits),
     ])?;
-    refuse_if(HEALTH_CHECK, health_check.is_some_and(asks_for_checks))?;
     let odd_isolation = !matches!(isolation, None | Some(Isolation::EMPTY | Isolation::DEFAULT));
     refuse_if("ContainerSpec.Isolation (--isolation)", odd_isolation)?;
     refuse_privileges(privileges.unwrap_or_default())?;
@@ -387,6 +388,7 @@ fn service_container(spec: models::TaskSpecContainerSpec) -> Result<ServiceConta
         stop_grace: stop_grace_period
             .map(|grace| duration("ContainerSpec.StopGracePeriod", grace))
             .transpose()?,
+        health: health_check.map(health::from_model).transpose()?,
     })
 }
 

@@ -22,7 +22,7 @@ use skep_types::service::{
 };
 use skep_types::task::{Task, TaskState};
 
-use super::{mount, nanoseconds, unordered};
+use super::{health, mount, nanoseconds, unordered};
 
 /// A service, with the field that the models lack.
 #[derive(Serialize)]
@@ -262,6 +262,7 @@ fn container_spec(container: &ServiceContainer) -> models::TaskSpecContainerSpec
         cap_drop,
         stop_signal,
         stop_grace,
+        health,
     } = container;
     let text = |text: &String| (!text.is_empty()).then(|| text.clone());
     let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
@@ -283,6 +284,7 @@ fn container_spec(container: &ServiceContainer) -> models::TaskSpecContainerSpec
         mounts: (!mounts.is_empty()).then(|| mounts.iter().map(mount::to_model).collect()),
         stop_signal: text(stop_signal),
         stop_grace_period: stop_grace.map(nanoseconds),
+        health_check: health.as_ref().map(health::to_model),
         hosts: list(hosts),
         dns_config: Some(models::TaskSpecContainerSpecDnsConfig::default()),
         isolation: Some(Isolation::DEFAULT),

@@ -277,6 +277,14 @@ impl Engine {
         });
     }
 
+    /// Kills the process of an exec that runs.
+    pub(crate) async fn kill_exec(&self, id: &str) {
+        let Ok(ExecView { running: true, pid, .. }) = self.exec_inspect(id).await else { return };
+        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        // One that ended meanwhile needs no more.
+        let _ = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+    }
+
     fn exec_died(&self, container: &Container, id: &str, code: i32) {
         let ended = attributes([("execID", id.to_owned()), ("exitCode", code.to_string())]);
         self.container_event_with(container, "exec_die", ended);

@@ -22,6 +22,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 impl Engine {
     /// Watches a running container until it has ended or the engine shuts down.
     pub(crate) fn watch(&self, container: Arc<Container>) {
+        self.probe_while_running(&container);
         let engine = self.clone();
         let closing = self.shared.tasks.closing();
         self.shared.tasks.spawn(async move {

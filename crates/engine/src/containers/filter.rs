@@ -71,7 +71,9 @@ impl Filter<'_> {
         // As Docker: a filter by state, and a limit, look at all containers.
         let all = asked.all || asked.limit.is_some() || !asked.status.is_empty();
         let ended = matches!(status, Status::Exited | Status::Dead);
+        let health = container.state.health.map_or("none", |health| health.status.name());
         (all || status == Status::Running)
+            && (asked.health.is_empty() || asked.health.contains(health))
             && (asked.status.is_empty() || asked.status.contains(&status))
             && (asked.exited.is_empty() || ended && asked.exited.contains(&container.state.exit_code))
     }

@@ -47,6 +47,7 @@ impl Engine {
             // An image that is gone leaves a container that can only be looked at and removed.
             lower_paths: self.shared.images.layer_paths(&record.image_id).unwrap_or_default(),
             exec_ids: self.shared.execs.running_in(record.id),
+            probes: container.last_probes(),
         })
     }
 

@@ -8,6 +8,7 @@ use skep_runtime::{Capability, CapabilitySet, UnknownCapability};
 use skep_types::container::{ContainerConfig, ContainerResources};
 use skep_types::mount::{Mount, MountSource, Propagation};
 
+use super::health;
 use super::record::{MountRecord, MountedFrom};
 use crate::{Error, Result, files, names, signals};
 
@@ -45,6 +46,11 @@ pub(crate) fn merge(mut config: ContainerConfig, image: &ImageConfig) -> Result<
     fill(&mut config.working_dir, &image.working_dir);
     fill(&mut config.user, &image.user);
     fill(&mut config.stop_signal, &image.stop_signal);
+    let inherited = health::of_image(image.healthcheck.as_ref());
+    config.health = match config.health {
+        Some(check) => Some(check.inheriting(inherited.as_ref())),
+        None => inherited,
+    };
     config.exposed_ports.extend(image.exposed_ports.iter().filter_map(|port| read_port(port)));
     config.exposed_ports.extend(config.host.ports.iter().map(|binding| binding.container));
     Ok(config)

@@ -8,6 +8,7 @@ mod create;
 pub(crate) mod exec;
 mod exit;
 mod filter;
+pub mod health;
 mod inspect;
 mod list;
 mod listening;

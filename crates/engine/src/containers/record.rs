@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use skep_images::ImageId;
 use skep_types::container::ContainerConfig;
+use skep_types::health::Health;
 use skep_types::mount::Propagation;
 use skep_types::{ContainerId, Time};
 
@@ -89,6 +90,9 @@ pub(crate) struct State {
     pub(crate) oom_killed: bool,
     pub(crate) started_at: Option<Time>,
     pub(crate) finished_at: Option<Time>,
+    /// What is known of its health, where that is probed.
+    #[serde(default)]
+    pub(crate) health: Option<Health>,
     /// Its network, from before its start to after its end.
     pub(crate) connection: Option<Connection>,
     /// How often it ended, or failed to start, under this daemon: what a wait for the next exit counts.
@@ -109,6 +113,7 @@ impl State {
             oom_killed: false,
             started_at: None,
             finished_at: None,
+            health: None,
             connection: None,
             ends: 0,
             gone: false,
@@ -129,6 +134,7 @@ impl State {
             oom_killed: self.oom_killed,
             started_at: self.started_at,
             finished_at: self.finished_at,
+            health: self.health,
         }
     }
 }

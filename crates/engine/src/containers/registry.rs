@@ -8,6 +8,7 @@ use skep_runtime::Attached;
 use skep_types::ContainerId;
 use tokio::sync::watch;
 
+use super::health::Probes;
 use super::record::{Home, Record, State};
 use crate::view::Status;
 use crate::{Error, Result};
@@ -28,6 +29,8 @@ pub(crate) struct Container {
     pub(crate) waiting: Mutex<Vec<Attached>>,
     /// Whether the runtime still has the record of its last end, as ours could not be written: the disk was full.
     pub(crate) end_is_unsaved: AtomicBool,
+    /// What the last probes of its health said.
+    pub(crate) probes: Mutex<Probes>,
 }
 
 impl Container {
@@ -40,6 +43,7 @@ impl Container {
             gate: tokio::sync::Mutex::default(),
             waiting: Mutex::default(),
             end_is_unsaved: AtomicBool::default(),
+            probes: Mutex::default(),
         }
     }
 

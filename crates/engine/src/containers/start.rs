@@ -7,6 +7,7 @@ use std::sync::Arc;
 use skep_runtime::spec::ContainerSpec;
 use skep_runtime::{Attached, StartError, Started};
 use skep_types::container::NetworkMode;
+use skep_types::health::{Health, HealthCheck};
 
 use super::record::{MountedFrom, State};
 use super::registry::Container;
@@ -201,6 +202,8 @@ impl Engine {
     }
 
     fn has_started(&self, container: &Container, started: Started, connection: Connection) {
+        let check = container.record.config.health.as_ref().and_then(HealthCheck::in_force);
+        let checked = check.is_some();
         container.state.send_modify(|state| {
             *state = State {
                 status: Status::Running,
@@ -210,6 +213,7 @@ impl Engine {
                 oom_killed: false,
                 started_at: Some(started.started_at),
                 finished_at: state.finished_at,
+                health: checked.then_some(Health::STARTING),
                 connection: Some(connection.clone()),
                 ..*state
             };

@@ -98,9 +98,6 @@ fn what_skep_cannot_honour_is_refused_by_its_name() {
         assert_eq!(error.status(), StatusCode::NOT_IMPLEMENTED, "{option}");
         assert!(error.to_string().contains(named), "{option}: {error}");
     }
-    let checked = read(r#"{"Healthcheck":{"Test":["CMD","true"]}}"#).unwrap_err();
-    assert!(checked.to_string().contains("Healthcheck"), "{checked}");
-    assert!(read(r#"{"Healthcheck":{"Test":["NONE"]}}"#).is_ok());
     let alias = read(r#"{"NetworkingConfig":{"EndpointsConfig":{"bridge":{"Aliases":["x"]}}}}"#).unwrap_err();
     assert!(alias.to_string().contains("bridge.Aliases"), "{alias}");
 }

@@ -2,6 +2,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use expect_test::expect_file;
 use skep_types::ContainerId;
+use skep_types::health::Health;
 use skep_types::port::ContainerPort;
 
 use super::*;
@@ -37,10 +38,13 @@ fn status_reads_as_in_docker() {
         oom_killed: false,
         started_at: Some(Time(0)),
         finished_at: Some(Time(60_000_000_000)),
+        health: None,
     };
     assert_eq!(status_text(&state, Time(180_000_000_000)), "Exited (137) 2 minutes ago");
     state.status = Status::Running;
     assert_eq!(status_text(&state, Time(5_000_000_000)), "Up 5 seconds");
+    state.health = Some(Health::STARTING);
+    assert_eq!(status_text(&state, Time(5_000_000_000)), "Up 5 seconds (health: starting)");
 }
 
 /// A container with something in every field.
@@ -79,6 +83,7 @@ fn view() -> ContainerView {
             oom_killed: false,
             started_at: Some(Time(1_700_000_001_000_000_000)),
             finished_at: None,
+            health: None,
         },
         mounts: vec![MountView {
             kind: "bind",
@@ -113,6 +118,7 @@ fn view() -> ContainerView {
         upper_path: "/data/upper".into(),
         lower_paths: vec!["/images/2".into(), "/images/1".into()],
         exec_ids: Vec::new(),
+        probes: Vec::new(),
     }
 }
 

@@ -117,10 +117,6 @@ fn what_is_not_built_is_refused_by_its_name() {
             r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Mounts":[{"Type":"volume","Source":"v{{.Task.Slot}}","Target":"/v"}]}}"#,
             "Mounts",
         ),
-        (
-            r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Healthcheck":{"Test":["CMD","x"]}}}"#,
-            "Healthcheck",
-        ),
     ] {
         let whole = if part.contains("TaskTemplate") {
             format!("{{{part}}}")

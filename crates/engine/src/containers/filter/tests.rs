@@ -26,6 +26,7 @@ fn container(number: u8) -> ContainerSummary {
             oom_killed: false,
             started_at: None,
             finished_at: None,
+            health: None,
         },
         mounts: Vec::new(),
         network_mode: "default".to_owned(),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use skep_agent::{Agent, AgentEvent, Operation};
+use skep_agent::{Agent, AgentEvent, Launched, Operation, Watched};
 use skep_cluster::{Answer, Request};
 use skep_consensus::{Config, LogKey, RaftId, Transport, TransportError};
 use skep_types::node::{Availability, Member, Node, NodeDescription, NodeRole, NodeSpec, NodeState};
@@ -281,8 +281,10 @@ fn succeed(operation: Operation, ids: &mut Ids) -> Option<AgentEvent> {
         Operation::Prepare { task, .. } => {
             AgentEvent::Prepared { task: task.id, result: Ok(ids.container()) }
         }
-        Operation::Start { task, .. } => AgentEvent::Started { task, result: Ok(42) },
-        Operation::AwaitListening { task, .. } => AgentEvent::Listens { task },
+        Operation::Start { task, .. } => {
+            AgentEvent::Started { task, result: Ok(Launched { pid: 42, health: Watched::No }) }
+        }
+        Operation::AwaitReady { task, .. } => AgentEvent::Ready { task, result: Ok(()) },
         Operation::Watch { .. } => return None,
         Operation::Stop { task, .. } => AgentEvent::Stopped { task, result: Ok(Some(0)) },
         Operation::Remove { task, .. } => AgentEvent::Removed { task, result: Ok(()) },
