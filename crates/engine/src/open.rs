@@ -143,6 +143,7 @@ fn networks(config: &EngineConfig, identity: &mut Identity) -> Result<Networks> 
         mtu: config.mtu,
         masquerade: true,
         internal: false,
+        ingress: false,
         gateway6: None,
         overlay: None,
     };

@@ -8,12 +8,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::error::KernelError;
-use crate::model::{Bridge, Endpoint, Peers};
+use crate::model::{Bridge, Endpoint};
 use crate::names::Names;
 use crate::netlink::{Messages, Socket, Subsystem};
 use crate::plan::{Actual, FoundInterface, FoundLink, FoundSandbox, Operation, RuleChange, Services};
 use crate::route::{Address, DefaultRoute, Link, Veth};
-use crate::{conntrack, namespace, overlay, redirect, route, rules};
+use crate::{conntrack, mesh, namespace, overlay, redirect, route, rules};
 
 /// Names the attempt that an error belongs to.
 pub(crate) trait Attempt<T> {
@@ -88,11 +88,10 @@ impl Kernel {
     pub(crate) fn replace_rules(
         &mut self,
         bridges: &[Bridge],
-        peers: &BTreeMap<String, Peers>,
         services: &Services,
     ) -> Result<(), KernelError> {
         self.netfilter
-            .transact(rules::replace(&self.table, bridges, peers, services))
+            .transact(rules::replace(&self.table, bridges, services))
             .attempt(|| format!("replace nft table {}", self.table))
     }
 
@@ -176,6 +175,12 @@ impl Kernel {
                 Ok(())
             }),
             Operation::Configure { sandbox, endpoint } => self.configure(sandbox, endpoint),
+            Operation::AnswerSenders { sandbox, interface, network } => {
+                self.change_rules_inside(sandbox, mesh::answer_senders(interface, *network))
+            }
+            Operation::ForgetSenders { sandbox, interface } => {
+                self.change_rules_inside(sandbox, mesh::forget_senders(interface))
+            }
         }
     }
 
@@ -283,6 +288,10 @@ impl Kernel {
         let namespace = self.open_sandbox(sandbox)?;
         let endpoint = endpoint.clone();
         self.worker.inside(namespace, move |socket| configure_inside(socket, &endpoint))
+    }
+
+    fn change_rules_inside(&self, sandbox: &str, rules: Messages) -> io::Result<()> {
+        self.netfilter_of(sandbox)?.transact(rules)
     }
 
     fn open_sandbox(&self, sandbox: &str) -> io::Result<OwnedFd> {
@@ -407,10 +416,12 @@ fn verify_inside(socket: &mut Socket, endpoint: &Endpoint) -> io::Result<()> {
 fn observe_inside(socket: &mut Socket) -> io::Result<BTreeMap<String, FoundInterface>> {
     let addresses = route::addresses(socket)?;
     let routes: Vec<DefaultRoute> = route::default_routes(socket)?;
+    let answering = mesh::answering(&mut Socket::open(Subsystem::Netfilter)?)?;
     let interfaces = route::links(socket)?.into_iter().map(|link| {
         let gateways = routes.iter().filter(|it| it.link == link.index).map(|it| it.gateway).collect();
         let addresses = addresses_of(&addresses, link.index);
-        (link.name, FoundInterface { up: link.up, addresses, gateways })
+        let answers_senders = answering.contains(&link.name);
+        (link.name, FoundInterface { up: link.up, addresses, gateways, answers_senders })
     });
     Ok(interfaces.collect())
 }

@@ -11,6 +11,7 @@ mod attachments;
 mod conntrack;
 mod error;
 mod kernel;
+mod mesh;
 mod model;
 mod names;
 mod namespace;

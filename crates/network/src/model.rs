@@ -37,6 +37,10 @@ pub struct Bridge {
     pub masquerade: bool,
     /// Whether containers reach nothing but each other and the host.
     pub internal: bool,
+    /// Whether nodes send connections to their published ports here: its containers answer each through the node that it
+    /// came by.
+    #[serde(default)]
+    pub ingress: bool,
     /// The gateway of its containers over IPv6, and their subnet by it; `None` is a bridge without IPv6.
     #[serde(default)]
     pub gateway6: Option<Address6>,

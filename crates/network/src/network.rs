@@ -50,7 +50,7 @@ impl Network {
         kernel.enable_forwarding()?;
         if kernel.ensure_base_rules().is_err() {
             // A predecessor of another version laid the table out differently, or it is not ours at all.
-            kernel.replace_rules(&[], &BTreeMap::new(), &Services::new())?;
+            kernel.replace_rules(&[], &Services::new())?;
         }
         Ok(Network {
             kernel,
@@ -81,15 +81,6 @@ impl Network {
         }
         let mut changes: Vec<RuleChange> = known.clone().map(RuleChange::RemoveBridge).into_iter().collect();
         changes.push(RuleChange::AddBridge(bridge.clone()));
-        let peers = self.peers.get(&bridge.name).cloned().unwrap_or_default();
-        if bridge.overlay.is_some() {
-            let add = peers.keys().copied().collect();
-            changes.push(RuleChange::ChangeRemotes {
-                bridge: bridge.name.clone(),
-                add,
-                remove: BTreeSet::new(),
-            });
-        }
         let changed = self.commit(&changes);
         if changed.is_err() {
             // Nothing has changed in the rules, so nothing has in what is known of them.
@@ -98,6 +89,7 @@ impl Network {
         }
         changed?;
         if known_overlay != bridge.overlay {
+            let peers = self.peers.get(&bridge.name).cloned().unwrap_or_default();
             self.apply_overlay(bridge, &peers)?;
         }
         Ok(())
@@ -106,10 +98,8 @@ impl Network {
     /// Makes `peers` all that is known of a bridge's addresses on other nodes. The bridge has an overlay.
     pub fn set_peers(&mut self, bridge: &str, peers: &Peers) -> Result<(), LinkError> {
         let known = self.overlay_bridge(bridge)?;
-        let before = self.peers.get(bridge).into_iter().flat_map(Peers::keys);
-        let gone: BTreeSet<Ipv4Addr> =
-            before.filter(|address| !peers.contains_key(address)).copied().collect();
-        self.note_peers(bridge, peers, &gone)?;
+        self.peers.remove(bridge);
+        self.note_peers(bridge, peers, &BTreeSet::new());
         self.apply_overlay(&known, peers)
     }
 
@@ -126,7 +116,7 @@ impl Network {
         let known = self.overlay_bridge(bridge)?;
         let has_peers = |network: &Network| network.peers.contains_key(bridge);
         let was_reached = has_peers(self);
-        self.note_peers(bridge, update, remove)?;
+        self.note_peers(bridge, update, remove);
         if !was_reached || !has_peers(self) {
             let peers = self.peers.get(bridge).cloned().unwrap_or_default();
             return self.apply_overlay(&known, &peers);
@@ -147,48 +137,13 @@ impl Network {
         known.cloned().ok_or_else(|| LinkError::NoOverlay(bridge.to_owned()))
     }
 
-    /// Remembers peers and changes the rules about them, or neither. The rules come first: a connection to a peer whose
-    /// source is kept would never be answered.
-    fn note_peers(
-        &mut self,
-        bridge: &str,
-        update: &Peers,
-        remove: &BTreeSet<Ipv4Addr>,
-    ) -> Result<(), LinkError> {
+    fn note_peers(&mut self, bridge: &str, update: &Peers, remove: &BTreeSet<Ipv4Addr>) {
         let known = self.peers.entry(bridge.to_owned()).or_default();
-        let mut before: Vec<(Ipv4Addr, Option<Ipv4Addr>)> = Vec::new();
-        let (mut new, mut gone) = (BTreeSet::new(), BTreeSet::new());
-        for address in remove.iter().filter(|address| !update.contains_key(address)) {
-            if let Some(host) = known.remove(address) {
-                before.push((*address, Some(host)));
-                gone.insert(*address);
-            }
-        }
-        for (address, host) in update {
-            let host = known.insert(*address, *host);
-            before.push((*address, host));
-            if host.is_none() {
-                new.insert(*address);
-            }
-        }
-        let mut changed = Ok(());
-        if !new.is_empty() || !gone.is_empty() {
-            let bridge = bridge.to_owned();
-            changed = self.commit(&[RuleChange::ChangeRemotes { bridge, add: new, remove: gone }]);
-        }
-        let known = self.peers.entry(bridge.to_owned()).or_default();
-        if changed.is_err() {
-            for (address, host) in before {
-                match host {
-                    Some(host) => known.insert(address, host),
-                    None => known.remove(&address),
-                };
-            }
-        }
+        known.retain(|address, _| !remove.contains(address));
+        known.extend(update);
         if known.is_empty() {
             self.peers.remove(bridge);
         }
-        Ok(changed?)
     }
 
     fn apply_overlay(&mut self, bridge: &Bridge, peers: &Peers) -> Result<(), LinkError> {
@@ -258,7 +213,9 @@ impl Network {
         let routed = self.attachments.routed(sandbox, endpoint);
         let operation = Operation::Attach { sandbox: sandbox.to_owned(), endpoint: routed };
         let attached = match self.kernel.apply(&operation) {
-            Ok(()) => self.settle_sandbox(sandbox, replaced).map_err(LinkError::from),
+            Ok(()) => self
+                .answer_senders(sandbox, endpoint)
+                .and_then(|()| Ok(self.settle_sandbox(sandbox, replaced)?)),
             // Looking for the reason only now spares every successful call the questions.
             Err(_) if !self.is_sandbox(sandbox)? => Err(LinkError::NoSandbox(sandbox.to_owned())),
             Err(_) if self.kernel.observe_link(&endpoint.bridge)?.is_none() => {
@@ -272,12 +229,30 @@ impl Network {
         attached
     }
 
+    /// An interface that published ports lead to and that could not answer is taken away again.
+    fn answer_senders(&mut self, sandbox: &str, endpoint: &Endpoint) -> Result<(), LinkError> {
+        let bridge = self.bridges.get(&endpoint.bridge);
+        let operation = bridge.and_then(|bridge| plan::answer_senders(sandbox, endpoint, bridge));
+        if let Some(operation) = operation {
+            self.kernel.apply(&operation).inspect_err(|_| {
+                let link = self.kernel.names().host_end(sandbox, &endpoint.interface);
+                // The error that matters is the first one, and reconciliation would find the rest.
+                let _ = self.kernel.apply(&Operation::DeleteLink { link });
+            })?;
+        }
+        Ok(())
+    }
+
     /// Takes an interface away from a sandbox, running or not; the default route passes to the next interface that has a
     /// gateway. Idempotent.
     pub fn detach(&mut self, sandbox: &str, interface: &str) -> Result<(), LinkError> {
         self.checked_path(sandbox)?;
         names::check_interface(interface)?;
         let link = self.kernel.names().host_end(sandbox, interface);
+        if self.is_sandbox(sandbox)? {
+            let (sandbox, interface) = (sandbox.to_owned(), interface.to_owned());
+            self.kernel.apply(&Operation::ForgetSenders { sandbox, interface })?;
+        }
         self.kernel.apply(&Operation::DeleteLink { link })?;
         match self.attachments.remove(sandbox, interface) {
             Some(gone) => Ok(self.settle_sandbox(sandbox, Some(gone))?),
@@ -513,7 +488,7 @@ impl Network {
 
     fn replace_rules(&mut self) -> Result<(), KernelError> {
         let bridges: Vec<Bridge> = self.bridges.values().cloned().collect();
-        self.kernel.replace_rules(&bridges, &self.peers, &self.ports.services())
+        self.kernel.replace_rules(&bridges, &self.ports.services())
     }
 
     fn checked_path(&self, sandbox: &str) -> Result<PathBuf, LinkError> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use skep_types::ip::Subnet;
 use skep_types::port::Protocol;
 
 use crate::attachments::routed;
@@ -38,12 +39,6 @@ pub(crate) type Services = BTreeMap<Front, Vec<Backend>>;
 pub(crate) enum RuleChange {
     AddBridge(Bridge),
     RemoveBridge(Bridge),
-    /// Addresses behind a bridge with an overlay that are on other nodes, new and gone.
-    ChangeRemotes {
-        bridge: String,
-        add: BTreeSet<Ipv4Addr>,
-        remove: BTreeSet<Ipv4Addr>,
-    },
     /// New, or with other backends than before; there is at least one.
     SetService(Front, Vec<Backend>),
     RemoveService(Front),
@@ -128,6 +123,17 @@ pub(crate) enum Operation {
         sandbox: String,
         endpoint: Endpoint,
     },
+    /// Answer connections that come in by the interface to the node of that network that they came from.
+    AnswerSenders {
+        sandbox: String,
+        interface: String,
+        network: Subnet,
+    },
+    /// Undo that before the interface goes.
+    ForgetSenders {
+        sandbox: String,
+        interface: String,
+    },
 }
 
 /// What is tried, for messages: `attach eth0 of sandbox x to docker0`.
@@ -165,6 +171,12 @@ impl fmt::Display for Operation {
             Operation::Connect { link, bridge } => write!(f, "connect {link} to {bridge}"),
             Operation::Configure { sandbox, endpoint } => {
                 write!(f, "configure {} of sandbox {sandbox}", endpoint.interface)
+            }
+            Operation::ForgetSenders { sandbox, interface } => {
+                write!(f, "remove the rules of {interface} of sandbox {sandbox}")
+            }
+            Operation::AnswerSenders { sandbox, interface, .. } => {
+                write!(f, "have {interface} of sandbox {sandbox} answer through the nodes that are asked")
             }
         }
     }
@@ -218,6 +230,8 @@ pub(crate) struct FoundInterface {
     pub(crate) up: bool,
     pub(crate) addresses: BTreeSet<(Ipv4Addr, u8)>,
     pub(crate) gateways: BTreeSet<Ipv4Addr>,
+    /// Whether connections that come in by it are answered to the node that they came from.
+    pub(crate) answers_senders: bool,
 }
 
 /// A file in the directory of namespaces.
@@ -250,7 +264,7 @@ pub(crate) fn plan(names: &Names, desired: &Desired, actual: &Actual) -> Vec<Ope
         operations.extend(plan_overlay(names, bridge, peers, &actual.links));
     }
     for (sandbox, endpoints) in &desired.sandboxes {
-        plan_sandbox(names, (sandbox, endpoints), actual, &mut operations);
+        plan_sandbox(names, (sandbox, endpoints), &desired.bridges, actual, &mut operations);
     }
     operations
 }
@@ -421,6 +435,7 @@ fn plan_peers(
 fn plan_sandbox(
     names: &Names,
     (sandbox, endpoints): (&String, &[Endpoint]),
+    bridges: &[Bridge],
     actual: &Actual,
     operations: &mut Vec<Operation>,
 ) {
@@ -437,6 +452,8 @@ fn plan_sandbox(
         let link = names.host_end(sandbox, &endpoint.interface);
         let host_end = actual.links.get(&link);
         let (sandbox, endpoint) = (sandbox.clone(), routed(endpoints, endpoint));
+        let bridge = bridges.iter().find(|bridge| bridge.name == endpoint.bridge);
+        let answering = bridge.and_then(|bridge| answer_senders(&sandbox, &endpoint, bridge));
         match (host_end, interfaces.get(&endpoint.interface)) {
             (Some(host_end), Some(interface)) => {
                 if host_end.master.as_ref() != Some(&endpoint.bridge) || !host_end.up {
@@ -445,14 +462,26 @@ fn plan_sandbox(
                 if !is_configured(interface, &endpoint) {
                     operations.push(Operation::Configure { sandbox, endpoint });
                 }
+                operations.extend(answering.filter(|_| !interface.answers_senders));
             }
             (Some(_), None) => {
                 operations.push(Operation::DeleteLink { link });
                 operations.push(Operation::Attach { sandbox, endpoint });
+                operations.extend(answering);
             }
-            (None, _) => operations.push(Operation::Attach { sandbox, endpoint }),
+            (None, _) => {
+                operations.push(Operation::Attach { sandbox, endpoint });
+                operations.extend(answering);
+            }
         }
     }
+}
+
+/// What an endpoint needs beside its interface, where published ports lead to it.
+pub(crate) fn answer_senders(sandbox: &str, endpoint: &Endpoint, bridge: &Bridge) -> Option<Operation> {
+    let network = bridge.subnet().filter(|_| bridge.ingress)?;
+    let (sandbox, interface) = (sandbox.to_owned(), endpoint.interface.clone());
+    Some(Operation::AnswerSenders { sandbox, interface, network })
 }
 
 /// Whether an interface has what the endpoint asks for; more does not matter.

@@ -223,6 +223,7 @@ pub(crate) fn cluster_bridge(network: &Network, overlay: Option<&Overlay>, mtu: 
         mtu,
         masquerade: true,
         internal: false,
+        ingress: network.ingress,
         gateway6: None,
         overlay: overlay.and_then(|overlay| overlay::of_bridge(network, overlay)),
     }

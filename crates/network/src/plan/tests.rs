@@ -14,6 +14,7 @@ fn bridge() -> Bridge {
         mtu: 1500,
         masquerade: true,
         internal: false,
+        ingress: false,
         gateway6: None,
         overlay: None,
     }
@@ -72,6 +73,7 @@ fn healthy() -> Actual {
         ..FoundLink::default()
     };
     let inside = FoundInterface {
+        answers_senders: false,
         up: true,
         addresses: BTreeSet::from([(Ipv4Addr::new(172, 17, 0, 2), 16)]),
         gateways: BTreeSet::from([Ipv4Addr::new(172, 17, 0, 1)]),

@@ -4,15 +4,14 @@ use std::io;
 
 use crate::netlink::{ACK, APPEND, CREATE, DUMP, Messages, Socket, find, fixed, text};
 
-pub(super) const SUBSYSTEM: u16 = 10 << 8;
+pub(crate) const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
-pub(super) const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+pub(crate) const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const DELETE_RULE: u16 = SUBSYSTEM | 8;
 const NEW_SET: u16 = SUBSYSTEM | 9;
-const DELETE_SET: u16 = SUBSYSTEM | 11;
 const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
 const DELETE_ELEMENT: u16 = SUBSYSTEM | 14;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
@@ -21,13 +20,15 @@ const GET_GENERATION: u16 = SUBSYSTEM | 16;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
-pub(super) const FAMILY_IPV4: u8 = 2;
+pub(crate) const FAMILY_IPV4: u8 = 2;
+/// Tables whose chains see what passes one interface, whatever its protocol.
+pub(crate) const FAMILY_INTERFACE: u8 = 5;
 const HEADER: [u8; 4] = [FAMILY_IPV4, 0, 0, 0];
 /// Names the subsystem that a batch is for, in network byte order.
 const BATCH_HEADER: [u8; 4] = [0, 0, 0, 10];
 
 /// The first attribute of all objects that live in a table.
-pub(super) const TABLE: u16 = 1;
+pub(crate) const TABLE: u16 = 1;
 const LIST_ELEMENT: u16 = 1;
 /// Elements in one message, some 50 bytes each: an attribute's length is 16 bits, and an error comes with the message
 /// that it is about, which must fit a receive buffer.
@@ -73,6 +74,7 @@ pub(crate) struct Hook {
 }
 
 pub(crate) const PREROUTING: u32 = 0;
+pub(crate) const INPUT: u32 = 1;
 pub(crate) const FORWARD: u32 = 2;
 pub(crate) const OUTPUT: u32 = 3;
 pub(crate) const POSTROUTING: u32 = 4;
@@ -126,6 +128,7 @@ const VERDICT_REGISTER: u32 = 0;
 /// One transaction under construction: all of it happens, or none.
 #[derive(Debug)]
 pub(crate) struct Batch {
+    family: u8,
     table: String,
     messages: Messages,
     next_set_id: u32,
@@ -134,7 +137,12 @@ pub(crate) struct Batch {
 impl Batch {
     pub(crate) fn new(table: &str) -> Batch {
         let messages = Messages::one(BATCH_BEGIN, 0, &BATCH_HEADER);
-        Batch { table: table.to_owned(), messages, next_set_id: 1 }
+        Batch { family: FAMILY_IPV4, table: table.to_owned(), messages, next_set_id: 1 }
+    }
+
+    /// What follows is about the table of the same name in another family.
+    pub(crate) fn turn_to(&mut self, family: u8) {
+        self.family = family;
     }
 
     /// One that the kernel refuses with `ERESTART` if anybody has changed any table of the namespace since it was of
@@ -187,6 +195,24 @@ impl Batch {
                 })
                 .text(KIND, hook.kind);
         }
+    }
+
+    /// Makes a chain that sees every packet as it leaves by `device`, when all else is decided. It goes with the device.
+    pub(crate) fn new_egress_chain(&mut self, name: &str, device: &str) {
+        const NAME: u16 = 3;
+        const HOOK: u16 = 4;
+        const KIND: u16 = 7;
+        const HOOK_NUMBER: u16 = 1;
+        const HOOK_PRIORITY: u16 = 2;
+        const HOOK_DEVICE: u16 = 3;
+        const EGRESS: u32 = 1;
+        self.begin(NEW_CHAIN, CREATE);
+        self.messages.text(NAME, name);
+        self.messages
+            .nested(HOOK, |inner| {
+                inner.network(HOOK_NUMBER, EGRESS).network(HOOK_PRIORITY, 0).text(HOOK_DEVICE, device);
+            })
+            .text(KIND, "filter");
     }
 
     /// Deletes a chain with its rules. It fails while something leads there.
@@ -259,36 +285,15 @@ impl Batch {
         });
     }
 
-    /// Deletes a set. It fails while a rule looks into it.
-    pub(crate) fn delete_set(&mut self, name: &str) {
-        const NAME: u16 = 2;
-        self.begin(DELETE_SET, 0);
-        self.messages.text(NAME, name);
-    }
-
-    /// Adds many members to a set that maps to nothing.
-    pub(crate) fn add_members<'k>(&mut self, set: &str, keys: impl Iterator<Item = &'k [u8; 4]>) {
-        self.change_members(NEW_ELEMENT, set, keys);
-    }
-
     /// Takes many keys out of a set or a map. It fails when one is not there.
     pub(crate) fn delete_members<'k, K: AsRef<[u8]> + 'k>(
         &mut self,
         set: &str,
         keys: impl Iterator<Item = &'k K>,
     ) {
-        self.change_members(DELETE_ELEMENT, set, keys);
-    }
-
-    fn change_members<'k, K: AsRef<[u8]> + 'k>(
-        &mut self,
-        kind: u16,
-        set: &str,
-        keys: impl Iterator<Item = &'k K>,
-    ) {
         let keys: Vec<&K> = keys.collect();
         for chunk in keys.chunks(ELEMENTS_PER_MESSAGE) {
-            self.elements(kind, set, None, |list| {
+            self.elements(DELETE_ELEMENT, set, None, |list| {
                 for key in chunk {
                     list.nested(LIST_ELEMENT, |element| key_of(element, key.as_ref()));
                 }
@@ -314,7 +319,7 @@ impl Batch {
     }
 
     fn begin(&mut self, kind: u16, flags: u16) {
-        self.messages.begin(kind, flags, &HEADER);
+        self.messages.begin(kind, flags, &[self.family, 0, 0, 0]);
         self.messages.text(TABLE, &self.table);
     }
 
@@ -437,6 +442,8 @@ fn verdict_of(data: &mut Messages, verdict: Verdict<'_>) {
 pub(crate) enum Meta {
     /// A number in the machine's byte order.
     Priority = 2,
+    /// A number that the packet carries while it is in its network namespace.
+    Mark = 3,
     /// Index of the interface it came in by; loopback's is 1.
     InIndex = 4,
     /// Names are 16 bytes, filled up with zeros.
@@ -448,14 +455,20 @@ pub(crate) enum Meta {
 /// What can be asked about a packet's connection; a `u32` of flags in the machine's byte order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Tracked {
-    /// [`ESTABLISHED`], [`RELATED`].
+    /// [`NEW`], [`ESTABLISHED`], [`RELATED`], [`INVALID`].
     State = 0,
+    /// One byte: 0 from whoever began the connection, 1 to it.
+    Direction = 1,
     /// [`DESTINATION_REWRITTEN`].
     Status = 2,
+    /// A number that the connection carries.
+    Mark = 3,
 }
 
+pub(crate) const INVALID: u32 = 1;
 pub(crate) const ESTABLISHED: u32 = 2;
 pub(crate) const RELATED: u32 = 4;
+pub(crate) const NEW: u32 = 8;
 pub(crate) const DESTINATION_REWRITTEN: u32 = 32;
 
 /// A rule's expressions, evaluated in turn until one does not match.
@@ -480,6 +493,42 @@ impl Rule<'_> {
     pub(crate) fn tracked(&mut self, key: Tracked, into: Register) -> &mut Self {
         self.expression("ct", |data| {
             data.network(1, into.0).network(2, key as u32);
+        })
+    }
+
+    /// Marks the packet.
+    pub(crate) fn mark(&mut self, from: Register) -> &mut Self {
+        self.expression("meta", |data| {
+            data.network(3, from.0).network(2, Meta::Mark as u32);
+        })
+    }
+
+    /// Marks the connection.
+    pub(crate) fn mark_connection(&mut self, from: Register) -> &mut Self {
+        self.expression("ct", |data| {
+            data.network(4, from.0).network(2, Tracked::Mark as u32);
+        })
+    }
+
+    /// Has packets of this direction be of connections of their own, apart from such with the same addresses and ports
+    /// and another number, of which the first two bytes of the register count. Answers need not know the number.
+    pub(crate) fn tell_apart_by(&mut self, from: Register) -> &mut Self {
+        const ZONE: u32 = 17;
+        const FROM_THE_BEGINNER: u8 = 0;
+        self.expression("ct", |data| {
+            data.network(4, from.0).network(2, ZONE).attribute(3, &[FROM_THE_BEGINNER]);
+        })
+    }
+
+    /// Loads a part of the Ethernet header.
+    pub(crate) fn ethernet_header(&mut self, offset: u32, len: u32, into: Register) -> &mut Self {
+        self.payload(0, offset, len, into)
+    }
+
+    /// Writes four bytes into the Ethernet header.
+    pub(crate) fn write_ethernet_header(&mut self, from: Register, offset: u32) -> &mut Self {
+        self.expression("payload", |data| {
+            data.network(5, from.0).network(2, 0).network(3, offset).network(4, 4);
         })
     }
 

@@ -8,17 +8,16 @@ mod others;
 
 pub(crate) use others::obstacles;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use skep_types::port::Protocol;
 
-use crate::model::{Bridge, Peers};
+use crate::model::Bridge;
 use crate::netlink::Messages;
 use crate::plan::{Backend, Front, RuleChange, Services};
 use encode::{
-    Batch, DESTINATION_REWRITTEN, ESTABLISHED, FORWARD, Hook, Meta, OUTPUT, POSTROUTING, PREROUTING, RELATED,
-    Register, Set, SetData, Tracked, Verdict, shown_as,
+    Batch, DESTINATION_REWRITTEN, ESTABLISHED, FORWARD, Hook, INVALID, Meta, OUTPUT, POSTROUTING, PREROUTING,
+    RELATED, Register, Set, SetData, Tracked, Verdict, shown_as,
 };
 
 /// Published ports on every address of the host: protocol and port to the service's chain.
@@ -33,7 +32,7 @@ const SAME_BRIDGE: &str = "same-bridge";
 const MASQUERADED: &str = "masqueraded";
 /// Bridges whose containers do not leave.
 const INTERNAL: &str = "internal";
-/// Bridge to the chain that knows its subnet, and which of its addresses are on other nodes.
+/// Bridge to the chain that knows its subnet.
 const HAIRPINS: &str = "hairpins";
 
 const INTERFACE_NAME_LEN: u32 = 16;
@@ -55,12 +54,7 @@ pub(crate) fn base(table: &str) -> Messages {
 }
 
 /// Puts a whole table in the place of what is there. No packet sees anything between.
-pub(crate) fn replace(
-    table: &str,
-    bridges: &[Bridge],
-    peers: &BTreeMap<String, Peers>,
-    services: &Services,
-) -> Messages {
+pub(crate) fn replace(table: &str, bridges: &[Bridge], services: &Services) -> Messages {
     let mut batch = Batch::new(table);
     // Deleting needs something to delete; making sure of a table never fails.
     batch.new_table();
@@ -68,10 +62,6 @@ pub(crate) fn replace(
     add_base(&mut batch);
     for bridge in bridges {
         add_bridge(&mut batch, bridge);
-        if let Some(peers) = peers.get(&bridge.name).filter(|_| bridge.overlay.is_some()) {
-            let addresses: Vec<[u8; 4]> = peers.keys().map(Ipv4Addr::octets).collect();
-            batch.add_members(&remote_set(&bridge.name), addresses.iter());
-        }
     }
     // A front without backends has no rules.
     for (front, backends) in services.iter().filter(|(_, backends)| !backends.is_empty()) {
@@ -87,9 +77,6 @@ pub(crate) fn change(table: &str, changes: &[RuleChange]) -> Messages {
         match change {
             RuleChange::AddBridge(bridge) => add_bridge(&mut batch, bridge),
             RuleChange::RemoveBridge(bridge) => remove_bridge(&mut batch, bridge),
-            RuleChange::ChangeRemotes { bridge, add, remove } => {
-                change_remotes(&mut batch, bridge, add, remove);
-            }
             RuleChange::SetService(front, backends) => set_service(&mut batch, front, backends),
             RuleChange::RemoveService(front) => remove_service(&mut batch, front),
         }
@@ -174,6 +161,15 @@ fn add_isolation(batch: &mut Batch) {
             .in_set(Register::at(0), SAME_BRIDGE)
             .verdict(Verdict::Accept);
     });
+    // What no connection is known of is never rewritten: it would leave under the container's own address.
+    batch.rule(CHAIN, |rule| {
+        rule.tracked(Tracked::State, Register::at(0))
+            .mask(Register::at(0), INVALID.to_ne_bytes())
+            .is_not(Register::at(0), &[0; 4])
+            .meta(Meta::InName, Register::at(0))
+            .in_set(Register::at(0), MASQUERADED)
+            .verdict(Verdict::Drop);
+    });
     for side in [Meta::InName, Meta::OutName] {
         batch.rule(CHAIN, |rule| {
             rule.meta(side, Register::at(0)).in_set(Register::at(0), INTERNAL).verdict(Verdict::Drop);
@@ -239,22 +235,6 @@ fn add_bridge(batch: &mut Batch, bridge: &Bridge) {
     let mask = u32::MAX.checked_shl(32 - u32::from(bridge.prefix)).unwrap_or(0);
     batch.new_chain(&chain, None);
     batch.flush_chain(&chain);
-    if bridge.overlay.is_some() {
-        let remote = remote_set(&bridge.name);
-        batch.new_set(&Set {
-            name: &remote,
-            key_shown_as: shown_as::IPV4_ADDRESS,
-            key_len: 4,
-            data: SetData::None,
-        });
-        // Another node's container would answer the client by its own node, and not through this one. The bridge's
-        // first address is this node's own.
-        batch.rule(&chain, |rule| {
-            rule.ip_header(DESTINATION_OFFSET, 4, Register::at(0))
-                .in_set(Register::at(0), &remote)
-                .masquerade();
-        });
-    }
     batch.rule(&chain, |rule| {
         rule.ip_header(SOURCE_OFFSET, 4, Register::at(0))
             .mask(Register::at(0), mask.to_be_bytes())
@@ -276,16 +256,6 @@ fn remove_bridge(batch: &mut Batch, bridge: &Bridge) {
     }
     batch.delete_element(HAIRPINS, &name);
     batch.delete_chain(&hairpin_chain(&bridge.name));
-    if bridge.overlay.is_some() {
-        batch.delete_set(&remote_set(&bridge.name));
-    }
-}
-
-fn change_remotes(batch: &mut Batch, bridge: &str, add: &BTreeSet<Ipv4Addr>, remove: &BTreeSet<Ipv4Addr>) {
-    let set = remote_set(bridge);
-    let keys = |addresses: &BTreeSet<Ipv4Addr>| addresses.iter().map(Ipv4Addr::octets).collect::<Vec<_>>();
-    batch.delete_members(&set, keys(remove).iter());
-    batch.add_members(&set, keys(add).iter());
 }
 
 /// Makes a service answer by these backends, which are not none, whether or not it was there.
@@ -338,11 +308,6 @@ fn hairpin_chain(bridge: &str) -> String {
     format!("hairpin-{bridge}")
 }
 
-/// The addresses behind a bridge that are on other nodes.
-fn remote_set(bridge: &str) -> String {
-    format!("remote-{bridge}")
-}
-
 /// The map that holds the front, and its key there.
 fn front_key(front: &Front) -> (&'static str, Vec<u8>) {
     let protocol = match front.protocol {
@@ -363,7 +328,7 @@ fn backend_value((address, port): &(Ipv4Addr, u16)) -> [u8; BACKEND_LEN as usize
     [a, b, c, d, high, low, 0, 0]
 }
 
-fn interface_key(name: &str) -> [u8; INTERFACE_NAME_LEN as usize] {
+pub(crate) fn interface_key(name: &str) -> [u8; INTERFACE_NAME_LEN as usize] {
     let mut key = [0; INTERFACE_NAME_LEN as usize];
     key[..name.len()].copy_from_slice(name.as_bytes());
     key

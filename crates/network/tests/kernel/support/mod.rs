@@ -412,6 +412,7 @@ pub fn bridge(name: &str, gateway: &str) -> Bridge {
         mtu: 1400,
         masquerade: true,
         internal: false,
+        ingress: false,
         gateway6: None,
         overlay: None,
     }

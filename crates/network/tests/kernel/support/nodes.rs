@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
 use skep_network::{
-    Bridge, Config, Desired, LinkError, Network, Overlay, Peers, Publication, PublicationKey, Report,
+    Bridge, Config, Desired, Endpoint, LinkError, Network, Overlay, Peers, Publication, PublicationKey,
+    Report,
 };
 use skep_types::port::Protocol;
 
@@ -54,9 +55,15 @@ impl Nodes {
     /// A container on the mesh.
     pub fn container(&mut self, node: u8, name: &str, address: &str) -> Machine {
         let machine = self.node(node).container(name, address);
-        self.places.push((address.parse().unwrap(), node));
-        self.tell();
+        self.place(address.parse().unwrap(), node);
         machine
+    }
+
+    /// Tells all hosts that an address is on one.
+    pub fn place(&mut self, address: Ipv4Addr, node: u8) {
+        self.places.retain(|(known, _)| *known != address);
+        self.places.push((address, node));
+        self.tell();
     }
 
     pub fn node(&mut self, number: u8) -> &mut Node {
@@ -135,14 +142,31 @@ impl Node {
     pub fn container(&mut self, name: &str, address: &str) -> Machine {
         let mut endpoint = endpoint(MESH, MESH_GATEWAY, address);
         endpoint.prefix = 24;
+        self.attach(name, vec![endpoint])
+    }
+
+    /// A container with these interfaces.
+    pub fn attach(&mut self, name: &str, endpoints: Vec<Endpoint>) -> Machine {
         let path = self
             .network(|network| {
                 let path = network.create_sandbox(name)?;
-                network.attach(name, &endpoint).map(|()| path)
+                endpoints.iter().try_for_each(|endpoint| network.attach(name, endpoint))?;
+                Ok::<_, LinkError>(path)
             })
             .unwrap();
-        self.desired.sandboxes.insert(name.to_owned(), vec![endpoint]);
+        self.desired.sandboxes.insert(name.to_owned(), endpoints);
         Machine::at(name, &path)
+    }
+
+    /// Counts the packets that leave for the other hosts under an address of a container.
+    pub fn watch_for_leaks(&self) {
+        self.machine.command("nft add table ip leaks");
+        self.machine.command("nft add chain ip leaks out { type filter hook postrouting priority 300 ; }");
+        self.machine.command("nft add rule ip leaks out oifname uplink ip saddr 10.0.0.0/8 counter");
+    }
+
+    pub fn leaks(&self) -> u64 {
+        self.counted("leaks")
     }
 
     pub fn publish(&mut self, publication: Publication) {
@@ -153,13 +177,17 @@ impl Node {
 
     /// Counts the packets that leave for other hosts' VXLAN port.
     pub fn count_tunnelled(&self) {
-        self.machine.command("nft add table ip watch");
-        self.machine.command("nft add chain ip watch out { type filter hook output priority 0 ; }");
-        self.machine.command("nft add rule ip watch out udp dport 4789 counter");
+        self.machine.command("nft add table ip tunnelled");
+        self.machine.command("nft add chain ip tunnelled out { type filter hook output priority 0 ; }");
+        self.machine.command("nft add rule ip tunnelled out udp dport 4789 counter");
     }
 
     pub fn tunnelled(&self) -> u64 {
-        let rules = self.machine.command("nft list table ip watch");
+        self.counted("tunnelled")
+    }
+
+    fn counted(&self, table: &str) -> u64 {
+        let rules = self.machine.command(&format!("nft list table ip {table}"));
         rules.split("packets ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
     }
 
@@ -199,5 +227,5 @@ pub fn mesh_address(number: u8) -> Ipv4Addr {
 pub fn mesh_bridge(number: u8) -> Bridge {
     let (local, address) = (host_address(number), mesh_address(number));
     let overlay = Some(Overlay { vni: 4096, port: 4789, local, address, mtu: None, overhead: 0 });
-    Bridge { prefix: 24, overlay, ..super::bridge(MESH, MESH_GATEWAY) }
+    Bridge { prefix: 24, ingress: true, overlay, ..super::bridge(MESH, MESH_GATEWAY) }
 }
