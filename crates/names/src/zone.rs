@@ -224,3 +224,6 @@ fn is_inside(address: IpAddr, first: IpAddr, prefix: u8) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

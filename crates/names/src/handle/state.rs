@@ -160,3 +160,125 @@ impl State {
         self.dirty.insert(item);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::name::Name;
+    use crate::tables::{Forwarding, Record};
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        SetZone(u8, bool),
+        RemoveZone(u8),
+        SetEntry(u8, u8, u8),
+        RemoveEntry(u8, u8),
+        SetSandbox(u8, u8),
+        RemoveSandbox(u8),
+        Tell(usize),
+        /// Another server, or the same with another daemon.
+        Begin,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..3u8, any::<bool>()).prop_map(|(network, domain)| Step::SetZone(network, domain)),
+            (0..3u8).prop_map(Step::RemoveZone),
+            (0..3u8, 0..3u8, 0..3u8).prop_map(|(network, owner, what)| Step::SetEntry(network, owner, what)),
+            (0..3u8, 0..3u8).prop_map(|(network, owner)| Step::RemoveEntry(network, owner)),
+            (0..3u8, 0..3u8).prop_map(|(sandbox, what)| Step::SetSandbox(sandbox, what)),
+            (0..3u8).prop_map(Step::RemoveSandbox),
+            (1..4usize).prop_map(Step::Tell),
+            Just(Step::Begin),
+        ]
+    }
+
+    fn entry(what: u8) -> Entry {
+        let name = Name::new(&format!("name-{what}")).expect("a name");
+        Entry { records: vec![Record { name, addresses: Vec::new(), pointer: false }] }
+    }
+
+    fn view(what: u8) -> View {
+        let netns = PathBuf::from(what.to_string());
+        View { netns, networks: Vec::new(), own: Entry::default(), forwarding: Forwarding::Host }
+    }
+
+    /// What a server makes of changes, the simplest way.
+    #[derive(Debug, Default, PartialEq)]
+    struct Told {
+        zones: BTreeMap<String, ZoneConfig>,
+        entries: BTreeMap<(String, String), Entry>,
+        sandboxes: BTreeMap<String, View>,
+    }
+
+    impl Told {
+        fn hear(&mut self, change: Change) {
+            match change {
+                Change::Zone(network, Some(config)) => drop(self.zones.insert(network, config)),
+                Change::Zone(network, None) => {
+                    self.entries.retain(|(of, _), _| *of != network);
+                    self.zones.remove(&network);
+                }
+                Change::Entry(network, owner, Some(entry)) => {
+                    self.entries.insert((network, owner), Arc::unwrap_or_clone(entry));
+                }
+                Change::Entry(network, owner, None) => drop(self.entries.remove(&(network, owner))),
+                Change::Sandbox(sandbox, Some(view)) => drop(self.sandboxes.insert(sandbox, view)),
+                Change::Sandbox(sandbox, None) => drop(self.sandboxes.remove(&sandbox)),
+            }
+        }
+    }
+
+    fn wanted(state: &State) -> Told {
+        let mut told = Told::default();
+        for (network, zone) in &state.zones {
+            told.zones.insert(network.clone(), zone.config.clone());
+            for (owner, entry) in &zone.entries {
+                told.entries.insert((network.clone(), owner.clone()), Entry::clone(entry));
+            }
+        }
+        told.sandboxes = state.sandboxes.clone();
+        told
+    }
+
+    proptest! {
+        /// However changes and telling interleave, a server that was told all knows all, and nothing else.
+        #[test]
+        fn what_is_told_is_what_is(steps in prop::collection::vec(step(), 0..60)) {
+            let (mut state, mut told) = (State::default(), Told::default());
+            let text = |number: u8| number.to_string();
+            for step in steps {
+                match step {
+                    Step::SetZone(network, domain) => {
+                        let domain = domain.then(|| Name::new("shop")).flatten();
+                        state.set_zone(&text(network), ZoneConfig { domain, subnets: Vec::new() });
+                    }
+                    Step::RemoveZone(network) => state.remove_zone(&text(network)),
+                    Step::SetEntry(network, owner, what) => state.set_entry(&text(network), &text(owner), entry(what)),
+                    Step::RemoveEntry(network, owner) => state.remove_entry(&text(network), &text(owner)),
+                    Step::SetSandbox(sandbox, what) => state.set_sandbox(&text(sandbox), view(what)),
+                    Step::RemoveSandbox(sandbox) => state.remove_sandbox(&text(sandbox)),
+                    Step::Tell(limit) => state.take(limit).0.into_iter().for_each(|change| told.hear(change)),
+                    Step::Begin => {
+                        told = Told::default();
+                        state.touch_all();
+                    }
+                }
+            }
+            loop {
+                let (changes, version) = state.take(2);
+                changes.into_iter().for_each(|change| told.hear(change));
+                if version.is_some() {
+                    prop_assert_eq!(version, Some(state.version()));
+                    break;
+                }
+            }
+            prop_assert_eq!(told, wanted(&state));
+        }
+    }
+}
