@@ -83,6 +83,20 @@ pub(crate) fn resolve(zones: &Zones, view: &View, name: &Name, kind: Kind) -> An
     }
 }
 
+/// Answers a question that nobody had an answer to, for a name below one of the sandbox's search domains: by what is known of
+/// the name without that.
+pub(crate) fn resolve_searched(
+    zones: &Zones,
+    view: &View,
+    search: &[Name],
+    name: &Name,
+    kind: Kind,
+) -> Option<Answer> {
+    let short = |domain: &Name| Name::new(name.as_str().strip_suffix(domain.as_str())?.strip_suffix('.')?);
+    let mut answers = search.iter().filter_map(short).map(|name| resolve(zones, view, &name, kind));
+    answers.find(|answer| matches!(answer, Answer::Addresses(_)))
+}
+
 /// Answers a question for the name of an address.
 fn resolve_address<'z>(
     networks: impl Iterator<Item = &'z Zone>,

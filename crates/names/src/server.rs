@@ -78,7 +78,7 @@ fn settle() {
     let _ = rustix::process::setsid();
     // What the daemon inherited from whoever started it would be held open for as long as there are containers.
     let _ = sys::close_from(3);
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
     let _ = rustix::thread::set_name(c"skep-names");
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     // Refused without the capability: no reason not to run.

@@ -45,6 +45,9 @@ pub struct View {
     pub netns: PathBuf,
     /// Its networks, by the keys of their zones: the first that has a name answers.
     pub networks: Vec<String>,
+    /// The search domains of its `resolv.conf` (`--dns-search`); `None` for the host's. Some clients, busybox's among them, ask
+    /// for `web` as `web.<search domain>` only: it is answered as `web` if nobody else knows that name.
+    pub search: Option<Vec<Name>>,
     /// What it alone knows, before all networks: aliases of links, and what it is called itself.
     pub own: Entry,
     /// Who answers what no network knows.

@@ -197,6 +197,11 @@ impl Question {
     }
 }
 
+/// Whether an answer says that the name exists.
+pub(crate) fn is_success(answer: &[u8]) -> bool {
+    answer.get(3).is_some_and(|byte| byte & 0xf == 0)
+}
+
 fn encode(message: &Message) -> Vec<u8> {
     message.to_vec().expect("names and numbers of records come from packets and tables, which are shorter")
 }

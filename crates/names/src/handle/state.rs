@@ -205,7 +205,13 @@ mod tests {
 
     fn view(what: u8) -> View {
         let netns = PathBuf::from(what.to_string());
-        View { netns, networks: Vec::new(), own: Entry::default(), forwarding: Forwarding::Host }
+        View {
+            netns,
+            networks: Vec::new(),
+            search: None,
+            own: Entry::default(),
+            forwarding: Forwarding::Host,
+        }
     }
 
     /// What a server makes of changes, the simplest way.

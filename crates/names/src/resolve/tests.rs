@@ -58,7 +58,7 @@ fn zones() -> Zones {
 fn view(networks: &[&str], forwarding: Forwarding) -> View {
     let networks = networks.iter().map(|network| (*network).to_owned()).collect();
     let own = Entry { records: vec![record("self", &["10.0.1.99"], true)] };
-    View { netns: PathBuf::new(), networks, own, forwarding }
+    View { netns: PathBuf::new(), networks, search: None, own, forwarding }
 }
 
 fn ask(networks: &[&str], text: &str, kind: Kind) -> Answer {
@@ -161,5 +161,18 @@ fn behind_internal_networks_there_is_nobody_to_ask() {
         for kind in [Kind::A, Kind::Ptr, Kind::Other] {
             assert_eq!(resolve(&zones(), &internal, &name(text), kind), Answer::Missing, "{text} {kind:?}");
         }
+    }
+}
+
+#[test]
+fn below_a_search_domain_a_name_is_the_same_if_nobody_else_has_it() {
+    let view = view(&["s"], Forwarding::Host);
+    let search = [name("example"), name("corp.example")];
+    let ask = |text: &str, kind| resolve_searched(&zones(), &view, &search, &name(text), kind);
+    assert_eq!(ask("tasks.web.corp.example", Kind::A), Some(found(&["10.0.1.3", "10.0.1.4"])));
+    assert_eq!(ask("cache.example", Kind::Aaaa), Some(found(&[])));
+    assert_eq!(ask("self.example", Kind::A), Some(found(&["10.0.1.99"])));
+    for text in ["nobody.example", "web", "web.test", "webexample", "example"] {
+        assert_eq!(ask(text, Kind::A), None, "{text}");
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rustix::net::SocketType;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::time::{sleep_until, timeout};
 
@@ -138,12 +138,13 @@ impl Forwarder {
         socket.send(&question.under(id)).await?;
         loop {
             let mut packet = Vec::new();
-            socket.readable().await?;
+            // Nobody listens there, which is no less worth knowing at once than an answer.
+            let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
             // Only now, so that nobody holds memory while waiting.
             packet.reserve_exact(MESSAGE_LIMIT);
             match socket.try_recv_buf(&mut packet) {
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ready.is_error() => continue,
                 Err(error) => return Err(error),
             }
             packet.shrink_to_fit();

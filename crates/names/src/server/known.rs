@@ -9,10 +9,11 @@ use std::sync::Arc;
 use super::forward::Forwarder;
 use super::namespace::{Namespace, Visitor};
 use super::resolvers::HostResolvers;
+use crate::name::Name;
 use crate::protocol::Change;
 use crate::resolve::{self, Answer, Zones};
 use crate::tables::{Forwarding, View};
-use crate::wire::{Question, Transport};
+use crate::wire::{self, Question, Transport};
 use crate::{ADDRESS, PORT};
 
 /// How many questions wait for resolvers at most, of all sandboxes and of one. Whoever asks more is told that they failed.
@@ -101,21 +102,48 @@ impl Known {
     /// The answer to a question, or `None` when resolvers have it.
     pub(crate) fn answer(&self, asker: &Asker, question: &Question) -> Option<Vec<u8>> {
         let view = asker.view.borrow();
-        let mut answer = match &question.name {
+        let answer = match &question.name {
             Some(name) => resolve::resolve(&self.zones.borrow(), &view, name, question.kind),
             None if view.forwarding == Forwarding::None => Answer::Missing,
             None => Answer::Forward,
         };
-        match &mut answer {
-            Answer::Forward => return None,
-            Answer::Addresses(addresses) => self.shuffle(addresses),
-            Answer::Names(_) | Answer::Missing => {}
+        match answer {
+            Answer::Forward => None,
+            Answer::Missing => {
+                self.answer_searched(&view, question).or_else(|| Some(question.answer(&Answer::Missing)))
+            }
+            answer => Some(self.packet(question, answer)),
         }
-        Some(question.answer(&answer))
     }
 
-    /// The answer of resolvers.
+    /// The answer of resolvers, or ours if they have none to a name below a search domain.
     pub(crate) async fn forward(&self, asker: &Asker, question: &Question, transport: Transport) -> Vec<u8> {
+        let answer = self.ask(asker, question, transport).await;
+        if wire::is_success(&answer) {
+            return answer;
+        }
+        let view = Rc::clone(&asker.view.borrow());
+        self.answer_searched(&view, question).unwrap_or(answer)
+    }
+
+    fn answer_searched(&self, view: &View, question: &Question) -> Option<Vec<u8>> {
+        let (zones, name) = (self.zones.borrow(), question.name.as_ref()?);
+        let search: Rc<[Name]> = match &view.search {
+            Some(search) => search.as_slice().into(),
+            None => self.host.now().search,
+        };
+        let answer = resolve::resolve_searched(&zones, view, &search, name, question.kind)?;
+        Some(self.packet(question, answer))
+    }
+
+    fn packet(&self, question: &Question, mut answer: Answer) -> Vec<u8> {
+        if let Answer::Addresses(addresses) = &mut answer {
+            self.shuffle(addresses);
+        }
+        question.answer(&answer)
+    }
+
+    async fn ask(&self, asker: &Asker, question: &Question, transport: Transport) -> Vec<u8> {
         let of_all = Held::take(&self.forwarded, FORWARDED_LIMIT);
         let of_one = Held::take(&asker.forwarded, FORWARDED_OF_ONE_LIMIT);
         let (Some(_of_all), Some(_of_one)) = (of_all, of_one) else { return question.failed() };
@@ -123,7 +151,7 @@ impl Known {
         match &view.forwarding {
             Forwarding::None => question.failed(),
             Forwarding::Host => {
-                let resolvers = self.host.now();
+                let resolvers = self.host.now().resolvers;
                 self.forwarder.ask(question, transport, &resolvers, None).await
             }
             Forwarding::Given(resolvers) => {

@@ -1,4 +1,4 @@
-//! The host's resolvers: who the host's `resolv.conf` names, now.
+//! The host's resolvers and search domains: what the host's `resolv.conf` says, now.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+use crate::name::Name;
 
 /// Where resolvers listen.
 pub(crate) const PORT: u16 = 53;
@@ -25,7 +27,16 @@ struct Held {
     path: PathBuf,
     looked: Option<Instant>,
     seen: Option<Stamp>,
-    resolvers: Rc<[SocketAddr]>,
+    said: Said,
+}
+
+/// What the file says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Said {
+    /// Whom to ask.
+    pub(crate) resolvers: Rc<[SocketAddr]>,
+    /// What names are also looked for below.
+    pub(crate) search: Rc<[Name]>,
 }
 
 /// Which state of which file: device, inode, size, time of change in seconds and nanoseconds.
@@ -40,13 +51,13 @@ impl HostResolvers {
         }
     }
 
-    /// Who to ask.
-    pub(crate) fn now(&self) -> Rc<[SocketAddr]> {
+    /// What it says.
+    pub(crate) fn now(&self) -> Said {
         let mut held = self.held.borrow_mut();
         if held.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
             held.look();
         }
-        Rc::clone(&held.resolvers)
+        held.said.clone()
     }
 }
 
@@ -61,19 +72,28 @@ impl Held {
         }
         if let Ok(text) = std::fs::read_to_string(&self.path) {
             self.seen = Some(stamp);
-            self.resolvers = parse(&text).into();
+            self.said = Said { resolvers: resolvers(&text).into(), search: search(&text).into() };
         }
     }
 }
 
 /// The resolvers that a `resolv.conf` names; its own machine when it names none, as the manual has it.
-fn parse(text: &str) -> Vec<SocketAddr> {
+fn resolvers(text: &str) -> Vec<SocketAddr> {
     let words = text.lines().map(str::split_ascii_whitespace);
     let named = words.filter_map(|mut words| {
         (words.next() == Some("nameserver")).then(|| words.next().and_then(address)).flatten()
     });
     let named: Vec<SocketAddr> = named.take(LIMIT).collect();
     if named.is_empty() { vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT)] } else { named }
+}
+
+/// The search domains that a `resolv.conf` names: by the last line that does.
+fn search(text: &str) -> Vec<Name> {
+    let words = text.lines().rev().map(str::split_ascii_whitespace);
+    let named = words
+        .map(|mut words| (words.next(), words))
+        .find(|(keyword, _)| matches!(keyword, Some("search" | "domain")));
+    named.into_iter().flat_map(|(_, words)| words.filter_map(Name::new)).collect()
 }
 
 /// An address, which for IPv6 may name an interface.
@@ -92,7 +112,7 @@ mod tests {
     use super::*;
 
     fn named(text: &str) -> Vec<String> {
-        parse(text).iter().map(SocketAddr::to_string).collect()
+        resolvers(text).iter().map(SocketAddr::to_string).collect()
     }
 
     #[test]
@@ -108,6 +128,14 @@ mod tests {
     }
 
     #[test]
+    fn the_last_search_line_counts() {
+        let searched = |text: &str| search(text).iter().map(Name::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!(searched("domain a\nsearch Corp.Example b.\nnameserver 10.0.0.1\n"), "corp.example b");
+        assert_eq!(searched("search .\n"), "");
+        assert_eq!(searched(""), "");
+    }
+
+    #[test]
     fn reads_an_interface() {
         assert_eq!(named("nameserver fe80::1%lo"), ["[fe80::1%1]:53"]);
         assert_eq!(named("nameserver fe80::1%../x"), ["127.0.0.1:53"]);
@@ -120,13 +148,13 @@ mod tests {
         std::fs::write(&path, "nameserver 10.0.0.1\n").expect("written");
         let resolvers = HostResolvers::default();
         resolvers.read_from(path.clone());
-        assert_eq!(resolvers.now()[0].to_string(), "10.0.0.1:53");
+        assert_eq!(resolvers.now().resolvers[0].to_string(), "10.0.0.1:53");
         std::fs::write(&path, "nameserver 10.0.0.22\n").expect("written");
-        assert_eq!(resolvers.now()[0].to_string(), "10.0.0.1:53", "a look holds for a while");
+        assert_eq!(resolvers.now().resolvers[0].to_string(), "10.0.0.1:53", "a look holds for a while");
         resolvers.held.borrow_mut().looked = None;
-        assert_eq!(resolvers.now()[0].to_string(), "10.0.0.22:53");
+        assert_eq!(resolvers.now().resolvers[0].to_string(), "10.0.0.22:53");
         std::fs::remove_file(&path).expect("removed");
         resolvers.held.borrow_mut().looked = None;
-        assert_eq!(resolvers.now()[0].to_string(), "10.0.0.22:53");
+        assert_eq!(resolvers.now().resolvers[0].to_string(), "10.0.0.22:53");
     }
 }
