@@ -103,6 +103,12 @@ enum Happening {
         session: u64,
         reports: Vec<StatusReport>,
     },
+    Acknowledged {
+        node: usize,
+        manager: usize,
+        session: u64,
+        number: u64,
+    },
     Reconnect {
         node: usize,
     },
@@ -117,7 +123,7 @@ enum Happening {
     Done {
         node: usize,
         life: u64,
-        operation: Operation,
+        operation: Box<Operation>,
     },
     Exit {
         node: usize,
@@ -281,6 +287,9 @@ impl World {
             }
             Happening::Reports { node, manager, session, reports } => {
                 self.reported(node, manager, session, reports)
+            }
+            Happening::Acknowledged { node, manager, session, number } => {
+                self.acknowledged(node, manager, session, number)
             }
             Happening::Reconnect { node } => self.connect(node),
             Happening::DaemonUp { node } => self.start_daemon(node),

@@ -39,6 +39,11 @@ impl Retry {
         *self = Retry::default();
     }
 
+    /// Whether trying once more did not help either.
+    pub(crate) fn keeps_failing(&self) -> bool {
+        self.failures > 1
+    }
+
     /// Whether it still has to wait.
     pub(crate) fn waits(&self, now: Time) -> bool {
         self.at.is_some_and(|at| now < at)
@@ -60,6 +65,9 @@ pub struct AgentOutput {
     pub operations: Vec<Operation>,
     /// For the managers: one for each task whose status changed.
     pub reports: Vec<StatusReport>,
+    /// For the managers: all changes of tables up to the assignment of this number are in force, so that this node
+    /// sends connections to no task that they took out. Replaces what was said before.
+    pub acknowledged: Option<u64>,
     /// When [`AgentEvent::Tick`] is due; `None` when nothing waits for time to pass.
     pub wake_at: Option<Time>,
 }
@@ -77,6 +85,10 @@ pub struct Agent {
     found: BTreeMap<TaskId, (ContainerId, Observed)>,
     /// Whether the managers have said everything once.
     complete: bool,
+    /// The number of the last assignment.
+    heard: u64,
+    /// Those of this session that changed tables and are not acknowledged.
+    unacknowledged: BTreeSet<u64>,
     /// Since when no manager is heard.
     alone: Option<Time>,
 }
@@ -99,7 +111,10 @@ impl Agent {
                 }
             }
             AgentEvent::Alone => self.alone = self.alone.or(Some(now)),
-            AgentEvent::Assigned(assignment) => self.assign(assignment, now, &mut operations),
+            AgentEvent::Assigned { number, assignment } => {
+                self.hear(number, &assignment);
+                self.assign(assignment, now, &mut operations);
+            }
             AgentEvent::NetworkEnsured { network, result } => self.network_ensured(network, result, now),
             AgentEvent::NetworkRemoved { network, result } => self.network_removed(network, result, now),
             AgentEvent::PeersUpdated { network, result } => {
@@ -128,6 +143,7 @@ impl Agent {
                 let alone = self.alone;
                 self.with(task, |work| work.exited(result, now, alone));
             }
+            AgentEvent::Drained { task } => self.with(task, Work::drained),
             AgentEvent::Stopped { task, result } => self.with(task, |work| work.stopped(result, now)),
             AgentEvent::Removed { task, result } => self.with(task, |work| work.removed(result, now)),
             AgentEvent::Tick => {}
@@ -159,7 +175,18 @@ impl Agent {
             self.peers.insert(network, PeersDuty::default());
         }
         for service in recovered.endpoints {
-            self.endpoints.insert(service, EndpointDuty::new(None));
+            self.endpoints.insert(service, EndpointDuty::new(None, 0));
+        }
+    }
+
+    fn hear(&mut self, number: u64, assignment: &Assignment) {
+        self.heard = number;
+        if let Assignment::Complete(_) = assignment {
+            // These managers were told nothing yet.
+            self.unacknowledged.clear();
+        }
+        if assignment.changes_tables() {
+            self.unacknowledged.insert(number);
         }
     }
 
@@ -182,7 +209,7 @@ impl Agent {
                         .any(|duty| matches!(duty, Duty::Endpoint(named) if named.service == *service))
                 };
                 for (_, duty) in self.endpoints.iter_mut().filter(|(service, _)| !named(service)) {
-                    duty.want(None);
+                    duty.want(None, self.heard);
                 }
                 for duty in duties {
                     self.take_on(duty, true, now, operations);
@@ -213,9 +240,10 @@ impl Agent {
                 }
             },
             Duty::Endpoint(endpoint) => match self.endpoints.get_mut(&endpoint.service) {
-                Some(known) => known.want(Some(endpoint)),
+                Some(known) => known.want(Some(endpoint), self.heard),
                 None => {
-                    self.endpoints.insert(endpoint.service, EndpointDuty::new(Some(endpoint)));
+                    let service = endpoint.service;
+                    self.endpoints.insert(service, EndpointDuty::new(Some(endpoint), self.heard));
                 }
             },
             Duty::Task(task) => self.take_on_task(task, resync, now, operations),
@@ -295,7 +323,7 @@ impl Agent {
             }
             DutyId::Endpoint(service) => {
                 if let Some(duty) = self.endpoints.get_mut(&service) {
-                    duty.want(None);
+                    duty.want(None, self.heard);
                 }
             }
         }
@@ -348,7 +376,17 @@ impl Agent {
                 reports.push(StatusReport { task: *task, status: work.status.clone() });
             }
         }
-        AgentOutput { operations, reports, wake_at: self.wake_at() }
+        let acknowledged = self.acknowledge();
+        AgentOutput { operations, reports, acknowledged, wake_at: self.wake_at() }
+    }
+
+    /// What the managers can be told of the tables.
+    fn acknowledge(&mut self) -> Option<u64> {
+        let first = self.endpoints.values().filter_map(EndpointDuty::holds_back).min();
+        let last = first.map_or(u64::MAX, |first| first.saturating_sub(1));
+        let done = self.unacknowledged.range(..=last).next_back().copied()?;
+        self.unacknowledged = self.unacknowledged.split_off(&(done + 1));
+        Some(done)
     }
 
     fn settle_peers(&mut self, now: Time, operations: &mut Vec<Operation>) {

@@ -93,48 +93,69 @@ impl NetworkDuty {
     }
 }
 
-/// What is known of the table that serves an endpoint.
+/// What is known of a table in the kernel.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Applied {
+pub(crate) enum Applied<T> {
     /// A former agent may have left anything.
     Unknown,
     Nothing,
-    Endpoint(Endpoint),
+    Table(T),
 }
 
-/// A service's endpoint: what is asked, what is in force, what is under way.
+/// A table that clients are served by: what is asked, what is in force, what is under way.
 #[derive(Debug)]
-pub(crate) struct EndpointDuty {
-    wanted: Option<Endpoint>,
-    applied: Applied,
+pub(crate) struct TableDuty<T> {
+    wanted: Option<T>,
+    applied: Applied<T>,
     /// What the operation under way will bring into force.
-    applying: Option<Option<Endpoint>>,
+    applying: Option<Option<T>>,
+    /// The number of the oldest assignment whose word is not in force, while one is not.
+    since: u64,
+    /// That of the first one that the operation under way knows nothing of.
+    later: Option<u64>,
     pub(crate) retry: Retry,
 }
 
-impl EndpointDuty {
-    pub(crate) fn new(wanted: Option<Endpoint>) -> EndpointDuty {
-        EndpointDuty { wanted, applied: Applied::Unknown, applying: None, retry: Retry::default() }
+/// A service's endpoint.
+pub(crate) type EndpointDuty = TableDuty<Endpoint>;
+
+impl<T: Clone + PartialEq> TableDuty<T> {
+    /// A table that was named by an assignment of this number, or left by a former agent (before all numbers).
+    pub(crate) fn new(wanted: Option<T>, number: u64) -> TableDuty<T> {
+        TableDuty {
+            wanted,
+            applied: Applied::Unknown,
+            applying: None,
+            since: number,
+            later: None,
+            retry: Retry::default(),
+        }
     }
 
     /// Takes the managers' newer word.
-    pub(crate) fn want(&mut self, endpoint: Option<Endpoint>) {
-        if self.wanted != endpoint {
-            self.retry.reset();
+    pub(crate) fn want(&mut self, table: Option<T>, number: u64) {
+        if self.wanted == table {
+            return;
         }
-        self.wanted = endpoint;
+        self.retry.reset();
+        if self.applying.is_some() {
+            self.later = self.later.or(Some(number));
+        } else if self.in_force() {
+            self.since = number;
+        }
+        self.wanted = table;
     }
 
     /// What the managers want served.
-    pub(crate) fn wanted(&self) -> Option<&Endpoint> {
+    pub(crate) fn wanted(&self) -> Option<&T> {
         self.wanted.as_ref()
     }
 
     fn in_force(&self) -> bool {
         match (&self.wanted, &self.applied) {
-            (Some(wanted), Applied::Endpoint(applied)) => wanted == applied,
+            (Some(wanted), Applied::Table(applied)) => wanted == applied,
             (None, Applied::Nothing) => true,
-            (_, Applied::Unknown | Applied::Nothing) | (None, Applied::Endpoint(_)) => false,
+            (_, Applied::Unknown | Applied::Nothing) | (None, Applied::Table(_)) => false,
         }
     }
 
@@ -144,12 +165,19 @@ impl EndpointDuty {
         self.applying.is_some() || (!self.in_force() && self.retry.at.is_none())
     }
 
+    /// The number of the first assignment that cannot be acknowledged for this table. One that fails again and again
+    /// holds nothing up: it would make each end of any task wait for as long as the managers are willing to.
+    pub(crate) fn holds_back(&self) -> Option<u64> {
+        let holds = (self.applying.is_some() || !self.in_force()) && !self.retry.keeps_failing();
+        holds.then_some(self.since)
+    }
+
     pub(crate) fn is_finished(&self) -> bool {
         self.wanted.is_none() && self.applying.is_none() && self.in_force()
     }
 
     /// What to bring into force now, if anything.
-    pub(crate) fn begin(&mut self, now: Time) -> Option<Option<Endpoint>> {
+    pub(crate) fn begin(&mut self, now: Time) -> Option<Option<T>> {
         if self.applying.is_some() || self.in_force() || self.retry.waits(now) {
             return None;
         }
@@ -160,9 +188,11 @@ impl EndpointDuty {
 
     pub(crate) fn end(&mut self, result: Result<(), String>, now: Time) {
         let Some(applying) = self.applying.take() else { return };
+        let later = self.later.take();
         match result {
             Ok(()) => {
-                self.applied = applying.map_or(Applied::Nothing, Applied::Endpoint);
+                self.applied = applying.map_or(Applied::Nothing, Applied::Table);
+                self.since = later.unwrap_or(self.since);
                 self.retry.reset();
             }
             Err(_) => {

@@ -21,7 +21,12 @@ pub enum AgentEvent {
     /// No manager is heard any more. Until one assigns everything anew, tasks that end are restarted here.
     Alone,
     /// The managers' word on what this node is responsible for.
-    Assigned(Assignment),
+    Assigned {
+        /// Later ones have numbers that are not smaller. What one number says of tables is in one assignment.
+        number: u64,
+        /// The word.
+        assignment: Assignment,
+    },
     /// [`Operation::EnsureNetwork`] ended.
     NetworkEnsured {
         /// Which network.
@@ -89,6 +94,11 @@ pub enum AgentEvent {
         task: TaskId,
         /// The exit code, or why nobody knows it.
         result: Result<i32, String>,
+    },
+    /// [`Operation::Drain`] ended.
+    Drained {
+        /// Which task.
+        task: TaskId,
     },
     /// [`Operation::Stop`] ended.
     Stopped {
@@ -256,6 +266,16 @@ pub enum Operation {
         task: TaskId,
         /// Its container.
         container: ContainerId,
+    },
+    /// Answer once nobody who came from outside is connected to the container any more, it does not run, or `limit` has
+    /// passed. No new connections are sent to it.
+    Drain {
+        /// The task.
+        task: TaskId,
+        /// Its container.
+        container: ContainerId,
+        /// The longest wait.
+        limit: Duration,
     },
     /// Stop the container and answer once it has ended. That there is none is no error.
     Stop {

@@ -7,8 +7,9 @@
 //! is enforced here, by giving an operation out only when what it waits for has been reported done.
 //!
 //! At any time there is at most one operation under way for a task, a network with its peers, or an endpoint; only
+//! At any time there is at most one operation under way for a task, a network with its peers, or an endpoint; only
 //! [`Operation::Watch`], which lasts as long as its container runs, and [`Operation::AwaitReady`] go beside
-//! the others.
+//! the others, and an [`Operation::Drain`] beside the stop of a task that was taken away meanwhile.
 
 mod agent;
 mod duties;

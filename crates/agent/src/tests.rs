@@ -120,18 +120,22 @@ fn endpoint(backends: &[u8]) -> Duty {
     Duty::Endpoint(Endpoint { service: WEB, name: "web".to_owned(), ports: Vec::new(), backends })
 }
 
+fn assigned(number: u64, assignment: Assignment) -> AgentEvent {
+    AgentEvent::Assigned { number, assignment }
+}
+
 fn complete(duties: impl IntoIterator<Item = Duty>) -> AgentEvent {
-    AgentEvent::Assigned(Assignment::Complete(duties.into_iter().collect()))
+    assigned(1, Assignment::Complete(duties.into_iter().collect()))
 }
 
 fn update(duties: impl IntoIterator<Item = Duty>) -> AgentEvent {
     let update = duties.into_iter().collect();
-    AgentEvent::Assigned(Assignment::Incremental { update, remove: Vec::new() })
+    assigned(1, Assignment::Incremental { update, remove: Vec::new() })
 }
 
 fn remove(duties: impl IntoIterator<Item = DutyId>) -> AgentEvent {
     let remove = duties.into_iter().collect();
-    AgentEvent::Assigned(Assignment::Incremental { update: Vec::new(), remove })
+    assigned(1, Assignment::Incremental { update: Vec::new(), remove })
 }
 
 fn prepared(id: u128) -> AgentEvent {
@@ -190,6 +194,7 @@ fn operation_text(operation: &Operation) -> String {
         Operation::Start { task, .. } => format!("start {}", number(task)),
         Operation::AwaitReady { task, ports, .. } => format!("await {} on {ports:?}", number(task)),
         Operation::Watch { task, .. } => format!("watch {}", number(task)),
+        Operation::Drain { task, limit, .. } => format!("drain {} {limit:?}", number(task)),
         Operation::Stop { task, signal, grace, .. } => format!("stop {} {signal:?} {grace:?}", number(task)),
         Operation::Remove { task, .. } => format!("remove {}", number(task)),
     }
@@ -210,6 +215,9 @@ fn output_text(output: &AgentOutput) -> String {
             let _ = write!(text, " pid {} exit {:?}", container.pid, container.exit_code);
         }
         text.push('\n');
+    }
+    if let Some(number) = output.acknowledged.filter(|number| *number > 1) {
+        let _ = writeln!(text, "  acknowledge {number}");
     }
     if let Some(at) = output.wake_at {
         let _ = writeln!(text, "  wake at {}", at.as_secs());

@@ -33,6 +33,7 @@ impl Presence {
 enum Busy {
     Preparing,
     Starting,
+    Draining,
     Stopping,
     Removing,
 }
@@ -55,6 +56,8 @@ pub(crate) struct Work {
     pub(crate) status: TaskStatus,
     presence: Presence,
     busy: Option<Busy>,
+    /// Whether its connections had their time to end.
+    drained: bool,
     pub(crate) retry: Retry,
     /// Whether the managers have yet to hear of `status`.
     pub(crate) unreported: bool,
@@ -78,6 +81,8 @@ struct Revival {
 const ALONE: Duration = Duration::from_secs(5);
 /// The shortest wait before such a restart: nobody counts them.
 const REVIVAL_PAUSE: Duration = Duration::from_secs(1);
+/// How long connections may take to end where a service does not say how long its tasks may. Docker's default.
+const STOP_GRACE: Duration = Duration::from_secs(10);
 
 impl Work {
     /// A task that is new to this node, or was when the daemon last ran. Nothing of it exists here.
@@ -149,6 +154,7 @@ impl Work {
             status,
             presence,
             busy: None,
+            drained: false,
             retry: Retry::default(),
             unreported: false,
             revival: None,
@@ -181,10 +187,15 @@ impl Work {
         }
     }
 
-    /// Takes the managers' newer word. A specification never changes, only what is desired.
+    /// Takes the managers' newer word. A specification never changes, only what is desired, and that only rises: a new
+    /// leader that waits for the tables to change names a task as wanted that its predecessor had told to end.
     pub(crate) fn update(&mut self, task: Box<Task>) {
+        let desired = self.task.as_ref().map_or(task.desired, |known| known.desired.max(task.desired));
         self.gone = false;
         self.task = Some(task);
+        if let Some(task) = &mut self.task {
+            task.desired = desired;
+        }
     }
 
     fn desired(&self) -> TaskState {
@@ -285,7 +296,9 @@ impl Work {
         held: bool,
         networks: impl FnOnce(&Task) -> Networks,
     ) -> Option<Operation> {
-        if self.busy.is_some() || self.retry.waits(now) {
+        // Whoever takes a task away does not wait for those that are connected to it.
+        let busy = self.busy.filter(|busy| *busy != Busy::Draining || !self.gone);
+        if busy.is_some() || self.retry.waits(now) {
             return None;
         }
         self.retry.at = None;
@@ -334,6 +347,11 @@ impl Work {
             let spec = self.task.as_ref().map(|task| &task.spec.container);
             let signal = spec.map(|spec| spec.stop_signal.clone()).unwrap_or_default();
             let grace = spec.and_then(|spec| spec.stop_grace);
+            if self.drains() {
+                self.busy = Some(Busy::Draining);
+                let limit = grace.unwrap_or(STOP_GRACE);
+                return Some(Operation::Drain { task: self.id, container, limit });
+            }
             self.busy = Some(Busy::Stopping);
             return Some(Operation::Stop { task: self.id, container, signal, grace });
         }
@@ -346,6 +364,13 @@ impl Work {
         let container = self.presence.id()?;
         self.busy = Some(Busy::Removing);
         Some(Operation::Remove { task: self.id, container })
+    }
+
+    /// Whether clients may be connected to the task that have to be waited for: it was in tables.
+    fn drains(&self) -> bool {
+        let served = self.status.state == TaskState::Running
+            && self.task.as_ref().is_some_and(|task| !task.attachments.is_empty());
+        served && !self.gone && !self.drained
     }
 
     /// The exit of a container that runs has to be watched for.
@@ -435,6 +460,10 @@ impl Work {
         if self.busy != Some(Busy::Stopping) && !self.status.state.is_terminal() {
             self.ended(result, now, alone);
         }
+    }
+
+    pub(crate) fn drained(&mut self) {
+        self.drained |= self.is_done(Busy::Draining);
     }
 
     pub(crate) fn stopped(&mut self, result: Result<Option<i32>, String>, now: Time) {

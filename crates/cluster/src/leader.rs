@@ -13,6 +13,7 @@ use skep_types::{NodeId, ServiceId, TaskId, TaskState, TaskStatus, Time};
 use crate::allocator::ipam;
 use crate::delays::Delays;
 use crate::dispatcher::Dispatcher;
+use crate::draining::{PATIENCE, RoundId};
 use crate::objects::{Group, Touched};
 use crate::orchestrator::restart::MISPLACED;
 use crate::orchestrator::{replicated, slot, updater};
@@ -90,8 +91,23 @@ impl Leader {
             leader.news.insert(*node, News::Unheard);
             leader.timers.set(Timer::Node(*node), Some(now + beat * UNKNOWN_BEATS));
         }
+        let round = leader.dispatcher.begin(objects, &leader.unheard);
+        leader.await_tables(round, now);
         leader.look_at_everything(objects);
         leader
+    }
+
+    /// What an applied entry means for the nodes.
+    pub fn tell(&mut self, objects: &Objects, touched: &Touched, now: Time) -> Vec<(NodeId, Assignment)> {
+        let (sends, round) = self.dispatcher.differences(objects, touched);
+        self.await_tables(round, now);
+        sends
+    }
+
+    fn await_tables(&mut self, round: Option<RoundId>, now: Time) {
+        if let Some(round) = round {
+            self.timers.set(Timer::Tables(round), Some(now + PATIENCE));
+        }
     }
 
     /// Opens the session of a node that made itself heard. Gives what it is to be sent.
@@ -237,6 +253,7 @@ impl Leader {
                     }
                 }
                 Timer::Seat(_) => self.seats = true,
+                Timer::Tables(round) => self.dispatcher.give_up(round),
                 Timer::Retry => {}
             }
         }

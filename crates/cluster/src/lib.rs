@@ -15,6 +15,7 @@ mod allocator;
 mod check;
 mod delays;
 mod dispatcher;
+mod draining;
 mod leader;
 mod objects;
 mod orchestrator;

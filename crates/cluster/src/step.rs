@@ -25,6 +25,14 @@ pub enum Event {
     Request(RequestId, Request),
     /// An agent reports on its tasks. A report may come twice, and late.
     Reports(NodeId, Vec<StatusReport>),
+    /// An agent has brought into force all that it was told of tables up to this assignment. The number of an
+    /// assignment is the position of the log that [`Cluster::objects`] had when it was given out.
+    Acknowledged {
+        /// Which node.
+        node: NodeId,
+        /// The assignment's number.
+        number: u64,
+    },
     /// An agent opened a session: it is sent everything it is responsible for, and then differences. It
     /// must follow up with reports on all tasks that it knows. One that is not a node of the cluster (yet,
     /// or any more) is told to hold nothing, and is to try again.
@@ -77,7 +85,7 @@ pub struct Output {
     pub propose: Vec<Change>,
     /// Answer these requests.
     pub replies: Vec<Reply>,
-    /// Send these to the nodes' agents, in this order. What cannot be delivered ends the agent's session.
+    /// Send these to the nodes' agents, in this order, numbered as [`Event::Acknowledged`] says. What cannot be delivered ends the agent's session.
     pub sends: Vec<(NodeId, Assignment)>,
     /// Do this to the seats of the managers' consensus. What did not succeed is asked for again after a while.
     pub seats: Vec<SeatStep>,
@@ -143,12 +151,17 @@ impl Cluster {
                 }
                 Some(_) | None => output.replies.push(Reply { to, result: Err(unavailable()) }),
             },
-            Event::Committed { index } => self.commit(index, &mut output),
+            Event::Committed { index } => self.commit(index, now, &mut output),
             Event::Refused { reason } => self.refused(&reason, now, &mut output),
-            Event::Applied { index, changes } => self.apply(index, &changes, &mut output),
+            Event::Applied { index, changes } => self.apply(index, &changes, now, &mut output),
             Event::Reports(node, reports) => {
                 if let Some(leader) = &mut self.leader {
                     leader.keep_reports(&self.objects, node, reports);
+                }
+            }
+            Event::Acknowledged { node, number } => {
+                if let Some(leader) = &mut self.leader {
+                    leader.dispatcher.acknowledge(node, number);
                 }
             }
             Event::NodeReady { node, description, address, data_path } => {
@@ -194,22 +207,23 @@ impl Cluster {
                 break;
             }
         }
+        output.sends.extend(leader.dispatcher.released(&self.objects));
         output.seats = leader.seat_steps(&self.objects, now);
         output.wake_at = leader.timers.next();
     }
 
-    fn commit(&mut self, index: u64, output: &mut Output) {
+    fn commit(&mut self, index: u64, now: Time, output: &mut Output) {
         let Some(proposal) = self.proposal.take() else { return };
         assert!(index > self.objects.applied(), "the log's positions rise: {index} came after a later one");
-        self.apply(index, &proposal.changes, output);
+        self.apply(index, &proposal.changes, now, output);
         output.replies.extend(proposal.replies);
     }
 
-    fn apply(&mut self, index: u64, changes: &[Change], output: &mut Output) {
+    fn apply(&mut self, index: u64, changes: &[Change], now: Time, output: &mut Output) {
         let mut touched = Touched::default();
         self.objects.apply_tracked(index, changes, &mut touched);
         if let Some(leader) = &mut self.leader {
-            output.sends.extend(leader.dispatcher.differences(&self.objects, &touched));
+            output.sends.extend(leader.tell(&self.objects, &touched, now));
             for node in touched.nodes.iter().filter(|node| self.objects.node(**node).is_none()) {
                 leader.forget_node(*node);
                 output.sends.push((*node, Assignment::Complete(Vec::new())));

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use skep_types::{NodeId, ServiceId, Time};
 
+use crate::draining::RoundId;
+
 /// What is to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
@@ -15,6 +17,8 @@ pub(crate) enum Timer {
     Node(NodeId),
     /// A manager's seat that was asked to be taken away: whether it was.
     Seat(NodeId),
+    /// Tasks whose end waits for nodes that do not acknowledge.
+    Tables(RoundId),
     /// The log refused a proposal.
     Retry,
 }

@@ -50,6 +50,11 @@ pub(crate) async fn perform(engine: &Engine, operation: Operation) -> AgentEvent
             AgentEvent::Ready { task, result: await_ready(engine, container, &ports, limit).await }
         }
         Operation::Watch { task, container } => watch(engine, task, container).await,
+        Operation::Drain { task, container, limit } => {
+            // One that cannot be found has no connections.
+            let _ = engine.drain(&container.to_string(), limit).await;
+            AgentEvent::Drained { task }
+        }
         Operation::Stop { task, container, signal, grace } => {
             let result = stop(engine, container, &signal, grace).await;
             AgentEvent::Stopped { task, result: logged("stop a task", result) }

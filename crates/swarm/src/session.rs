@@ -7,7 +7,7 @@ mod keeper;
 mod link;
 mod sessions;
 
-pub(crate) use keeper::{Keeper, Told};
+pub(crate) use keeper::{Keeper, Told, Word};
 pub(crate) use link::{Connector, FromAgent, Hello, Link, News, ToAgent};
 pub(crate) use sessions::Sessions;
 

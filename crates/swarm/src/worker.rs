@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::operations;
-use crate::session::{Connector, Hello, Keeper, News, Told};
+use crate::session::{Connector, Hello, Keeper, News, Told, Word};
 use memory::Memory;
 
 mod memory;
@@ -69,17 +69,17 @@ impl Worker {
     ) -> Result<Worker, skep_engine::Error> {
         let opened = tokio::task::spawn_blocking(move || Memory::open(duties)).await;
         let memory = opened.expect("it neither panics nor is aborted");
-        let (reports, reported) = mpsc::channel(1);
+        let (manager, words) = mpsc::channel(1);
         let (agent, told) = mpsc::channel(1);
-        let worker = Worker::spawn(engine, Some(memory), reports, told).await?;
-        tokio::spawn(Keeper { connector, hello, agent, news, reports: reported }.run());
+        let worker = Worker::spawn(engine, Some(memory), manager, told).await?;
+        tokio::spawn(Keeper { connector, hello, agent, news, words }.run());
         Ok(worker)
     }
 
     async fn spawn(
         engine: Engine,
         memory: Option<Memory>,
-        reports: mpsc::Sender<Vec<StatusReport>>,
+        manager: mpsc::Sender<Word>,
         told: mpsc::Receiver<Told>,
     ) -> Result<Worker, skep_engine::Error> {
         let recovered = operations::recover(&engine).await?;
@@ -89,11 +89,12 @@ impl Worker {
             engine,
             agent: Agent::new(),
             clock: Clock::default(),
-            manager: reports,
+            manager,
             room: Arc::new(Semaphore::new(PARALLEL)),
             operations: JoinSet::new(),
             watches: JoinSet::new(),
             reports: BTreeMap::new(),
+            acknowledged: None,
             wake_at: None,
             memory,
             remember_at,
@@ -118,13 +119,15 @@ struct Actor {
     engine: Engine,
     agent: Agent,
     clock: Clock,
-    manager: mpsc::Sender<Vec<StatusReport>>,
+    manager: mpsc::Sender<Word>,
     room: Arc<Semaphore>,
     operations: JoinSet<AgentEvent>,
     /// Apart from the others because they end when their containers do.
     watches: JoinSet<AgentEvent>,
     /// The latest report of each task that the manager has not been told yet.
     reports: BTreeMap<TaskId, StatusReport>,
+    /// What the manager has yet to hear of the tables.
+    acknowledged: Option<u64>,
     wake_at: Option<Time>,
     memory: Option<Memory>,
     /// When the agent goes on with what it remembers, while no leader has said anything.
@@ -154,9 +157,9 @@ impl Actor {
                     self.step(event.expect("a watch neither panics nor is aborted"));
                 }
                 Some(told) = told.recv() => self.hear(told),
-                Ok(room) = manager.reserve(), if !self.reports.is_empty() => {
+                Ok(room) = manager.reserve(), if !self.reports.is_empty() || self.acknowledged.is_some() => {
                     let reports = std::mem::take(&mut self.reports).into_values().collect();
-                    room.send(reports);
+                    room.send(Word { reports, acknowledged: self.acknowledged.take() });
                 }
                 () = timer => {
                     self.wake_at = None;
@@ -173,13 +176,13 @@ impl Actor {
 
     fn hear(&mut self, told: Told) {
         match told {
-            Told::Assigned(assignment) => {
+            Told::Assigned { number, assignment } => {
                 self.remember_at = None;
                 if let Some(memory) = &mut self.memory {
                     memory.take(&assignment);
                     self.save_at = self.save_at.or_else(|| Some(Instant::now() + SAVE_DELAY));
                 }
-                self.step(AgentEvent::Assigned(assignment));
+                self.step(AgentEvent::Assigned { number, assignment });
             }
             Told::Alone => self.step(AgentEvent::Alone),
         }
@@ -205,9 +208,11 @@ impl Actor {
     }
 
     fn step(&mut self, event: AgentEvent) {
-        let AgentOutput { operations, reports, wake_at } = self.agent.step(event, self.clock.now());
+        let AgentOutput { operations, reports, acknowledged, wake_at } =
+            self.agent.step(event, self.clock.now());
         self.wake_at = wake_at;
         self.reports.extend(reports.into_iter().map(|report| (report.task, report)));
+        self.acknowledged = acknowledged.or(self.acknowledged);
         for operation in operations {
             let set = if matches!(operation, Operation::Watch { .. } | Operation::AwaitReady { .. }) {
                 &mut self.watches
@@ -260,6 +265,7 @@ fn works_hard(operation: &Operation) -> bool {
         | Operation::RemoveEndpoint(_)
         | Operation::AwaitReady { .. }
         | Operation::Watch { .. }
+        | Operation::Drain { .. }
         | Operation::Stop { .. } => false,
     }
 }

@@ -75,6 +75,32 @@ pub enum DutyId {
     Guest(ContainerId, NetworkId),
 }
 
+impl DutyId {
+    /// Whether clients find tasks by it. A change of it is acknowledged once it is in force.
+    pub fn is_table(&self) -> bool {
+        match self {
+            DutyId::Endpoint(_) | DutyId::Record(..) => true,
+            DutyId::Task(_)
+            | DutyId::Network(_)
+            | DutyId::Overlay(_)
+            | DutyId::Peer(..)
+            | DutyId::Guest(..) => false,
+        }
+    }
+}
+
+impl Assignment {
+    /// Whether it may change what clients find tasks by, so that it is acknowledged.
+    pub fn changes_tables(&self) -> bool {
+        match self {
+            Assignment::Complete(_) => true,
+            Assignment::Incremental { update, remove } => {
+                update.iter().any(|duty| duty.id().is_table()) || remove.iter().any(DutyId::is_table)
+            }
+        }
+    }
+}
+
 /// A node's own place on a network that spans machines: what it must know besides the [`Network`] and its [`Peer`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overlay {

@@ -17,7 +17,8 @@ impl World {
         if !machine.up {
             return Ok(());
         }
-        let AgentOutput { operations, reports, wake_at } = machine.agent.step(event, now + EPOCH);
+        let AgentOutput { operations, reports, acknowledged, wake_at } =
+            machine.agent.step(event, now + EPOCH);
         machine.wake_at = wake_at;
         let life = machine.life;
         if let Some(at) = wake_at {
@@ -29,6 +30,9 @@ impl World {
         if !reports.is_empty() {
             self.report(node, reports);
         }
+        if let Some(number) = acknowledged {
+            self.acknowledge(node, number);
+        }
         Ok(())
     }
 
@@ -38,6 +42,10 @@ impl World {
             Operation::Prepare { .. } if slow => 20_000,
             Operation::Prepare { .. } => 200,
             Operation::Start { .. } if slow => 5000,
+            Operation::Drain { limit, .. } => {
+                // Most have no clients.
+                if self.chance.happens(300) { limit.as_millis() as u64 } else { 40 }
+            }
             Operation::Stop { task, grace, .. } => {
                 checks::draining(self, node, *task)?;
                 grace.map_or(10_000, |grace| grace.as_millis() as u64)
@@ -46,12 +54,12 @@ impl World {
             Operation::Watch { .. } => 0,
             _ => 20,
         };
-        self.after(0, longest, Happening::Done { node, life, operation });
+        self.after(0, longest, Happening::Done { node, life, operation: Box::new(operation) });
         Ok(())
     }
 
     /// An operation ends. One whose daemon died meanwhile has had no effect.
-    pub(super) fn done(&mut self, node: usize, life: u64, operation: Operation) -> Verdict {
+    pub(super) fn done(&mut self, node: usize, life: u64, operation: Box<Operation>) -> Verdict {
         if self.machine(node).life != life {
             return Ok(());
         }
@@ -60,7 +68,7 @@ impl World {
             self.at(paused, Happening::Done { node, life, operation });
             return Ok(());
         }
-        match operation {
+        match *operation {
             Operation::UpdatePeers { network, change } => {
                 self.machine(node).learn_peers(network, change);
                 self.agent(node, AgentEvent::PeersUpdated { network, result: Ok(()) })
@@ -108,6 +116,7 @@ impl World {
                 self.agent(node, AgentEvent::Ready { task, result })
             }
             Operation::Watch { task, .. } => self.watch(node, task),
+            Operation::Drain { task, .. } => self.agent(node, AgentEvent::Drained { task }),
             Operation::Stop { task, .. } => self.stop(node, task),
             Operation::Remove { task, .. } => {
                 self.machine(node).containers.remove(&task);

@@ -103,7 +103,7 @@ impl World {
         }
         self.machine(node).duties_at = index;
         self.machine(node).remember(&assignment);
-        self.agent(node, AgentEvent::Assigned(assignment))
+        self.agent(node, AgentEvent::Assigned { number: index, assignment })
     }
 
     /// An agent reports to the manager that it has a session with.
@@ -135,18 +135,7 @@ impl World {
             self.at(paused, Happening::Reports { node, manager, session: number, reports });
             return Ok(());
         }
-        let held = self.session(node, number);
-        if held.is_some_and(|session| session.up_is_cut)
-            || self.manager(manager).sessions.get(&node) != Some(&number)
-        {
-            return Ok(());
-        }
-        if !self.links.carries(node, manager) {
-            if let Some(session) =
-                self.machine(node).session.as_mut().filter(|session| session.number == number)
-            {
-                session.up_is_cut = true;
-            }
+        if !self.hears(manager, node, number) {
             return Ok(());
         }
         let id = self.machine(node).id;
@@ -155,6 +144,48 @@ impl World {
             self.tell(|| format!("node {node} reports {task} {state} {error} to manager {manager}"));
         }
         self.step(manager, Event::Reports(id, reports))
+    }
+
+    /// An agent's tables are as its assignment of this number says.
+    pub(super) fn acknowledge(&mut self, node: usize, number: u64) {
+        let Some(Session { number: session, manager, .. }) = self.machine(node).session else { return };
+        let late = if self.unsafe_phase && self.chance.happens(50) { 500 } else { 10 };
+        let arrival = (self.now + self.chance.millis(0, late)).max(self.machine(node).up_link);
+        self.machine(node).up_link = arrival;
+        self.at(arrival, Happening::Acknowledged { node, manager, session, number });
+    }
+
+    pub(super) fn acknowledged(&mut self, node: usize, manager: usize, session: u64, number: u64) -> Verdict {
+        let paused = self.manager(manager).paused_until;
+        if paused > self.now {
+            self.at(paused, Happening::Acknowledged { node, manager, session, number });
+            return Ok(());
+        }
+        // It may be late: what it says is so whoever hears it.
+        let late = self.unsafe_phase && self.chance.happens(30);
+        if late || self.hears(manager, node, session) {
+            let id = self.machine(node).id;
+            return self.step(manager, Event::Acknowledged { node: id, number });
+        }
+        Ok(())
+    }
+
+    /// Whether what an agent says in a session arrives.
+    fn hears(&mut self, manager: usize, node: usize, number: u64) -> bool {
+        let held = self.session(node, number);
+        if held.is_some_and(|session| session.up_is_cut)
+            || self.manager(manager).sessions.get(&node) != Some(&number)
+        {
+            return false;
+        }
+        let carries = self.links.carries(node, manager);
+        if !carries
+            && let Some(session) =
+                self.machine(node).session.as_mut().filter(|session| session.number == number)
+        {
+            session.up_is_cut = true;
+        }
+        carries
     }
 
     /// The manager's time of grace for a session is over.

@@ -195,6 +195,234 @@ fn a_table_that_cannot_be_changed_does_not_keep_a_task_alive() {
     );
 }
 
+fn change(number: u64, backends: &[u8]) -> AgentEvent {
+    assigned(number, Assignment::Incremental { update: vec![endpoint(backends)], remove: Vec::new() })
+}
+
+#[test]
+fn changes_of_tables_are_acknowledged_once_they_are_in_force() {
+    check(
+        [
+            assigned(5, Assignment::Complete(vec![endpoint(&[1, 2])])),
+            applied(Ok(())),
+            change(7, &[2]),
+            change(9, &[]),
+            applied(Ok(())),
+            // It is about no table.
+            assigned(12, Assignment::Incremental { update: Vec::new(), remove: Vec::new() }),
+            applied(Ok(())),
+            assigned(13, Assignment::Incremental { update: Vec::new(), remove: Vec::new() }),
+            // Other managers have heard nothing.
+            assigned(13, Assignment::Complete(vec![endpoint(&[])])),
+        ],
+        expect![[r#"
+            1
+              serve web [10.0.0.1, 10.0.0.2]
+            2
+              acknowledge 5
+            3
+              serve web [10.0.0.2]
+            4
+            5
+              serve web []
+              acknowledge 7
+            6
+            7
+              acknowledge 9
+            8
+            9
+              acknowledge 13
+        "#]],
+    );
+}
+
+#[test]
+fn a_table_that_keeps_failing_holds_back_no_acknowledgement() {
+    let fails = || applied(Err("netlink says no"));
+    check(
+        [complete([]), change(5, &[1]), fails(), AgentEvent::Tick, fails(), AgentEvent::Tick],
+        expect![[r#"
+            1
+            2
+              serve web [10.0.0.1]
+            3
+              wake at 4
+            4
+              serve web [10.0.0.1]
+            5
+              acknowledge 5
+              wake at 7
+            6
+              wake at 7
+        "#]],
+    );
+}
+
+/// A task with an address that runs, and what follows.
+fn attached_then(rest: impl IntoIterator<Item = AgentEvent>) -> impl Iterator<Item = AgentEvent> {
+    let before =
+        [complete([ingress(), attached(1, TaskState::Running)]), ensured(Ok(())), prepared(1), started(1)];
+    before.into_iter().chain(rest)
+}
+
+fn drained(id: u128) -> AgentEvent {
+    AgentEvent::Drained { task: TaskId(id) }
+}
+
+#[test]
+fn a_task_with_an_address_is_stopped_when_its_connections_have_ended() {
+    let end = || update([attached(1, TaskState::Shutdown)]);
+    check(
+        attached_then([end(), drained(1), stopped(1, 0), drained(1)]),
+        expect![[r#"
+        1
+          ensure network ingress
+          report 1 preparing at 1 "preparing"
+        2
+          prepare 1 at [10.0.0.1]
+        3
+          start 1
+          report 1 starting at 3 "starting" pid 0 exit None
+        4
+          watch 1
+          report 1 running at 4 "started" pid 101 exit None
+        5
+          drain 1 3s
+        6
+          stop 1 "SIGINT" Some(3s)
+        7
+          report 1 shutdown at 7 "shutdown" pid 0 exit Some(0)
+        8
+    "#]],
+    );
+    // Whoever stops it meanwhile, and a daemon that comes after this one.
+    check(
+        attached_then([end(), exited(1, 137), drained(1)]),
+        expect![[r#"
+        1
+          ensure network ingress
+          report 1 preparing at 1 "preparing"
+        2
+          prepare 1 at [10.0.0.1]
+        3
+          start 1
+          report 1 starting at 3 "starting" pid 0 exit None
+        4
+          watch 1
+          report 1 running at 4 "started" pid 101 exit None
+        5
+          drain 1 3s
+        6
+          report 1 failed at 6 "started" error "task: non-zero exit (137)" pid 0 exit Some(137)
+        7
+    "#]],
+    );
+    // A stop that failed does not wait for them again.
+    let fails = AgentEvent::Stopped { task: TaskId(1), result: Err("busy".to_owned()) };
+    check(
+        attached_then([end(), drained(1), fails, AgentEvent::Tick]),
+        expect![[r#"
+        1
+          ensure network ingress
+          report 1 preparing at 1 "preparing"
+        2
+          prepare 1 at [10.0.0.1]
+        3
+          start 1
+          report 1 starting at 3 "starting" pid 0 exit None
+        4
+          watch 1
+          report 1 running at 4 "started" pid 101 exit None
+        5
+          drain 1 3s
+        6
+          stop 1 "SIGINT" Some(3s)
+        7
+          wake at 8
+        8
+          stop 1 "SIGINT" Some(3s)
+    "#]],
+    );
+}
+
+#[test]
+fn a_task_that_is_taken_away_does_not_wait_for_its_connections() {
+    let away = || remove([DutyId::Task(TaskId(1))]);
+    check(
+        attached_then([away()]),
+        expect![[r#"
+        1
+          ensure network ingress
+          report 1 preparing at 1 "preparing"
+        2
+          prepare 1 at [10.0.0.1]
+        3
+          start 1
+          report 1 starting at 3 "starting" pid 0 exit None
+        4
+          watch 1
+          report 1 running at 4 "started" pid 101 exit None
+        5
+          stop 1 "SIGINT" Some(3s)
+    "#]],
+    );
+    let end = update([attached(1, TaskState::Shutdown)]);
+    check(
+        attached_then([end, away(), drained(1), stopped(1, 0)]),
+        expect![[r#"
+        1
+          ensure network ingress
+          report 1 preparing at 1 "preparing"
+        2
+          prepare 1 at [10.0.0.1]
+        3
+          start 1
+          report 1 starting at 3 "starting" pid 0 exit None
+        4
+          watch 1
+          report 1 running at 4 "started" pid 101 exit None
+        5
+          drain 1 3s
+        6
+          stop 1 "SIGINT" Some(3s)
+        7
+        8
+          remove 1
+    "#]],
+    );
+}
+
+#[test]
+fn a_task_that_was_told_to_end_is_not_wanted_again() {
+    let ends = update([attached(1, TaskState::Shutdown)]);
+    let again = complete([ingress(), attached(1, TaskState::Running)]);
+    check(
+        attached_then([ends, again, drained(1), stopped(1, 0)]),
+        expect![[r#"
+        1
+          ensure network ingress
+          report 1 preparing at 1 "preparing"
+        2
+          prepare 1 at [10.0.0.1]
+        3
+          start 1
+          report 1 starting at 3 "starting" pid 0 exit None
+        4
+          watch 1
+          report 1 running at 4 "started" pid 101 exit None
+        5
+          drain 1 3s
+        6
+          ensure network ingress
+          report 1 running at 4 "started" pid 101 exit None
+        7
+          stop 1 "SIGINT" Some(3s)
+        8
+          report 1 shutdown at 8 "shutdown" pid 0 exit Some(0)
+    "#]],
+    );
+}
+
 #[test]
 fn an_endpoint_s_latest_state_is_served_without_the_ones_between() {
     check(

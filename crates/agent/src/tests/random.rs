@@ -51,6 +51,8 @@ fn happening() -> impl Strategy<Value = Happening> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Task(TaskId),
+    /// Goes beside a stop where the task is taken away meanwhile.
+    Drain(TaskId),
     Network(NetworkId),
     Endpoint(ServiceId),
 }
@@ -69,6 +71,10 @@ struct World {
     /// The highest state that was reported.
     reported: BTreeMap<TaskId, TaskState>,
     served: Option<Vec<Ipv4Addr>>,
+    /// Whether the last change of what is served failed.
+    table_failed: bool,
+    /// What was to be served as of each assignment, in order; they are numbered from 1.
+    asked: Vec<Option<Vec<Ipv4Addr>>>,
     overlay: Option<Overlay>,
     /// While the network is up.
     peers: Option<BTreeMap<Ipv4Addr, PeerPlace>>,
@@ -77,6 +83,7 @@ struct World {
 impl World {
     fn step(&mut self, event: AgentEvent) {
         self.now += 1_000_000;
+        let event = self.numbered(event);
         let output = self.agent.step(event, Time(self.now));
         self.wake_at = output.wake_at;
         assert!(output.wake_at.is_none_or(|at| at > Time(self.now)), "a timer lies ahead");
@@ -87,6 +94,24 @@ impl World {
             let last = self.reported.insert(report.task, report.status.state);
             assert!(last.is_none_or(|last| last <= report.status.state), "{last:?} then {report:?}");
         }
+        if let Some(number) = output.acknowledged.filter(|_| !self.table_failed) {
+            let since = &self.asked[usize::try_from(number).expect("a small number") - 1..];
+            assert!(
+                since.contains(&self.served),
+                "{number} is acknowledged, and {:?} is served",
+                self.served
+            );
+        }
+    }
+
+    fn numbered(&mut self, event: AgentEvent) -> AgentEvent {
+        let AgentEvent::Assigned { assignment, .. } = event else { return event };
+        let wanted = match self.duties.get(&DutyId::Endpoint(WEB)) {
+            Some(Duty::Endpoint(endpoint)) => Some(endpoint.backends.clone()),
+            _ => None,
+        };
+        self.asked.push(wanted);
+        assigned(self.asked.len() as u64, assignment)
     }
 
     fn begin(&mut self, operation: Operation) {
@@ -116,6 +141,7 @@ impl World {
                 assert!(self.watched.insert(*task), "watched once");
                 return;
             }
+            Operation::Drain { task, .. } => Subject::Drain(*task),
             Operation::Stop { task, .. } | Operation::Remove { task, .. } => Subject::Task(*task),
         };
         assert!(self.under_way.insert(subject, operation).is_none(), "two operations for {subject:?}");
@@ -173,10 +199,12 @@ impl World {
             }
             Operation::ServeEndpoint(endpoint) => {
                 self.served = well.then_some(endpoint.backends);
+                self.table_failed = !well;
                 AgentEvent::EndpointApplied { service: endpoint.service, result: plain() }
             }
             Operation::RemoveEndpoint(service) => {
                 self.served = None;
+                self.table_failed = !well;
                 AgentEvent::EndpointApplied { service, result: plain() }
             }
             Operation::Prepare { task, .. } if well => {
@@ -189,6 +217,7 @@ impl World {
                 AgentEvent::Started { task, result: Ok(Launched { pid: 1, health: Watched::No }) }
             }
             Operation::Start { task, .. } => AgentEvent::Started { task, result: Err(refused()) },
+            Operation::Drain { task, .. } => AgentEvent::Drained { task },
             Operation::Stop { task, .. } if well => {
                 self.containers.insert(task, false);
                 AgentEvent::Stopped { task, result: Ok(Some(0)) }

@@ -315,6 +315,9 @@ impl Objects {
         if before != (task.node, task.desired) {
             touched.duties.insert(id);
         }
+        if was_serving && !index::is_wanted(task) && index::is_live(task) && !task.attachments.is_empty() {
+            touched.left.insert(id);
+        }
         if was_serving != serves(task) && publishes(&self.services, service) {
             touched.endpoints.insert(service);
         }

@@ -26,6 +26,8 @@ pub(crate) struct Touched {
     pub forgotten: Vec<(NodeId, TaskId)>,
     /// Services whose endpoint may have changed.
     pub endpoints: BTreeSet<ServiceId>,
+    /// Tasks that clients were sent to and are not any more, because they are to end.
+    pub left: BTreeSet<TaskId>,
     /// Addresses that may be elsewhere now, with where they were before.
     pub places: BTreeMap<AddressKey, Option<Place>>,
     /// Nodes whose own place on the ingress network may be another, with what it was before.

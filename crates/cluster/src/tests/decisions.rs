@@ -56,13 +56,14 @@ fn an_endpoint_gains_a_backend_when_it_runs_and_loses_it_before_it_is_told_to_st
         reply: done
           task web.2#1 wanted remove
         commit
-        send n1: [endpoint web 8080:80 -> [10.0.0.4], web.2#1 remove]
+        send n1: [endpoint web 8080:80 -> [10.0.0.4]]
     "#]]
     .assert_eq(&scene.story());
     scene.work();
     expect![[r#"
           task web.2#1 is shutdown, shutdown
         commit
+        send n1: [web.2#1 remove]
           forget task web.2#1
         commit
         send n1: [-web.2#1]
@@ -190,7 +191,6 @@ fn a_removed_service_frees_its_name_and_port_at_once_and_its_tasks_when_they_end
           task web.1#1 wanted remove
           task web.2#1 wanted remove
         commit
-        send n1: [web.2#1 remove, web.1#1 remove]
     "#]]
     .assert_eq(&scene.story());
     let again = scene.create(web);

@@ -4,6 +4,7 @@
 mod addresses;
 mod clocks;
 mod decisions;
+mod draining;
 mod nodes;
 mod peers;
 mod placement;

@@ -97,13 +97,14 @@ fn a_task_s_address_is_told_to_others_from_its_assignment_until_it_has_ended() {
     .assert_eq(&sends(&mut scene));
     scene.update(web, |spec| spec.mode = ServiceMode::Replicated { replicas: 0 });
     expect![[r#"
-        send n1: [endpoint web 8080:80 -> [], web.1#1 remove]
+        send n1: [endpoint web 8080:80 -> []]
         send n2: [endpoint web 8080:80 -> []]
     "#]]
     .assert_eq(&sends(&mut scene));
     scene.work();
     expect![[r#"
         send n2: [-peer 10.0.0.5]
+        send n1: [web.1#1 remove]
         send n1: [-web.1#1]
     "#]]
     .assert_eq(&sends(&mut scene));

@@ -239,6 +239,14 @@ impl Scene {
         });
     }
 
+    /// Agents acknowledge all that they were told so far.
+    pub fn acknowledge(&mut self, numbers: impl IntoIterator<Item = u64>) {
+        for number in numbers {
+            let node = NodeId(u128::from(number));
+            self.tell(Event::Acknowledged { node, number: self.index });
+        }
+    }
+
     /// The task of a slot that is wanted, or its last.
     pub fn task(&self, service: ServiceId, slot: u64) -> &Task {
         crate::objects::representative(self.objects().tasks_of_slot(service, slot)).unwrap()

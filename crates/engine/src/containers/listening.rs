@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::sockets::{self, Socket, State};
 use crate::{Engine, Result, blocking};
 
 /// Between two looks. The kernel tells nobody when a socket begins to listen.
@@ -38,25 +39,9 @@ impl Engine {
 
 /// The TCP ports on which the network namespace of process `pid` listens for others.
 fn listening(pid: u32) -> BTreeSet<u16> {
-    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{pid}/net/{table}")));
-    let tables = tables.iter().flatten();
-    tables.flat_map(|table| table.lines().skip(1).filter_map(listening_port)).collect()
-}
-
-/// The port of a line of /proc/net/tcp or tcp6 (proc(5)) that is a listening socket, not bound to loopback.
-fn listening_port(line: &str) -> Option<u16> {
-    const LISTEN: &str = "0A";
-    let mut fields = line.split_whitespace().skip(1);
-    let (address, port) = fields.next()?.rsplit_once(':')?;
-    // Addresses are words in the machine's order; 127.0.0.0/8 is told by its first byte.
-    let loopback = match address.len() {
-        8 => u32::from_str_radix(address, 16).ok()?.to_ne_bytes()[0] == 127,
-        _ => address == "00000000000000000000000001000000",
-    };
-    if loopback || fields.nth(1)? != LISTEN {
-        return None;
-    }
-    u16::from_str_radix(port, 16).ok()
+    let sockets = sockets::of(pid).into_iter();
+    let listens = |socket: &Socket| socket.state == State::Listens && !socket.local.0.is_loopback();
+    sockets.filter(listens).map(|socket| socket.local.1).collect()
 }
 
 #[cfg(test)]
@@ -64,23 +49,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listening_sockets_are_told_from_others() {
-        let line = |address: &str, state: &str| {
-            format!("   0: {address} 00000000:0000 {state} 00000000:00000000 00:0")
-        };
-        assert_eq!(listening_port(&line("00000000:1F90", "0A")), Some(8080));
-        assert_eq!(listening_port(&line("00000000000000000000000000000000:0050", "0A")), Some(80));
-        assert_eq!(listening_port(&line("00000000:1F90", "01")), None, "a connection");
-        assert_eq!(listening_port(&line("0100007F:1F90", "0A")), None, "loopback");
-        assert_eq!(listening_port(&line("00000000000000000000000001000000:0050", "0A")), None, "loopback");
-        assert_eq!(listening_port("nonsense"), None);
-    }
-
-    #[test]
     fn a_socket_of_this_process_is_seen() {
         let socket = std::net::TcpListener::bind("0.0.0.0:0").expect("a free port");
         let port = socket.local_addr().expect("it is bound").port();
         assert!(listening(std::process::id()).contains(&port));
+        let inside = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let hidden = inside.local_addr().expect("it is bound").port();
+        assert!(!listening(std::process::id()).contains(&hidden), "loopback");
         drop(socket);
         assert!(!listening(std::process::id()).contains(&port));
     }

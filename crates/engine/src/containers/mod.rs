@@ -5,6 +5,7 @@
 
 mod attach;
 mod create;
+mod draining;
 pub(crate) mod exec;
 mod exit;
 mod filter;
@@ -19,6 +20,7 @@ mod recover;
 pub(crate) mod registry;
 mod remove;
 mod size;
+mod sockets;
 mod spec;
 mod start;
 mod stop;

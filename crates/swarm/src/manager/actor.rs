@@ -276,8 +276,11 @@ impl Actor {
                 let _ = answered.send(result);
             }
         }
-        for (node, assignment) in sends {
-            self.sessions.send(node, assignment);
+        if !sends.is_empty() {
+            let number = self.shared.read(Objects::applied);
+            for (node, assignment) in sends {
+                self.sessions.send(node, number, assignment);
+            }
         }
         if let Some(open) = &self.log.open {
             for step in seats {

@@ -70,7 +70,12 @@ async fn serve(mut link: Link) {
         let said = tokio::select! {
             _ = beat.tick() => FromAgent::Beat,
             said = link.from_manager.recv() => match said {
-                Some(ToAgent::Assignment(assignment)) => FromAgent::Reports(reports(assignment, &mut known)),
+                Some(ToAgent::Assignment { number, assignment }) => {
+                    if link.to_manager.send(FromAgent::Acknowledged(number)).await.is_err() {
+                        return;
+                    }
+                    FromAgent::Reports(reports(assignment, &mut known))
+                }
                 Some(_) => continue,
                 None => return,
             },

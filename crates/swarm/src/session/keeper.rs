@@ -17,23 +17,42 @@ const SHORT: Duration = Duration::from_secs(1);
 /// Time between beats until the leader says otherwise.
 const FIRST_PERIOD: Duration = Duration::from_secs(1);
 
-/// Carries between the agent and its leaders. Reports that it has taken are sent in the next session if they were
-/// not in this one; what was sent and got lost, the agent reports again after a leader named all its duties.
+/// Carries between the agent and its leaders. What it has taken is sent in the next session if it was not in this
+/// one; what was sent and got lost, the agent reports again after a leader named all its duties.
 pub(crate) struct Keeper<C> {
     pub(crate) connector: Arc<C>,
     /// A new value opens a new session.
     pub(crate) hello: watch::Receiver<Hello>,
     pub(crate) agent: mpsc::Sender<Told>,
     pub(crate) news: mpsc::Sender<News>,
-    /// Batches; one is taken at a time, so that later ones gather at the agent.
-    pub(crate) reports: mpsc::Receiver<Vec<StatusReport>>,
+    /// One is taken at a time, so that what comes later gathers at the agent.
+    pub(crate) words: mpsc::Receiver<Word>,
+}
+
+/// What the agent has to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Word {
+    /// What became of its tasks.
+    pub(crate) reports: Vec<StatusReport>,
+    /// See [`FromAgent::Acknowledged`]. It says how things are, whoever it is said to.
+    pub(crate) acknowledged: Option<u64>,
+}
+
+impl Word {
+    /// The next part to be said.
+    fn part(&mut self) -> Option<FromAgent> {
+        if self.reports.is_empty() {
+            return self.acknowledged.take().map(FromAgent::Acknowledged);
+        }
+        Some(FromAgent::Reports(std::mem::take(&mut self.reports)))
+    }
 }
 
 /// What the agent is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// A leader's word.
-    Assigned(Assignment),
+    /// A leader's word, as of a position of the log.
+    Assigned { number: u64, assignment: Assignment },
     /// No leader is heard any more.
     Alone,
 }
@@ -52,7 +71,7 @@ enum Ending {
 impl<C: Connector> Keeper<C> {
     /// Ends when the agent does.
     pub(crate) async fn run(mut self) {
-        let mut kept = None;
+        let mut kept = Word::default();
         let mut failures = 0;
         loop {
             let hello = self.hello.borrow_and_update().clone();
@@ -93,7 +112,7 @@ impl<C: Connector> Keeper<C> {
     }
 
     /// Carries on one session until it ends.
-    async fn hold(&mut self, link: Link, kept: &mut Option<Vec<StatusReport>>) -> Ending {
+    async fn hold(&mut self, link: Link, kept: &mut Word) -> Ending {
         let Link { to_manager, mut from_manager } = link;
         let mut period = FIRST_PERIOD;
         let mut said = Instant::now();
@@ -101,7 +120,9 @@ impl<C: Connector> Keeper<C> {
             tokio::select! {
                 told = from_manager.recv() => {
                     let carried = match told {
-                        Some(ToAgent::Assignment(assignment)) => self.agent.send(Told::Assigned(assignment)).await.is_ok(),
+                        Some(ToAgent::Assignment { number, assignment }) => {
+                            self.agent.send(Told::Assigned { number, assignment }).await.is_ok()
+                        }
                         Some(ToAgent::News(news)) => {
                             // A node that listens no more is on its way out.
                             let _ = self.news.send(news).await;
@@ -117,14 +138,14 @@ impl<C: Connector> Keeper<C> {
                         return Ending::Agent;
                     }
                 }
-                batch = self.reports.recv(), if kept.is_none() => match batch {
-                    Some(batch) => *kept = Some(batch),
+                word = self.words.recv(), if *kept == Word::default() => match word {
+                    Some(word) => *kept = word,
                     None => return Ending::Agent,
                 },
-                room = to_manager.reserve(), if kept.is_some() => {
+                room = to_manager.reserve(), if *kept != Word::default() => {
                     let Ok(room) = room else { return Ending::Leader };
-                    if let Some(batch) = kept.take() {
-                        room.send(FromAgent::Reports(batch));
+                    if let Some(part) = kept.part() {
+                        room.send(part);
                         said = Instant::now();
                     }
                 }

@@ -27,6 +27,8 @@ pub(crate) struct Hello {
 pub(crate) enum FromAgent {
     /// What became of its tasks.
     Reports(Vec<StatusReport>),
+    /// All that was said of tables up to the assignment of this number is in force.
+    Acknowledged(u64),
     /// It is there.
     Beat,
 }
@@ -35,7 +37,11 @@ pub(crate) enum FromAgent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ToAgent {
     /// What the node is responsible for. The first one in a session is complete.
-    Assignment(Assignment),
+    Assignment {
+        /// The position of the log that it is as of.
+        number: u64,
+        assignment: Assignment,
+    },
     /// For the node that the agent is part of.
     News(News),
     /// How often the agent must say something from now on.

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use skep_cluster::Event;
 use skep_types::NodeId;
-use skep_types::assignment::{Assignment, StatusReport};
+use skep_types::assignment::Assignment;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
-use super::{FromAgent, Hello, Link, News, ToAgent};
+use super::{FromAgent, Hello, Link, News, ToAgent, Word};
 use crate::manager::Input;
 use crate::wire::CallError;
 
@@ -201,12 +201,12 @@ impl Sessions {
         }
     }
 
-    /// Sends a node what changed in its duties. Nothing happens where it has no session.
-    pub(crate) fn send(&self, node: NodeId, assignment: Assignment) {
+    /// Sends a node what changed in its duties, as of a position of the log. Nothing happens where it has no session.
+    pub(crate) fn send(&self, node: NodeId, number: u64, assignment: Assignment) {
         self.with(node, |session| {
             session.whole |= matches!(assignment, Assignment::Complete(_));
             if session.whole {
-                session.tell(node, ToAgent::Assignment(assignment));
+                session.tell(node, ToAgent::Assignment { number, assignment });
             }
         });
     }
@@ -322,9 +322,12 @@ impl Attendant {
                 said = from_agent.recv() => {
                     let Some(said) = said else { return Ending::Loose };
                     self.heard = Instant::now();
-                    let reports = gather(said, &mut from_agent);
+                    let Word { reports, acknowledged } = gather(said, &mut from_agent);
                     if !reports.is_empty() {
                         self.sessions.say(Event::Reports(self.node, reports)).await;
+                    }
+                    if let Some(number) = acknowledged {
+                        self.sessions.say(Event::Acknowledged { node: self.node, number }).await;
                     }
                 }
                 // Lost, unless it was this machine that stood still: then the agent's beats are still on their way.
@@ -353,16 +356,17 @@ impl Attendant {
     }
 }
 
-/// The reports that wait, as one batch.
-fn gather(first: FromAgent, from_agent: &mut mpsc::Receiver<FromAgent>) -> Vec<StatusReport> {
-    let mut reports = Vec::new();
+/// What waits, together.
+fn gather(first: FromAgent, from_agent: &mut mpsc::Receiver<FromAgent>) -> Word {
+    let mut word = Word::default();
     let mut next = Some(first);
     while let Some(said) = next {
         match said {
-            FromAgent::Reports(more) => reports.extend(more),
+            FromAgent::Reports(more) => word.reports.extend(more),
+            FromAgent::Acknowledged(number) => word.acknowledged = Some(number),
             FromAgent::Beat => {}
         }
-        next = if reports.len() < BATCH { from_agent.try_recv().ok() } else { None };
+        next = if word.reports.len() < BATCH { from_agent.try_recv().ok() } else { None };
     }
-    reports
+    word
 }

@@ -46,7 +46,7 @@ struct Scene {
     inputs: mpsc::Receiver<Input>,
     hello: watch::Sender<Hello>,
     told: mpsc::Receiver<Told>,
-    reports: mpsc::Sender<Vec<StatusReport>>,
+    words: mpsc::Sender<Word>,
 }
 
 impl Scene {
@@ -55,11 +55,11 @@ impl Scene {
         let sessions = Sessions::new(sender);
         let (hello, greetings) = watch::channel(hello("first"));
         let (agent, told) = mpsc::channel(1);
-        let (reports, reported) = mpsc::channel(1);
+        let (words, said) = mpsc::channel(1);
         let (news, _) = mpsc::channel(1);
         let connector = Arc::new(Near(sessions.clone()));
-        tokio::spawn(Keeper { connector, hello: greetings, agent, news, reports: reported }.run());
-        Scene { sessions, inputs, hello, told, reports }
+        tokio::spawn(Keeper { connector, hello: greetings, agent, news, words: said }.run());
+        Scene { sessions, inputs, hello, told, words }
     }
 
     async fn event(&mut self) -> Event {
@@ -94,18 +94,19 @@ async fn the_next_leader_is_found_soon_and_kept_as_long_as_it_leads() {
     assert_eq!(told, Some(Told::Alone));
     scene.sessions.lead(BEAT, [NODE]);
     scene.opened().await;
-    scene.sessions.send(NODE, Assignment::Complete(Vec::new()));
+    scene.sessions.send(NODE, 7, Assignment::Complete(Vec::new()));
     let told = timeout(LIMIT, scene.told.recv()).await.unwrap();
-    assert_eq!(told, Some(Told::Assigned(Assignment::Complete(Vec::new()))));
+    assert_eq!(told, Some(Told::Assigned { number: 7, assignment: Assignment::Complete(Vec::new()) }));
 }
 
 #[tokio::test(start_paused = true)]
-async fn reports_wait_for_a_leader() {
+async fn what_an_agent_says_waits_for_a_leader() {
     let mut scene = Scene::new();
-    scene.reports.send(vec![report(1)]).await.unwrap();
+    scene.words.send(Word { reports: vec![report(1)], acknowledged: Some(7) }).await.unwrap();
     scene.sessions.lead(BEAT, []);
     scene.opened().await;
     assert_eq!(scene.event().await, Event::Reports(NODE, vec![report(1)]));
+    assert_eq!(scene.event().await, Event::Acknowledged { node: NODE, number: 7 });
 }
 
 #[tokio::test(start_paused = true)]

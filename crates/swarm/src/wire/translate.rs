@@ -146,6 +146,7 @@ pub(super) fn read_hello(first: proto::FromAgent) -> Result<Hello, Status> {
 pub(super) fn from_agent(said: FromAgent) -> proto::FromAgent {
     let said = match said {
         FromAgent::Reports(reports) => proto::from_agent::Said::Reports(value(&reports)),
+        FromAgent::Acknowledged(number) => proto::from_agent::Said::Acknowledged(number),
         FromAgent::Beat => proto::from_agent::Said::Beat(proto::Beat {}),
     };
     proto::FromAgent { said: Some(said) }
@@ -157,6 +158,7 @@ pub(super) fn read_from_agent(message: proto::FromAgent) -> Result<Option<FromAg
         Some(proto::from_agent::Said::Reports(reports)) => {
             Some(FromAgent::Reports(read_value(&reports, "reports")?))
         }
+        Some(proto::from_agent::Said::Acknowledged(number)) => Some(FromAgent::Acknowledged(number)),
         Some(proto::from_agent::Said::Beat(proto::Beat {})) => Some(FromAgent::Beat),
         Some(proto::from_agent::Said::Hello(_)) => {
             return Err(Status::invalid_argument("a session has one hello"));
@@ -168,7 +170,9 @@ pub(super) fn read_from_agent(message: proto::FromAgent) -> Result<Option<FromAg
 pub(super) fn to_agent(told: ToAgent) -> proto::ToAgent {
     use proto::to_agent::Said;
     let said = match told {
-        ToAgent::Assignment(assignment) => Said::Assignment(value(&assignment)),
+        ToAgent::Assignment { number, assignment } => {
+            Said::Assigned(proto::Assigned { number, assignment: value(&assignment) })
+        }
         ToAgent::News(News::Node(node)) => Said::Node(value(&node)),
         ToAgent::News(News::Managers(managers)) => {
             let manager = |(node, member): (NodeId, Member)| proto::Manager {
@@ -191,7 +195,9 @@ pub(super) fn read_to_agent(message: proto::ToAgent) -> Result<Option<ToAgent>, 
     use proto::to_agent::Said;
     let Some(said) = message.said else { return Ok(None) };
     Ok(Some(match said {
-        Said::Assignment(assignment) => ToAgent::Assignment(read_value(&assignment, "an assignment")?),
+        Said::Assigned(proto::Assigned { number, assignment }) => {
+            ToAgent::Assignment { number, assignment: read_value(&assignment, "an assignment")? }
+        }
         Said::Node(node) => ToAgent::News(News::Node(read_value(&node, "a node")?)),
         Said::Managers(proto::Managers { managers }) => {
             let mut read = Vec::with_capacity(managers.len());

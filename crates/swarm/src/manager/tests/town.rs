@@ -248,18 +248,20 @@ async fn serve(mut link: Link, (agent, ids): &mut (Agent, Ids)) {
             }
         };
         let assignment = match said {
-            Some(ToAgent::Assignment(assignment)) => assignment,
+            Some(ToAgent::Assignment { number, assignment }) => AgentEvent::Assigned { number, assignment },
             Some(ToAgent::News(_) | ToAgent::Beat(_)) => continue,
             None => return,
         };
-        let mut events = vec![AgentEvent::Assigned(assignment)];
+        let mut events = vec![assignment];
         while let Some(event) = events.pop() {
             let output = agent.step(event, clock.now());
             events.extend(output.operations.into_iter().filter_map(|operation| succeed(operation, ids)));
-            if !output.reports.is_empty()
-                && link.to_manager.send(FromAgent::Reports(output.reports)).await.is_err()
-            {
-                return;
+            let reports = Some(output.reports).filter(|reports| !reports.is_empty());
+            let acknowledged = output.acknowledged.map(FromAgent::Acknowledged);
+            for said in reports.map(FromAgent::Reports).into_iter().chain(acknowledged) {
+                if link.to_manager.send(said).await.is_err() {
+                    return;
+                }
             }
         }
     }
@@ -286,6 +288,7 @@ fn succeed(operation: Operation, ids: &mut Ids) -> Option<AgentEvent> {
         }
         Operation::AwaitReady { task, .. } => AgentEvent::Ready { task, result: Ok(()) },
         Operation::Watch { .. } => return None,
+        Operation::Drain { task, .. } => AgentEvent::Drained { task },
         Operation::Stop { task, .. } => AgentEvent::Stopped { task, result: Ok(Some(0)) },
         Operation::Remove { task, .. } => AgentEvent::Removed { task, result: Ok(()) },
     })

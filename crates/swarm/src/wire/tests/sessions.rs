@@ -30,21 +30,23 @@ async fn assignments_arrive_in_order_and_reports_come_back() {
     assert!(matches!(event(&mut scene).await, Event::NodeReady { node: WORKER, .. }));
     assert_eq!(told(&mut link).await, Some(ToAgent::Beat(BEAT)));
     let sessions = scene.desk.sessions.clone();
-    sessions.send(WORKER, step(0));
-    sessions.send(WORKER, Assignment::Complete(Vec::new()));
+    sessions.send(WORKER, 1, step(0));
+    sessions.send(WORKER, 1, Assignment::Complete(Vec::new()));
     let managers = News::Managers(vec![(
         MANAGER,
         skep_types::node::Member { raft: 4, address: "192.0.2.1:2377".to_owned() },
     )]);
     sessions.tell_all(&managers);
     for number in 1..500 {
-        sessions.send(WORKER, step(number));
+        sessions.send(WORKER, 1 + number as u64, step(number));
     }
     // Differences to what only a former session was told are not for this one.
-    assert_eq!(told(&mut link).await, Some(ToAgent::Assignment(Assignment::Complete(Vec::new()))));
+    let whole = ToAgent::Assignment { number: 1, assignment: Assignment::Complete(Vec::new()) };
+    assert_eq!(told(&mut link).await, Some(whole));
     assert_eq!(told(&mut link).await, Some(ToAgent::News(managers)));
     for number in 1..500 {
-        assert_eq!(told(&mut link).await, Some(ToAgent::Assignment(step(number))));
+        let difference = ToAgent::Assignment { number: 1 + number as u64, assignment: step(number) };
+        assert_eq!(told(&mut link).await, Some(difference));
     }
     let report = skep_types::assignment::StatusReport {
         task: skep_types::TaskId(4),
@@ -58,6 +60,8 @@ async fn assignments_arrive_in_order_and_reports_come_back() {
     };
     link.to_manager.send(FromAgent::Reports(vec![report.clone()])).await.unwrap();
     assert_eq!(event(&mut scene).await, Event::Reports(WORKER, vec![report]));
+    link.to_manager.send(FromAgent::Acknowledged(500)).await.unwrap();
+    assert_eq!(event(&mut scene).await, Event::Acknowledged { node: WORKER, number: 500 });
 }
 
 #[tokio::test]
@@ -115,13 +119,13 @@ async fn a_node_that_does_not_read_is_cut_and_hinders_nobody() {
     let link = worker.session(&scene.address(), hello()).await.unwrap();
     assert!(matches!(event(&mut scene).await, Event::NodeReady { .. }));
     let sessions = scene.desk.sessions.clone();
-    sessions.send(WORKER, Assignment::Complete(Vec::new()));
+    sessions.send(WORKER, 1, Assignment::Complete(Vec::new()));
     let ids = (0..2000).map(|number| DutyId::Endpoint(ServiceId(number))).collect();
     let large = Assignment::Incremental { update: Vec::new(), remove: ids };
     // Nobody reads. First the connection fills, then the queue; from then on nothing is kept for the node.
     until("the session is cut", || {
         for _ in 0..64 {
-            sessions.send(WORKER, large.clone());
+            sessions.send(WORKER, 2, large.clone());
         }
         link.to_manager.is_closed() || !sessions.is_open(WORKER)
     })
