@@ -39,6 +39,12 @@ fn main() -> ExitCode {
     {
         skep_names::names_main(names);
     }
+    // Likewise.
+    if let Some((word, tunnel)) = rest.split_first()
+        && word == "tunnel"
+    {
+        skep_tunnel::tunnel_main(tunnel);
+    }
     end_on_panic();
     // Called by dockerd's name the binary is dockerd.
     if Path::new(&name).file_name().is_some_and(|name| name == "dockerd") {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use skep_types::tunnel::{NetworkKey, TunnelKey, key_in_use};
 
 use crate::handshake::{Agreed, Begun, Heard, PrivateKey, answered};
-use crate::session::{Frozen, Identity, REKEY_AFTER_PACKETS, Session};
+use crate::session::{Frozen, Identity, REKEY_AFTER_PACKETS, Session, Times};
 
 /// Age at which who began a session begins the next one, as in WireGuard.
 const REKEY_AFTER_MS: u64 = 120_000;
@@ -66,6 +66,7 @@ struct Host {
     time_said: u64,
     time_heard: u64,
     answers: (u64, u32),
+    times: Arc<Times>,
     current: Option<Arc<Session>>,
     previous: Option<Arc<Session>>,
     /// Answered by us, and not used by who began yet.
@@ -140,11 +141,11 @@ impl Exchange {
     }
 
     /// Takes over what another process agreed on, as far as it is with hosts that are known.
-    pub(crate) fn thaw(&mut self, sessions: Vec<Frozen>, now: Now) {
+    pub(crate) fn thaw(&mut self, sessions: Vec<Frozen>) {
         for frozen in sessions {
             let identity = frozen.identity;
             let Some(host) = self.hosts.get_mut(&identity.host) else { continue };
-            let session = Arc::new(Session::thawed(frozen, now.ms));
+            let session = Arc::new(Session::thawed(frozen, host.times.clone()));
             self.names.insert(identity.ours, identity.host);
             match session.is_confirmed() {
                 true => host.use_from_now_on(session),
@@ -161,7 +162,7 @@ impl Exchange {
             .iter_mut()
             .filter_map(|(host, state)| {
                 output.changed |= state.forget_old(now.ms) | state.use_confirmed();
-                output.greet.extend(state.current.clone().filter(|it| it.times().owes_answer(now.ms)));
+                output.greet.extend(state.current.clone().filter(|_| state.times.owes_answer(now.ms)));
                 state.is_due(now.ms).then_some(*host)
             })
             .collect();
@@ -207,7 +208,7 @@ impl Exchange {
         }
         host.time_heard = heard.time;
         let Some((agreed, answer)) = heard.answer(name) else { return output };
-        host.next = Some(Arc::new(session(address, name, agreed, (false, now.ms))));
+        host.next = Some(host.session(address, name, agreed, (false, now.ms)));
         self.names.insert(name, address);
         output.send.push((address, answer));
         output.changed = true;
@@ -222,7 +223,7 @@ impl Exchange {
         let Some(agreed) = begun.finish(packet) else { return output };
         host.begun = None;
         (host.tries, host.retry_ms) = (0, now.ms + RETRY_MS);
-        let session = Arc::new(session(address, name, agreed, (true, now.ms)));
+        let session = host.session(address, name, agreed, (true, now.ms));
         // The other node sends with it once it has seen that we can.
         output.greet.push(session.clone());
         host.use_from_now_on(session);
@@ -258,10 +259,22 @@ impl Host {
             time_said: 0,
             time_heard: 0,
             answers: (0, 0),
+            times: Arc::default(),
             current: None,
             previous: None,
             next: None,
         }
+    }
+
+    fn session(
+        &self,
+        host: Ipv4Addr,
+        ours: u32,
+        agreed: Agreed,
+        (began, made_ms): (bool, u64),
+    ) -> Arc<Session> {
+        let identity = Identity { ours, theirs: agreed.theirs, host, began, made_ms };
+        Arc::new(Session::new(identity, agreed.keys, self.times.clone()))
     }
 
     fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
@@ -314,16 +327,11 @@ impl Host {
                 let life = if session.identity.began { REKEY_AFTER_MS } else { REKEY_ANSWERED_AFTER_MS };
                 now_ms >= session.identity.made_ms + life
                     || session.sent() >= REKEY_AFTER_PACKETS
-                    || session.times().is_silent(now_ms)
+                    || self.times.is_silent(now_ms)
             }
         };
         self.wanted && needs && now_ms >= self.retry_ms
     }
-}
-
-fn session(host: Ipv4Addr, ours: u32, agreed: Agreed, (began, made_ms): (bool, u64)) -> Session {
-    let identity = Identity { ours, theirs: agreed.theirs, host, began, made_ms };
-    Session::new(identity, agreed.keys)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::wire::{DATA_HEADER_LEN, TAG_LEN};
 /// Frames that are read from one device before others have their turn.
 const FRAMES_AT_ONCE: usize = 64;
 /// Encrypted packets wait in this much memory for being sent together.
-const OUTBOX_LEN: usize = 512 << 10;
+const OUTBOX_LEN: usize = 192 << 10;
 /// Frames and bytes that wait for the first session with a host, and bytes for all hosts.
 const WAITING_FRAMES: usize = 32;
 const WAITING_LEN: usize = 256 << 10;

@@ -471,7 +471,7 @@ impl Carrier {
         let mut link = self.start_link(socket, configuration)?;
         let hosts = link.configuration.hosts.iter().copied().collect();
         link.exchange.configure(link.configuration.keys.clone(), &hosts);
-        link.exchange.thaw(sessions, now());
+        link.exchange.thaw(sessions);
         self.link = Some(link);
         self.want();
         self.publish();

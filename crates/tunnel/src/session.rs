@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hmac;
@@ -71,7 +71,7 @@ pub(crate) struct Session {
     receiving: LessSafeKey,
     next: AtomicU64,
     window: Mutex<Window>,
-    times: Times,
+    times: Arc<Times>,
     /// Whether the other node has shown that it has the keys.
     confirmed: AtomicBool,
 }
@@ -102,15 +102,15 @@ pub(crate) enum Refused {
 }
 
 impl Session {
-    pub(crate) fn new(identity: Identity, keys: Keys) -> Session {
+    pub(crate) fn new(identity: Identity, keys: Keys, times: Arc<Times>) -> Session {
         // Who began knows by the answer that the other node has the keys.
         let confirmed = identity.began;
         let frozen = Frozen { identity, keys, next: 0, received: 0, confirmed };
-        Session::thawed(frozen, identity.made_ms)
+        Session::thawed(frozen, times)
     }
 
     /// A session of another process that has ended. Packets that were on their way to it in the wrong order are lost.
-    pub(crate) fn thawed(frozen: Frozen, now_ms: u64) -> Session {
+    pub(crate) fn thawed(frozen: Frozen, times: Arc<Times>) -> Session {
         let key = |key: &[u8; 16]| {
             LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key).expect("the key has the cipher's length"))
         };
@@ -121,7 +121,7 @@ impl Session {
             keys: frozen.keys,
             next: AtomicU64::new(frozen.next),
             window: Mutex::new(Window::beginning_at(frozen.received)),
-            times: Times::all(now_ms),
+            times,
             confirmed: AtomicBool::new(frozen.confirmed),
         }
     }
@@ -182,14 +182,16 @@ impl Session {
         self.confirmed.load(Ordering::Relaxed)
     }
 
-    /// When what was sent and received last.
+    /// When what was sent to the other node and received from it last, with any session.
     pub(crate) fn times(&self) -> &Times {
         &self.times
     }
 }
 
-/// When something was sent and received last, in milliseconds. A frame that was sent is to be heard of soon, be it by a
+/// When something was sent to a host and received from it last, in milliseconds, with any of its sessions: both ends may
+/// use different ones. A frame that was sent is to be heard of soon, be it by a
 /// packet with nothing in it; such a packet is not.
+#[derive(Debug, Default)]
 pub(crate) struct Times {
     sent_frame: AtomicU64,
     sent_any: AtomicU64,
@@ -203,11 +205,6 @@ const SILENCE_MS: u64 = 15_000;
 const ANSWER_MS: u64 = 10_000;
 
 impl Times {
-    fn all(now_ms: u64) -> Times {
-        let now = || AtomicU64::new(now_ms);
-        Times { sent_frame: now(), sent_any: now(), received_frame: now(), received_any: now() }
-    }
-
     pub(crate) fn note_sent(&self, now_ms: u64, is_frame: bool) {
         self.sent_any.store(now_ms, Ordering::Relaxed);
         if is_frame {
@@ -222,7 +219,11 @@ impl Times {
     pub(crate) fn note_received(&self, now_ms: u64, is_frame: bool) {
         self.received_any.store(now_ms, Ordering::Relaxed);
         if is_frame {
-            self.received_frame.store(now_ms, Ordering::Relaxed);
+            // As above, the first one.
+            let received = self.received_frame.load(Ordering::Relaxed);
+            if received <= self.sent_any.load(Ordering::Relaxed) {
+                self.received_frame.store(now_ms, Ordering::Relaxed);
+            }
         }
     }
 
