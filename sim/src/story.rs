@@ -95,6 +95,10 @@ pub(crate) fn brief(change: &Change) -> String {
         Change::SetDesired { task, desired, .. } => format!("task {task} wanted {desired}"),
         Change::SetStatus { task, status, .. } => format!("task {task} is {} {}", status.state, status.error),
         Change::RemoveTask(id) => format!("task {id} forgotten"),
+        Change::PutGuest(guest) => {
+            format!("guest {} on {} has {}", guest.container.short(), guest.node, guest.address)
+        }
+        Change::RemoveGuests(guests) => format!("{} guests forgotten", guests.len()),
     }
 }
 

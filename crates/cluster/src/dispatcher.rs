@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_types::assignment::{Assignment, Duty, DutyId, Peer};
+use skep_types::assignment::{Assignment, Duty, DutyId};
 use skep_types::{NodeId, Task, TaskId, TaskState};
 
-use crate::Objects;
 use crate::draining::{Draining, RoundId};
-use crate::objects::{AddressKey, Place, Touched, is_live, is_wanted};
+use crate::objects::{Touched, is_live, is_wanted};
+use crate::{Objects, tables};
 
 /// What a node was told in its session.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,9 +29,6 @@ pub(crate) struct Dispatcher {
     draining: Draining,
 }
 
-/// A node's part of an entry: new or changed duties, and those that are gone.
-type Difference = (Vec<Duty>, Vec<DutyId>);
-
 impl Dispatcher {
     /// A manager begins to lead. What the tables of these nodes are nobody knows: tasks whose end its predecessor may
     /// have held back wait for all of them.
@@ -45,11 +42,7 @@ impl Dispatcher {
     /// Opens a session: the node is sent everything.
     pub fn open(&mut self, objects: &Objects, node: NodeId) -> Assignment {
         self.sessions.insert(node, Session { told: objects.applied(), acknowledged: 0 });
-        let networks = objects.networks().cloned().map(Duty::Network);
-        let overlay = objects.overlay_of(node).map(Duty::Overlay);
-        let peers = objects.peers_of(node).map(Duty::Peer);
-        let endpoints =
-            objects.services().filter_map(|service| objects.endpoint(service.id)).map(Duty::Endpoint);
+        let duties = tables::all(objects, node);
         let tasks = objects.tasks_on(node).map(|task| {
             let mut task = Box::new(task.clone());
             if self.draining.holds(task.id) {
@@ -57,7 +50,7 @@ impl Dispatcher {
             }
             Duty::Task(task)
         });
-        Assignment::Complete(networks.chain(overlay).chain(peers).chain(endpoints).chain(tasks).collect())
+        Assignment::Complete(duties.into_iter().chain(tasks).collect())
     }
 
     /// Ends a session: the node is sent nothing until it opens another, and is not waited for.
@@ -86,7 +79,9 @@ impl Dispatcher {
         objects: &Objects,
         touched: &Touched,
     ) -> (Vec<(NodeId, Assignment)>, Option<RoundId>) {
-        let mut of_node = self.tables(objects, touched);
+        let sessions = self.sessions.keys().copied();
+        let mut of_node =
+            tables::differences(objects, touched, |node| self.sessions.contains_key(&node), sessions);
         for (node, (update, remove)) in &of_node {
             let table = update.iter().any(|duty| duty.id().is_table()) || remove.iter().any(DutyId::is_table);
             if let Some(session) = self.sessions.get_mut(node).filter(|_| table) {
@@ -109,35 +104,6 @@ impl Dispatcher {
             .into_iter()
             .map(|(node, (update, remove))| (node, Assignment::Incremental { update, remove }));
         (sends.collect(), round)
-    }
-
-    /// What an entry changed besides tasks.
-    fn tables(&self, objects: &Objects, touched: &Touched) -> BTreeMap<NodeId, Difference> {
-        let networks = || objects.networks().cloned().map(Duty::Network);
-        let networks: Vec<Duty> = touched.networks.then(networks).into_iter().flatten().collect();
-        let moves = Moves::of(objects, touched);
-        let mut everyone: Vec<Duty> = Vec::new();
-        let mut gone: Vec<DutyId> = Vec::new();
-        for id in &touched.endpoints {
-            match objects.endpoint(*id) {
-                Some(endpoint) => everyone.push(Duty::Endpoint(endpoint)),
-                None => gone.push(DutyId::Endpoint(*id)),
-            }
-        }
-        // Most entries concern a few nodes only.
-        let for_all = !networks.is_empty() || !everyone.is_empty() || !gone.is_empty() || !moves.is_empty();
-        let concerned = |node: &&NodeId| for_all || touched.overlays.contains_key(node);
-        let mut of_node = BTreeMap::new();
-        for node in self.sessions.keys().filter(concerned) {
-            let (mut update, mut remove) = (networks.clone(), gone.clone());
-            // Where backends are comes before the endpoints that send to them.
-            moves.tell(objects, touched, *node, &mut update, &mut remove);
-            update.extend(everyone.iter().cloned());
-            if !update.is_empty() || !remove.is_empty() {
-                of_node.insert(*node, (update, remove));
-            }
-        }
-        of_node
     }
 
     /// Holds back the ends of the tasks that an entry took out of tables, until all nodes' tables are as they were told.
@@ -171,50 +137,4 @@ impl Dispatcher {
 fn is_worth_waiting(objects: &Objects, task: &Task) -> bool {
     let lost = task.node.is_none_or(|node| objects.is_lost(node));
     is_live(task) && !task.attachments.is_empty() && !lost
-}
-
-/// Addresses that an entry moved: where they were, and where they are.
-struct Moves(Vec<(AddressKey, Option<Place>, Option<Place>)>);
-
-impl Moves {
-    fn of(objects: &Objects, touched: &Touched) -> Moves {
-        let moves = touched.places.iter().map(|(key, before)| (*key, *before, objects.place(*key)));
-        Moves(moves.filter(|(_, before, after)| before != after).collect())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What they mean for one node, which is told of addresses on other nodes alone, and of its own place. Every node
-    /// serves the ports of all services, so each is told of all.
-    fn tell(
-        &self,
-        objects: &Objects,
-        touched: &Touched,
-        node: NodeId,
-        update: &mut Vec<Duty>,
-        remove: &mut Vec<DutyId>,
-    ) {
-        if let Some(before) = touched.overlays.get(&node) {
-            let after = objects.overlay_of(node);
-            match (before, after) {
-                (before, after) if *before == after => {}
-                (_, Some(overlay)) => update.push(Duty::Overlay(overlay)),
-                (Some(before), None) => remove.push(DutyId::Overlay(before.network)),
-                (None, None) => {}
-            }
-        }
-        let elsewhere = |place: &Option<Place>| {
-            place.filter(|place| place.node != node).map(|place| (place.host, place.via))
-        };
-        for ((network, address), before, after) in &self.0 {
-            let (network, address) = (*network, *address);
-            match (elsewhere(before), elsewhere(after)) {
-                (before, after) if before == after => {}
-                (_, Some((host, via))) => update.push(Duty::Peer(Peer { network, address, host, via })),
-                (_, None) => remove.push(DutyId::Peer(network, address)),
-            }
-        }
-    }
 }

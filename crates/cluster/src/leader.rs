@@ -180,7 +180,7 @@ impl Leader {
             // The history limit may have changed.
             self.slots.extend(objects.index().tasks_of_slot.keys());
         }
-        self.capacity |= touched.capacity || touched.networks || !touched.nodes.is_empty();
+        self.capacity |= touched.capacity || !touched.networks.is_empty() || !touched.nodes.is_empty();
     }
 
     /// Keeps an agent's reports on its tasks until they can be decided; the newest of a task counts.

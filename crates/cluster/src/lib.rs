@@ -27,6 +27,7 @@ mod rotation;
 mod scheduler;
 mod seats;
 mod step;
+mod tables;
 mod tasks;
 mod timers;
 

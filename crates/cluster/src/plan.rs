@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use skep_types::network::Network;
 use skep_types::node::Node;
 use skep_types::port::Protocol;
-use skep_types::{Ids, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time};
+use skep_types::{ContainerId, Ids, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time};
 
 use crate::delays::Delays;
 use crate::{Cause, Change, Objects, Reply};
@@ -53,8 +54,18 @@ pub(crate) struct Plan<'a> {
     pub removed: BTreeSet<ServiceId>,
     /// Names of services that this batch takes.
     pub names: BTreeSet<String>,
-    /// Ports that this batch takes.
+    /// Ports of the mesh that this batch takes.
     pub ports: BTreeSet<(Protocol, u16)>,
+    /// Ports that tasks of services of this batch publish on their own nodes.
+    pub host_ports: BTreeSet<(Protocol, u16)>,
+    /// Networks that this batch creates.
+    pub networks: Vec<Network>,
+    /// Networks that this batch removes.
+    pub removed_networks: BTreeSet<NetworkId>,
+    /// Networks that services or guests of this batch are on.
+    pub used_networks: BTreeSet<NetworkId>,
+    /// Guests that this batch changes, with their addresses, or takes away.
+    pub guests: BTreeMap<(ContainerId, NetworkId), Option<Ipv4Addr>>,
     /// Addresses that this batch takes.
     pub addresses: BTreeSet<(NetworkId, Ipv4Addr)>,
     /// The last of them, by network.
@@ -85,6 +96,11 @@ impl<'a> Plan<'a> {
             removed: BTreeSet::new(),
             names: BTreeSet::new(),
             ports: BTreeSet::new(),
+            host_ports: BTreeSet::new(),
+            networks: Vec::new(),
+            removed_networks: BTreeSet::new(),
+            used_networks: BTreeSet::new(),
+            guests: BTreeMap::new(),
             addresses: BTreeSet::new(),
             last_given: BTreeMap::new(),
             exhausted: BTreeSet::new(),

@@ -44,7 +44,7 @@ fn make(
         cause: draft.cause,
         at: plan.now,
     };
-    match ipam::attach(plan, service) {
+    match ipam::attach(plan, service, &service.spec.task.networks) {
         Ok(attachments) => task.attachments = attachments,
         Err(error) => {
             task.status.error = error;

@@ -84,7 +84,9 @@ impl Announcer {
                 | Change::Assign { .. }
                 | Change::SetDesired { .. }
                 | Change::SetStatus { .. }
-                | Change::RemoveTask(_) => {}
+                | Change::RemoveTask(_)
+                | Change::PutGuest(_)
+                | Change::RemoveGuests(_) => {}
             }
         }
         before
@@ -150,7 +152,9 @@ fn service_of(change: &Change) -> Option<ServiceId> {
         | Change::Assign { .. }
         | Change::SetDesired { .. }
         | Change::SetStatus { .. }
-        | Change::RemoveTask(_) => None,
+        | Change::RemoveTask(_)
+        | Change::PutGuest(_)
+        | Change::RemoveGuests(_) => None,
     }
 }
 

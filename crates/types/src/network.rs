@@ -11,6 +11,9 @@ use crate::{ContainerId, Meta, NetworkId, NodeId};
 /// Name of the network that carries the routing mesh.
 pub const INGRESS: &str = "ingress";
 
+/// The driver's option that asks for a VXLAN network identifier.
+pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
+
 /// A cluster-wide network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {

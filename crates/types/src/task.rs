@@ -153,9 +153,11 @@ impl Task {
             || self.spec == service.spec.task
             || self.spec.differs_in_placement_only(&service.spec.task)
                 && node.is_some_and(|node| service.spec.task.placement.allows(node));
-        // A service that publishes its first port needs tasks with an address on the ingress network.
-        let reachable = service.ports.is_empty() || !self.attachments.is_empty();
-        same_spec && (reachable || self.status.state == TaskState::New)
+        // A service that publishes its first port needs tasks with an address on the ingress network too.
+        let publishes = service.ingress_ports().next().is_some();
+        let reachable = !publishes || self.attachments.len() > self.spec.networks.len();
+        let same_ports = service.host_ports().eq(&self.host_ports);
+        same_spec && same_ports && (reachable || self.status.state == TaskState::New)
     }
 
     /// `service.slot.id`, the name of the task's container.

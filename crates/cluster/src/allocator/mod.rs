@@ -2,3 +2,4 @@
 
 pub(crate) mod ipam;
 pub(crate) mod port;
+pub(crate) mod subnet;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use skep_types::network::Network;
+use skep_types::network::{Network, VNI_OPTION};
 use skep_types::node::Node;
 use skep_types::service::{Service, UpdateState, UpdateStatus};
-use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, Time, Version};
+use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId, Time, Version};
 
 use super::index::{self, Up};
 use super::{Cause, Change, NewTask, Objects, Rollout, Touched, UpdateStep, Watch};
@@ -74,6 +74,12 @@ impl Objects {
                 *at
             }),
             Change::RemoveTask(id) => self.remove_task(*id, touched),
+            Change::PutGuest(guest) => self.put_guest(guest, touched),
+            Change::RemoveGuests(guests) => {
+                for (container, network) in guests {
+                    self.remove_guest(*container, *network, touched);
+                }
+            }
         }
     }
 
@@ -102,6 +108,10 @@ impl Objects {
     fn remove_node(&mut self, id: NodeId, touched: &mut Touched) {
         touched.nodes.insert(id);
         self.note_node(id, touched);
+        let guests: Vec<_> = self.guests_of(id).map(|guest| (guest.container, guest.network)).collect();
+        for (container, network) in guests {
+            self.remove_guest(container, network, touched);
+        }
         let Some(node) = self.nodes.remove(&id) else { return };
         self.index.remove_node(&node);
         self.index_slots_on(id);
@@ -115,29 +125,41 @@ impl Objects {
             self.note_ingress(Some(network.id), touched);
             self.set_ingress(Some(network.id));
         }
+        self.last_vni =
+            self.last_vni.max(Some(network.vni).filter(|_| !network.options.contains_key(VNI_OPTION)));
+        touched.networks.insert(network.id);
         self.networks.insert(network.id, network);
-        touched.networks = true;
     }
 
     fn remove_network(&mut self, id: NetworkId, touched: &mut Touched) {
+        // Tasks of removed services may still be on their way out.
+        for node in self.index.presence.get(&id).into_iter().flat_map(BTreeMap::keys) {
+            self.note_held(*node, id, touched);
+        }
+        let is_ingress = self.index.ingress == Some(id);
+        if is_ingress {
+            self.note_ingress(None, touched);
+        }
         let Some(network) = self.networks.remove(&id) else { return };
         self.index.network_names.remove(&network.name);
         self.last_given.remove(&id);
-        if self.index.ingress == Some(id) {
-            self.note_ingress(None, touched);
+        if is_ingress {
             self.set_ingress(None);
         }
-        touched.networks = true;
+        touched.networks.insert(id);
     }
 
     /// Nodes' addresses are on whatever network is the ingress network.
     fn set_ingress(&mut self, network: Option<NetworkId>) {
         self.nodes.values().for_each(|node| self.index.remove_node(node));
+        if network.is_none() {
+            self.nodes.values_mut().for_each(|node| node.ingress_address = None);
+        }
         self.index.ingress = network;
         self.nodes.values().for_each(|node| self.index.add_node(node));
     }
 
-    fn note_given(&mut self, given: impl Iterator<Item = (NetworkId, Ipv4Addr)>) {
+    pub(super) fn note_given(&mut self, given: impl Iterator<Item = (NetworkId, Ipv4Addr)>) {
         self.last_given.extend(given);
     }
 
@@ -155,11 +177,13 @@ impl Objects {
         service.meta.version = self.version();
         let id = service.id;
         let old = self.services.get(&id);
-        if old.map_or([].as_slice(), |old| &old.ports) != service.ports {
+        if !old.into_iter().flat_map(Service::ingress_ports).eq(service.ingress_ports()) {
             touched.endpoints.insert(id);
         }
+        note_records(old, &service, touched);
         if let Some(old) = old {
             self.index.remove_service(old);
+            touched.capacity |= old.virtual_ips.iter().any(|had| !service.virtual_ips.contains(had));
         }
         let had = old.map_or([].as_slice(), |old| old.virtual_ips.as_slice());
         let given = service.virtual_ips.iter().filter(|address| !had.contains(address));
@@ -185,9 +209,10 @@ impl Objects {
             self.index_slot(id, slot);
         }
         touched.services.insert(id);
-        if !service.ports.is_empty() {
+        if service.ingress_ports().next().is_some() {
             touched.endpoints.insert(id);
         }
+        touched.records.extend(service.spec.task.networks.iter().map(|on| (id, on.network)));
         touched.capacity = true;
     }
 
@@ -279,6 +304,9 @@ impl Objects {
         }
         self.note_given(task.attachments.iter().map(|given| (given.network, given.address)));
         self.index.add_task(&task);
+        if let Some(node) = task.node.filter(|_| index::is_live(&task)) {
+            self.note_presence(&task, node, true, touched);
+        }
         self.enter_slot(&task);
         let (service, slot) = (task.service, task.slot);
         touched.slots.insert((service, slot));
@@ -307,7 +335,8 @@ impl Objects {
         self.index.remove_task(task);
         let before = (task.node, task.desired);
         let state = task.status.state;
-        let (was_live, was_serving) = (index::is_live(task), serves(task));
+        let (was_live, was_serving) = (index::is_live(task), index::serves(task));
+        let was_present = task.node.filter(|_| was_live);
         task.meta.updated_at = change(task);
         task.meta.version = version;
         self.index.add_task(task);
@@ -318,12 +347,20 @@ impl Objects {
         if was_serving && !index::is_wanted(task) && index::is_live(task) && !task.attachments.is_empty() {
             touched.left.insert(id);
         }
-        if was_serving != serves(task) && publishes(&self.services, service) {
-            touched.endpoints.insert(service);
-        }
         touched.capacity |=
             was_live && !index::is_live(task) || task.node.is_none() && task.status.state != state;
         touched.slots.insert((service, slot));
+        let changes_tables = was_serving != index::serves(task);
+        let is_present = task.node.filter(|_| index::is_live(task));
+        let Some(task) = self.tasks.get(&id) else { return };
+        if changes_tables {
+            self.note_tables(task, touched);
+        }
+        if was_present != is_present
+            && let Some(node) = was_present.or(is_present)
+        {
+            self.note_presence(task, node, is_present.is_some(), touched);
+        }
         self.index_slot(service, slot);
     }
 
@@ -332,6 +369,9 @@ impl Objects {
         self.note_places(given.map(|given| (given.network, given.address)), touched);
         let Some(task) = self.tasks.remove(&id) else { return };
         self.index.remove_task(&task);
+        if let Some(node) = task.node.filter(|_| index::is_live(&task)) {
+            self.note_presence(&task, node, false, touched);
+        }
         if let Some(rollout) = self.rollouts.get_mut(&task.service) {
             rollout.forget(id);
         }
@@ -346,14 +386,26 @@ impl Objects {
         if let Some(node) = task.node {
             touched.forgotten.push((node, id));
         }
-        if serves(&task) && publishes(&self.services, task.service) {
-            touched.endpoints.insert(task.service);
+        if index::serves(&task) {
+            self.note_tables(&task, touched);
         }
         touched.duties.remove(&id);
         touched.capacity |= index::is_live(&task);
         touched.slots.insert(key);
         touched.services.insert(task.service);
         self.index_slot(task.service, task.slot);
+    }
+
+    /// Notes the tables that a task is in, or was.
+    fn note_tables(&self, task: &Task, touched: &mut Touched) {
+        let id = task.service;
+        let Some(service) = self.services.get(&id) else { return };
+        if service.ingress_ports().next().is_some() {
+            touched.endpoints.insert(id);
+        }
+        let on = service.spec.task.networks.iter().map(|on| on.network);
+        let on = on.filter(|network| task.attachments.iter().any(|given| given.network == *network));
+        touched.records.extend(on.map(|network| (id, network)));
     }
 
     pub(crate) fn slots_of(&self, service: ServiceId) -> impl Iterator<Item = u64> {
@@ -368,7 +420,7 @@ impl Objects {
             let current = self.services.get(&id).is_none_or(|service| {
                 task.is_current(service, task.node.and_then(|node| self.nodes.get(&node)))
             });
-            let up = if serves(task) { Up::Yes } else { Up::No };
+            let up = if index::serves(task) { Up::Yes } else { Up::No };
             (!current).then_some(up)
         });
         self.index.set_slot(id, slot, outdated);
@@ -387,6 +439,9 @@ impl Objects {
         }
         for service in self.services.values() {
             self.index.add_service(service);
+        }
+        for guest in self.guests.values() {
+            self.index.add_guest(guest);
         }
         for task in self.tasks.values() {
             self.index.add_task(task);
@@ -409,10 +464,16 @@ fn looks_alike(one: &Node, other: &Node) -> bool {
         && one.description == other.description
 }
 
-fn serves(task: &Task) -> bool {
-    task.status.state == TaskState::Running && task.desired == TaskState::Running
-}
-
-fn publishes(services: &BTreeMap<ServiceId, Service>, id: ServiceId) -> bool {
-    services.get(&id).is_some_and(|service| !service.ports.is_empty())
+/// Notes the records that a service's new specification or addresses change.
+fn note_records(old: Option<&Service>, new: &Service, touched: &mut Touched) {
+    let on = |service: &Service, network: NetworkId| {
+        let on = service.spec.task.networks.iter().find(|on| on.network == network).cloned();
+        (on, service.virtual_ips.iter().find(|given| given.network == network).cloned())
+    };
+    let named = old.into_iter().chain([new]).flat_map(|service| &service.spec.task.networks);
+    for network in named.map(|on| on.network) {
+        if old.is_none_or(|old| on(old, network) != on(new, network)) {
+            touched.records.insert((new.id, network));
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! The decisions that the log holds.
 
 use serde::{Deserialize, Serialize};
-use skep_types::network::Network;
+use skep_types::network::{Guest, Network};
 use skep_types::node::Node;
 use skep_types::service::{Service, UpdateStatus};
 use skep_types::swarm::ClusterObject;
 use skep_types::task::Attachment;
-use skep_types::{NetworkId, NodeId, ServiceId, TaskId, TaskState, TaskStatus, Time};
+use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, TaskId, TaskState, TaskStatus, Time};
 
 /// One decision. Applying the changes of the log in order gives the same [`crate::Objects`] everywhere.
 ///
@@ -80,6 +80,10 @@ pub enum Change {
     },
     /// Forget a task.
     RemoveTask(TaskId),
+    /// Let a guest onto a network, or replace what is known of it.
+    PutGuest(Box<Guest>),
+    /// Take guests off networks.
+    RemoveGuests(Vec<(ContainerId, NetworkId)>),
 }
 
 /// What a new task consists of besides its service's specification.

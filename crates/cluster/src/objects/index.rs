@@ -6,10 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use skep_types::network::Guest;
 use skep_types::node::{Node, NodeRole};
 use skep_types::port::Protocol;
 use skep_types::service::Service;
-use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, Version};
+use skep_types::task::Attachment;
+use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, Version};
 
 use super::Numbers;
 
@@ -22,6 +24,8 @@ pub(crate) enum Holder {
     Service(ServiceId),
     /// A node, as its own on the ingress network.
     Node(NodeId),
+    /// A container that is no task.
+    Guest(ContainerId),
 }
 
 /// What a node carries.
@@ -67,7 +71,16 @@ pub(crate) struct Index {
     pub unaddressed: BTreeSet<NodeId>,
     pub service_names: BTreeMap<String, ServiceId>,
     pub network_names: BTreeMap<String, NetworkId>,
+    /// Ports of the mesh.
     pub ports: BTreeMap<(Protocol, u16), ServiceId>,
+    /// Ports that tasks publish on their own nodes.
+    pub host_ports: BTreeMap<(Protocol, u16), BTreeSet<ServiceId>>,
+    /// The services whose specification names a network.
+    pub services_on: BTreeMap<NetworkId, BTreeSet<ServiceId>>,
+    pub guests_on: BTreeMap<NetworkId, BTreeSet<ContainerId>>,
+    pub guests_of_node: BTreeMap<NodeId, BTreeSet<(ContainerId, NetworkId)>>,
+    /// How many tasks that have not ended and guests each node has on a network.
+    pub presence: BTreeMap<NetworkId, BTreeMap<NodeId, u64>>,
     pub ingress: Option<NetworkId>,
     /// The tasks of each slot, the oldest first.
     pub tasks_of_slot: BTreeMap<(ServiceId, u64), Vec<TaskId>>,
@@ -78,10 +91,10 @@ pub(crate) struct Index {
     /// the scheduler reads it beside the nodes and the loads, all three in the order of the nodes' ids.
     pub spread: BTreeMap<ServiceId, BTreeMap<NodeId, u64>>,
     pub addresses: BTreeMap<(NetworkId, Ipv4Addr), Holder>,
-    /// Running tasks that serve, with their address on the ingress network.
-    pub backends: BTreeMap<ServiceId, BTreeMap<(u64, TaskId), Ipv4Addr>>,
+    /// Running tasks that serve, with their address on each of their networks.
+    pub backends: BTreeMap<(ServiceId, NetworkId), BTreeMap<(u64, TaskId), Ipv4Addr>>,
     /// Tasks that wait for addresses.
-    pub unallocated: BTreeSet<TaskId>,
+    pub unallocated: BTreeMap<ServiceId, BTreeSet<TaskId>>,
     /// Tasks that wait for a node.
     pub unassigned: BTreeMap<Group, BTreeSet<TaskId>>,
 }
@@ -94,6 +107,11 @@ pub(crate) fn is_wanted(task: &Task) -> bool {
 /// Whether the task has not ended as far as anyone knows.
 pub(crate) fn is_live(task: &Task) -> bool {
     !task.status.state.is_terminal()
+}
+
+/// Whether clients are sent to the task: while it runs and is meant to.
+pub(crate) fn serves(task: &Task) -> bool {
+    task.status.state == TaskState::Running && task.desired == TaskState::Running
 }
 
 /// The task that a slot stands for: the wanted one, or the last one when none is wanted any more (it
@@ -154,15 +172,19 @@ impl Index {
         for attachment in &task.attachments {
             self.addresses.insert((attachment.network, attachment.address), Holder::Task(task.id));
         }
-        if let Some(address) = self.backend(task) {
-            self.backends.entry(task.service).or_default().insert((task.slot, task.id), address);
+        if serves(task) {
+            for Attachment { network, address } in &task.attachments {
+                let backends = self.backends.entry((task.service, *network)).or_default();
+                backends.insert((task.slot, task.id), *address);
+            }
         }
+        self.change_presence(task, Way::On);
         if !is_wanted(task) || task.node.is_some() {
             return;
         }
         match task.status.state {
             TaskState::New => {
-                self.unallocated.insert(task.id);
+                self.unallocated.entry(task.service).or_default().insert(task.id);
             }
             _ => {
                 self.unassigned.entry((task.service, task.spec_version)).or_default().insert(task.id);
@@ -185,11 +207,19 @@ impl Index {
                 self.addresses.remove(&key);
             }
         }
-        remove_from(&mut self.backends, &task.service, |backends| {
-            backends.remove(&(task.slot, task.id));
-            backends.is_empty()
+        if serves(task) {
+            for attachment in &task.attachments {
+                remove_from(&mut self.backends, &(task.service, attachment.network), |backends| {
+                    backends.remove(&(task.slot, task.id));
+                    backends.is_empty()
+                });
+            }
+        }
+        self.change_presence(task, Way::Off);
+        remove_from(&mut self.unallocated, &task.service, |tasks| {
+            tasks.remove(&task.id);
+            tasks.is_empty()
         });
-        self.unallocated.remove(&task.id);
         remove_from(&mut self.unassigned, &(task.service, task.spec_version), |tasks| {
             tasks.remove(&task.id);
             tasks.is_empty()
@@ -217,12 +247,49 @@ impl Index {
         }
     }
 
-    /// A task serves while it runs and is meant to.
-    fn backend(&self, task: &Task) -> Option<Ipv4Addr> {
-        let serves = task.status.state == TaskState::Running && task.desired == TaskState::Running;
-        let ingress = self.ingress?;
-        let attached = task.attachments.iter().find(|attachment| attachment.network == ingress);
-        attached.filter(|_| serves).map(|attachment| attachment.address)
+    fn change_presence(&mut self, task: &Task, way: Way) {
+        if let Some(node) = task.node.filter(|_| is_live(task)) {
+            for attachment in &task.attachments {
+                self.count(attachment.network, node, way);
+            }
+        }
+    }
+
+    /// A node that has nothing on a network has no entry.
+    fn count(&mut self, network: NetworkId, node: NodeId, way: Way) {
+        let nodes = self.presence.entry(network).or_default();
+        let count = nodes.entry(node).or_default();
+        *count = count.strict_add_signed(way.sign());
+        if *count == 0 {
+            nodes.remove(&node);
+        }
+        if nodes.is_empty() {
+            self.presence.remove(&network);
+        }
+    }
+
+    /// Enters a guest.
+    pub fn add_guest(&mut self, guest: &Guest) {
+        let (container, network) = (guest.container, guest.network);
+        self.guests_on.entry(network).or_default().insert(container);
+        self.guests_of_node.entry(guest.node).or_default().insert((container, network));
+        self.addresses.insert((network, guest.address), Holder::Guest(container));
+        self.count(network, guest.node, Way::On);
+    }
+
+    /// Takes out what [`Index::add_guest`] entered.
+    pub fn remove_guest(&mut self, guest: &Guest) {
+        let (container, network) = (guest.container, guest.network);
+        remove_from(&mut self.guests_on, &network, |guests| {
+            guests.remove(&container);
+            guests.is_empty()
+        });
+        remove_from(&mut self.guests_of_node, &guest.node, |guests| {
+            guests.remove(&(container, network));
+            guests.is_empty()
+        });
+        self.addresses.remove(&(network, guest.address));
+        self.count(network, guest.node, Way::Off);
     }
 
     /// Enters what a node alone contributes.
@@ -258,8 +325,14 @@ impl Index {
     /// Enters a service's name, ports and virtual addresses.
     pub fn add_service(&mut self, service: &Service) {
         self.service_names.insert(service.spec.name.clone(), service.id);
-        for port in &service.ports {
+        for port in service.ingress_ports() {
             self.ports.insert((port.protocol, port.published_port), service.id);
+        }
+        for port in service.host_ports().filter(|port| port.published_port != 0) {
+            self.host_ports.entry((port.protocol, port.published_port)).or_default().insert(service.id);
+        }
+        for on in &service.spec.task.networks {
+            self.services_on.entry(on.network).or_default().insert(service.id);
         }
         for address in &service.virtual_ips {
             self.addresses.insert((address.network, address.address), Holder::Service(service.id));
@@ -269,8 +342,20 @@ impl Index {
     /// Takes out what [`Index::add_service`] entered.
     pub fn remove_service(&mut self, service: &Service) {
         self.service_names.remove(&service.spec.name);
-        for port in &service.ports {
+        for port in service.ingress_ports() {
             self.ports.remove(&(port.protocol, port.published_port));
+        }
+        for port in service.host_ports() {
+            remove_from(&mut self.host_ports, &(port.protocol, port.published_port), |services| {
+                services.remove(&service.id);
+                services.is_empty()
+            });
+        }
+        for on in &service.spec.task.networks {
+            remove_from(&mut self.services_on, &on.network, |services| {
+                services.remove(&service.id);
+                services.is_empty()
+            });
         }
         for address in &service.virtual_ips {
             self.addresses.remove(&(address.network, address.address));

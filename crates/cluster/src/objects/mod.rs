@@ -5,6 +5,7 @@ mod change;
 mod index;
 mod numbers;
 mod peers;
+mod presence;
 mod rollout;
 mod snapshot;
 mod touched;
@@ -13,17 +14,17 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use skep_types::assignment::{Endpoint, EndpointPort};
-use skep_types::network::Network;
+use skep_types::network::{Guest, Network};
 use skep_types::node::Node;
 use skep_types::port::Protocol;
 use skep_types::service::Service;
 use skep_types::swarm::ClusterObject;
-use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId};
+use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, Task, TaskId};
 
 pub use change::{Cause, Change, NewTask, UpdateStep};
 pub(crate) use index::{Group, Index, Load, Slots, is_live, is_wanted, representative};
 pub(crate) use numbers::Numbers;
-pub(crate) use peers::{AddressKey, Place};
+pub(crate) use peers::Place;
 pub use rollout::{RestartHistory, Rollout, Watch};
 pub use snapshot::{RestoreError, Snapshot};
 pub(crate) use touched::Touched;
@@ -43,6 +44,10 @@ pub struct Objects {
     /// The address of each network that was given last: the search for the next one goes on after it, under a
     /// new leader too, so that an address rests as long as possible before it is given again.
     last_given: BTreeMap<NetworkId, Ipv4Addr>,
+    /// The VXLAN identifier that was given last, of those that the managers choose.
+    last_vni: Option<u32>,
+    /// Containers that are no tasks, on attachable networks.
+    guests: BTreeMap<(ContainerId, NetworkId), Guest>,
     index: Index,
 }
 
@@ -152,16 +157,21 @@ impl Objects {
         self.last_given.get(&network).copied()
     }
 
-    /// How a service is reached; `None` for one that publishes nothing.
+    pub(crate) fn last_vni(&self) -> Option<u32> {
+        self.last_vni
+    }
+
+    /// How a service is reached; `None` for one that publishes nothing on every node.
     pub fn endpoint(&self, id: ServiceId) -> Option<Endpoint> {
-        let service = self.services.get(&id).filter(|service| !service.ports.is_empty())?;
-        let ports = service.ports.iter().map(|port| EndpointPort {
+        let service = self.services.get(&id).filter(|service| service.ingress_ports().next().is_some())?;
+        let ports = service.ingress_ports().map(|port| EndpointPort {
             protocol: port.protocol,
             published_port: port.published_port,
             target_port: port.target_port,
             address: port.address,
         });
-        let backends = self.index.backends.get(&id).into_iter().flat_map(BTreeMap::values);
+        let backends = self.index.ingress.and_then(|ingress| self.index.backends.get(&(id, ingress)));
+        let backends = backends.into_iter().flat_map(BTreeMap::values);
         Some(Endpoint {
             service: id,
             name: service.spec.name.clone(),

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use skep_types::assignment::{Overlay, Peer};
+use skep_types::assignment::Peer;
 use skep_types::node::Node;
 use skep_types::{NetworkId, NodeId};
 
@@ -22,44 +22,31 @@ pub(crate) struct Place {
 /// An address of a network.
 pub(crate) type AddressKey = (NetworkId, Ipv4Addr);
 
-fn data_path(node: &Node) -> IpAddr {
+pub(super) fn data_path(node: &Node) -> IpAddr {
     node.data_path.unwrap_or(node.address)
 }
 
 impl Objects {
-    /// Where an address is: a node's own, or a task's from its assignment until it has ended.
+    /// Where an address is: a node's own, a guest's, or a task's from its assignment until it has ended.
     pub(crate) fn place(&self, key: AddressKey) -> Option<Place> {
         let node = match self.index.addresses.get(&key)? {
             Holder::Task(task) => self.tasks.get(task)?.node?,
             Holder::Node(node) => *node,
+            Holder::Guest(container) => self.guests.get(&(*container, key.0))?.node,
             // On every node.
             Holder::Service(_) => return None,
         };
-        let via = |node: &Node| node.ingress_address.filter(|_| self.index.ingress == Some(key.0));
-        self.nodes.get(&node).map(|node| Place { node: node.id, host: data_path(node), via: via(node) })
-    }
-
-    /// All addresses that are on other nodes.
-    pub(crate) fn peers_of(&self, node: NodeId) -> impl Iterator<Item = Peer> {
-        let placed = self.index.addresses.keys().filter_map(|key| Some((*key, self.place(*key)?)));
-        let elsewhere = placed.filter(move |(_, place)| place.node != node);
-        elsewhere.map(|((network, address), place)| Peer {
-            network,
-            address,
-            host: place.host,
-            via: place.via,
-        })
-    }
-
-    /// A node's own place on the ingress network, once both are there.
-    pub(crate) fn overlay_of(&self, node: NodeId) -> Option<Overlay> {
         let node = self.nodes.get(&node)?;
-        Some(Overlay {
-            network: self.index.ingress?,
-            address: Some(node.ingress_address?),
-            host: data_path(node),
-            port: self.cluster.as_ref()?.data_path_port,
-        })
+        let via = node.ingress_address.filter(|_| self.index.ingress == Some(key.0));
+        Some(Place { node: node.id, host: data_path(node), via })
+    }
+
+    /// All addresses of a network that are on other nodes than this one.
+    pub(crate) fn peers_of(&self, node: NodeId, network: NetworkId) -> impl Iterator<Item = Peer> {
+        let placed = self.addresses_of(network);
+        let placed = placed.filter_map(move |address| Some((address, self.place((network, address))?)));
+        let elsewhere = placed.filter(move |(_, place)| place.node != node);
+        elsewhere.map(move |(address, Place { host, via, .. })| Peer { network, address, host, via })
     }
 
     /// Notes where addresses are before that may change. What an entry of the log changes back is no change.
@@ -69,13 +56,16 @@ impl Objects {
         }
     }
 
-    /// The same of all that is on a node, and of its own place.
+    /// The same of all that is on a node, and of its own places.
     pub(super) fn note_node(&self, node: NodeId, touched: &mut Touched) {
-        touched.overlays.entry(node).or_insert_with(|| self.overlay_of(node));
+        for network in self.networks_of(node) {
+            self.note_held(node, network, touched);
+        }
         let own = self.nodes.get(&node).and_then(|node| node.ingress_address);
         self.note_places(self.index.ingress.zip(own), touched);
         let attachments = self.tasks_on(node).flat_map(|task| &task.attachments);
         self.note_places(attachments.map(|given| (given.network, given.address)), touched);
+        self.note_places(self.guests_of(node).map(|guest| (guest.network, guest.address)), touched);
     }
 
     /// What a node's change may mean for others.
@@ -85,6 +75,9 @@ impl Objects {
         if !self.nodes.get(&new.id).is_some_and(same) {
             self.note_node(new.id, touched);
             self.note_places(self.index.ingress.zip(new.ingress_address), touched);
+            if let Some(ingress) = self.index.ingress {
+                self.note_held(new.id, ingress, touched);
+            }
         }
     }
 
@@ -93,6 +86,9 @@ impl Objects {
         for node in self.nodes.values() {
             self.note_node(node.id, touched);
             self.note_places(new.zip(node.ingress_address), touched);
+            if let Some(new) = new {
+                self.note_held(node.id, new, touched);
+            }
         }
     }
 }

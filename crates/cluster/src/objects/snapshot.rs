@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use skep_types::network::Network;
+use skep_types::network::{Guest, Network};
 use skep_types::node::Node;
 use skep_types::service::{PortSpec, Service, TaskSpec};
 use skep_types::swarm::ClusterObject;
@@ -31,6 +31,10 @@ pub struct Snapshot {
     restarts: Vec<((ServiceId, u64), RestartHistory)>,
     #[serde(default)]
     last_given: Vec<(NetworkId, Ipv4Addr)>,
+    #[serde(default)]
+    last_vni: Option<u32>,
+    #[serde(default)]
+    guests: Vec<Guest>,
 }
 
 /// A [`Task`] whose specification is named by its place in [`Snapshot::specs`].
@@ -101,6 +105,8 @@ impl Objects {
             rollouts: self.rollouts.iter().map(|(id, rollout)| (*id, rollout.clone())).collect(),
             restarts: self.restarts.iter().map(|(key, history)| (*key, history.clone())).collect(),
             last_given: self.last_given.iter().map(|(network, address)| (*network, *address)).collect(),
+            last_vni: self.last_vni,
+            guests: self.guests.values().cloned().collect(),
         }
     }
 
@@ -116,6 +122,8 @@ impl Objects {
             rollouts: snapshot.rollouts.into_iter().collect(),
             restarts: snapshot.restarts.into_iter().collect(),
             last_given: snapshot.last_given.into_iter().collect(),
+            last_vni: snapshot.last_vni,
+            guests: snapshot.guests.into_iter().map(|it| ((it.container, it.network), it)).collect(),
             index: Index::default(),
         };
         for stored in snapshot.tasks {

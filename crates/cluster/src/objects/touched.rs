@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_types::assignment::Overlay;
-use skep_types::{NodeId, ServiceId, TaskId};
+use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, TaskId};
 
 use super::peers::{AddressKey, Place};
+use super::presence::Held;
 
 /// The trace of applied changes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Touched {
     /// The cluster's settings changed.
     pub cluster: bool,
-    /// Networks came or went.
-    pub networks: bool,
+    /// Networks that came or went.
+    pub networks: BTreeSet<NetworkId>,
     /// Nodes that came, changed or went.
     pub nodes: BTreeSet<NodeId>,
     /// Services that came, changed or went.
@@ -30,8 +30,12 @@ pub(crate) struct Touched {
     pub left: BTreeSet<TaskId>,
     /// Addresses that may be elsewhere now, with where they were before.
     pub places: BTreeMap<AddressKey, Option<Place>>,
-    /// Nodes whose own place on the ingress network may be another, with what it was before.
-    pub overlays: BTreeMap<NodeId, Option<Overlay>>,
-    /// A task stopped using its node or its addresses, or one began to wait for some.
+    /// What nodes may have of networks now, with what they had before.
+    pub held: BTreeMap<(NodeId, NetworkId), Held>,
+    /// Services' names on networks that may have changed, or what they lead to.
+    pub records: BTreeSet<(ServiceId, NetworkId)>,
+    /// Guests that came, changed or went.
+    pub guests: BTreeSet<(ContainerId, NetworkId)>,
+    /// Somebody stopped using a node or addresses, or began to wait for some.
     pub capacity: bool,
 }

@@ -9,11 +9,10 @@ use skep_types::swarm::{Authority, ClusterObject, ClusterSpec, Secret};
 use skep_types::{Meta, NetworkId, Version};
 
 use super::{out_of_sequence, refuse};
+use crate::allocator::subnet;
 use crate::plan::Plan;
 use crate::{Answer, Change, Refusal, RefusalKind};
 
-/// The first VXLAN network identifier that is given out: SwarmKit's.
-const FIRST_VNI: u32 = 4096;
 /// The shortest life of a certificate: SwarmKit's.
 const MIN_CERT_EXPIRY: Duration = Duration::from_secs(3600);
 
@@ -26,7 +25,7 @@ pub(super) fn create(plan: &mut Plan, mut cluster: ClusterObject, mut node: Node
     if node.spec.role != NodeRole::Manager {
         return refuse(RefusalKind::Invalid, "the first node of a cluster must be a manager");
     }
-    let Some(subnet) = ingress_subnet(&cluster) else {
+    let Some(ingress) = ingress_subnet(&cluster) else {
         let message = format!("no /{} subnet fits into the default address pools", cluster.subnet_prefix);
         return refuse(RefusalKind::Invalid, message);
     };
@@ -37,7 +36,7 @@ pub(super) fn create(plan: &mut Plan, mut cluster: ClusterObject, mut node: Node
     plan.changes.push(Change::PutNetwork(Box::new(Network {
         meta,
         ingress: true,
-        ..Network::new(NetworkId(plan.ids.next_u128()), INGRESS, subnet, FIRST_VNI)
+        ..Network::new(NetworkId(plan.ids.next_u128()), INGRESS, ingress, subnet::FIRST_VNI)
     })));
     plan.nodes.insert(node.id, node);
     Ok(Answer::Done)

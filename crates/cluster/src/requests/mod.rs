@@ -1,6 +1,8 @@
 //! What users may ask for, checked against the committed state and what the batch already decided.
 
 mod cluster;
+mod guest;
+mod network;
 mod node;
 mod service;
 mod validate;
@@ -38,11 +40,13 @@ pub(crate) fn decide(
         Request::CreateService(spec) => service::create(plan, *spec),
         Request::UpdateService { id, version, spec } => service::update(plan, id, version, *spec),
         Request::RemoveService(id) => service::remove(plan, id),
-        Request::CreateNetwork(_)
-        | Request::RemoveNetwork(_)
-        | Request::Attach { .. }
-        | Request::Detach { .. }
-        | Request::KeepGuests { .. } => refuse(RefusalKind::Precondition, "not built yet"),
+        Request::CreateNetwork(spec) => network::create(plan, *spec),
+        Request::RemoveNetwork(id) => network::remove(plan, id),
+        Request::Attach { node, container, network, names, address } => {
+            guest::attach(plan, node, container, network, names, address)
+        }
+        Request::Detach { node, container, network } => guest::detach(plan, node, container, network),
+        Request::KeepGuests { node, containers } => guest::keep(plan, node, &containers),
     }
 }
 

@@ -1,9 +1,11 @@
 //! Creating, changing and removing services.
 
-use skep_types::service::{PortSpec, Service, ServiceSpec, VirtualIp};
+use std::collections::BTreeSet;
+
+use skep_types::service::{PortSpec, PublishMode, Service, ServiceSpec, VirtualIp};
 use skep_types::{Meta, ServiceId, Version};
 
-use super::{out_of_sequence, refuse, validate};
+use super::{network, out_of_sequence, refuse, validate};
 use crate::allocator::ipam;
 use crate::allocator::port;
 use crate::plan::Plan;
@@ -21,8 +23,7 @@ pub(super) fn create(plan: &mut Plan, spec: ServiceSpec) -> Result<Answer, Refus
         let message = format!("name conflicts with an existing object: service {} already exists", spec.name);
         return refuse(RefusalKind::Conflict, message);
     }
-    let ports = port::resolve(plan, &spec.ports, None)?;
-    let virtual_ips = virtual_ips(plan, &ports, Vec::new())?;
+    let (ports, virtual_ips) = endpoint(plan, &spec, None)?;
     let id = ServiceId(plan.ids.next_u128());
     plan.names.insert(spec.name.clone());
     plan.requested.insert(id);
@@ -55,8 +56,7 @@ pub(super) fn update(
     if spec.name != old.spec.name {
         return refuse(RefusalKind::Invalid, "renaming services is not supported");
     }
-    let ports = port::resolve(plan, &spec.ports, Some(old))?;
-    let virtual_ips = virtual_ips(plan, &ports, old.virtual_ips.clone())?;
+    let (ports, virtual_ips) = endpoint(plan, &spec, Some(old))?;
     let raise = u64::from(spec.task != old.spec.task);
     plan.requested.insert(id);
     plan.changes.push(Change::PutService(Box::new(Service {
@@ -82,19 +82,41 @@ pub(super) fn remove(plan: &mut Plan, id: ServiceId) -> Result<Answer, Refusal> 
     Ok(Answer::Done)
 }
 
-/// One virtual address on the ingress network for a service that publishes ports; none for others.
-fn virtual_ips(plan: &mut Plan, ports: &[PortSpec], had: Vec<VirtualIp>) -> Result<Vec<VirtualIp>, Refusal> {
-    if ports.is_empty() {
-        return Ok(Vec::new());
+/// Refuses networks that a service cannot be on.
+fn refuse_networks(plan: &Plan, spec: &ServiceSpec) -> Result<(), Refusal> {
+    let mut named = BTreeSet::new();
+    for on in &spec.task.networks {
+        let network = network::usable(plan, on.network)?;
+        if network.ingress {
+            let message =
+                format!("Service cannot be explicitly attached to the ingress network {:?}", network.name);
+            return refuse(RefusalKind::Invalid, message);
+        }
+        if !named.insert(on.network) {
+            return refuse(RefusalKind::Invalid, format!("network {} is named twice", network.name));
+        }
     }
-    if !had.is_empty() {
-        return Ok(had);
+    let publishes = spec.ports.iter().any(|port| port.mode == PublishMode::Ingress);
+    let ingress = plan.objects.ingress().filter(|ingress| !plan.removed_networks.contains(&ingress.id));
+    if publishes && ingress.is_none() {
+        return refuse(RefusalKind::Precondition, ipam::NO_INGRESS);
     }
-    let Some(ingress) = plan.objects.ingress() else {
-        return refuse(RefusalKind::Precondition, "ports cannot be published without an ingress network");
-    };
-    match ipam::take(plan, ingress) {
-        Ok(address) => Ok(vec![VirtualIp { network: ingress.id, address }]),
-        Err(reason) => refuse(RefusalKind::Precondition, reason),
-    }
+    Ok(())
+}
+
+/// The ports and virtual addresses of a service with this specification, which may replace an `old` one.
+fn endpoint(
+    plan: &mut Plan,
+    spec: &ServiceSpec,
+    old: Option<&Service>,
+) -> Result<(Vec<PortSpec>, Vec<VirtualIp>), Refusal> {
+    refuse_networks(plan, spec)?;
+    let ports = port::resolve(plan, &spec.ports, old)?;
+    let had = old.map_or([].as_slice(), |old| &old.virtual_ips);
+    let on = &spec.task.networks;
+    let virtual_ips = ipam::virtual_ips(plan, spec.endpoint_mode, on, &ports, had)
+        .map_err(|message| Refusal { kind: RefusalKind::Precondition, message })?;
+    plan.used_networks.extend(on.iter().map(|on| on.network));
+    plan.used_networks.extend(virtual_ips.iter().map(|given| given.network));
+    Ok((ports, virtual_ips))
 }

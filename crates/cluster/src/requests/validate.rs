@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use skep_types::mount::MountSource;
+use skep_types::network::NetworkSpec;
 use skep_types::resources::Resources;
-use skep_types::service::{PortSpec, ServiceMode, ServiceSpec};
+use skep_types::service::{EndpointMode, PortSpec, PublishMode, ServiceMode, ServiceSpec};
 
 use super::refuse;
 use crate::{Refusal, RefusalKind};
@@ -49,7 +50,20 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     if replicas > MAX_REPLICAS {
         return invalid(format!("Mode: {replicas} replicas are more than the {MAX_REPLICAS} of one service"));
     }
-    ports(&spec.ports)
+    ports(&spec.ports, spec.endpoint_mode)
+}
+
+/// Refuses a network that makes no sense in itself.
+pub(super) fn network(spec: &NetworkSpec) -> Result<(), Refusal> {
+    name(&spec.name)?;
+    let texts = spec.labels.iter().chain(&spec.options).flat_map(|(key, value)| [key, value]);
+    let text: usize = texts.map(|text| text.len() + 16).sum();
+    if text > MAX_TEXT {
+        return invalid(format!(
+            "the specification holds {text} bytes of text, more than the {MAX_TEXT} it may"
+        ));
+    }
+    super::network::validate(spec)
 }
 
 /// About how many bytes a specification takes: its texts, and a little for each.
@@ -61,7 +75,8 @@ fn text(spec: &ServiceSpec) -> usize {
     let capabilities = container.cap_add.iter().chain(&container.cap_drop);
     let single =
         [&container.image, &container.dir, &container.user, &container.hostname, &container.stop_signal];
-    let texts = labels.chain(words).chain(lists).chain(capabilities).chain(single);
+    let aliases = spec.task.networks.iter().flat_map(|on| &on.aliases);
+    let texts = labels.chain(words).chain(lists).chain(capabilities).chain(single).chain(aliases);
     let mounts = container.mounts.iter().map(|mount| {
         let source = match &mount.source {
             MountSource::Bind { path, .. } => path.as_os_str().len(),
@@ -105,9 +120,12 @@ fn resources(resources: &Resources) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn ports(ports: &[PortSpec]) -> Result<(), Refusal> {
+fn ports(ports: &[PortSpec], mode: EndpointMode) -> Result<(), Refusal> {
     let mut published = BTreeSet::new();
     for port in ports {
+        if mode == EndpointMode::Dnsrr && port.mode == PublishMode::Ingress {
+            return invalid("EndpointSpec: port published with ingress mode can't be used with dnsrr mode");
+        }
         if port.target_port == 0 {
             return invalid("EndpointSpec: target port must be provided");
         }

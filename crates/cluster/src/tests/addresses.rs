@@ -19,10 +19,10 @@ fn a_node_gets_an_address_when_it_joins_and_gives_it_back_when_it_is_removed() {
         scene.ask(Request::AddNode(Box::new(node(number)))).unwrap();
     }
     expect![[r#"
-          node n5 Ready Active, no address left in network ingress: all 5 of 10.0.0.0/29 are in use
+          node n5 Ready Active, no available address on network ingress (10.0.0.0/29: 5 in use)
         commit
         reply: done
-          node n6 Ready Active, no address left in network ingress: all 5 of 10.0.0.0/29 are in use
+          node n6 Ready Active, no available address on network ingress (10.0.0.0/29: 5 in use)
         commit
         reply: done
     "#]]
@@ -30,7 +30,7 @@ fn a_node_gets_an_address_when_it_joins_and_gives_it_back_when_it_is_removed() {
     scene.ready(6);
     expect![[r#"
         send n6: all[ingress, endpoint web 8080:80 -> []]
-          node n6 Ready Active, no address left in network ingress: all 5 of 10.0.0.0/29 are in use
+          node n6 Ready Active, no available address on network ingress (10.0.0.0/29: 5 in use)
         commit
     "#]]
     .assert_eq(&scene.story());
@@ -80,7 +80,7 @@ fn a_lost_node_s_task_keeps_its_address_until_the_node_gave_it_up() {
     // The last free one; then there is none, although one is held by a task that nobody waits for.
     assert_ne!(scene.task(web, 1).attachments[0].address, held);
     scene.update(web, |spec| spec.mode = ServiceMode::Replicated { replicas: 2 });
-    expect!["no address left in network ingress: all 5 of 10.0.0.0/29 are in use"]
+    expect!["no available address on network ingress (10.0.0.0/29: 5 in use)"]
         .assert_eq(&scene.task(web, 2).status.error);
     scene.ready(lost.0 as u64);
     assert_eq!(scene.task(web, 2).attachments, []);

@@ -258,8 +258,8 @@ fn a_task_without_an_address_says_so_and_gets_the_next_free_one() {
           task web.1#1 (Scale) on n1 10.0.0.4, wanted running: assigned, scheduler assigned task to node
           task web.2#1 (Scale) on n1 10.0.0.5, wanted running: assigned, scheduler assigned task to node
           task web.3#1 (Scale) on n1 10.0.0.6, wanted running: assigned, scheduler assigned task to node
-          task web.4#1 (Scale) on no node, wanted running: new, created (no address left in network ingress: all 5 of 10.0.0.0/29 are in use)
-          task web.5#1 (Scale) on no node, wanted running: new, created (no address left in network ingress: all 5 of 10.0.0.0/29 are in use)
+          task web.4#1 (Scale) on no node, wanted running: new, created (no available address on network ingress (10.0.0.0/29: 5 in use))
+          task web.5#1 (Scale) on no node, wanted running: new, created (no available address on network ingress (10.0.0.0/29: 5 in use))
         commit
         send n1: [web.3#1 running, web.2#1 running, web.1#1 running]
     "#]].assert_eq(&scene.story());
@@ -270,7 +270,7 @@ fn a_task_without_an_address_says_so_and_gets_the_next_free_one() {
         commit
           task web.1#1 wanted shutdown
           task web.4#1 gets 10.0.0.4
-          task web.1#2 (Restart) on no node, wanted ready, after 5s: new, created (no address left in network ingress: all 5 of 10.0.0.0/29 are in use)
+          task web.1#2 (Restart) on no node, wanted ready, after 5s: new, created (no available address on network ingress (10.0.0.0/29: 5 in use))
         commit
         send n1: [web.1#1 shutdown]
           task web.4#1 to n1: assigned, scheduler assigned task to node

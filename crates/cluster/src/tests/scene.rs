@@ -321,15 +321,8 @@ impl Scene {
             }
             Assignment::Incremental { update, remove } => (update, remove),
         };
-        for duty in update {
-            match duty {
-                Duty::Overlay(overlay) => drop(known.insert(DutyId::Overlay(overlay.network), duty.clone())),
-                Duty::Peer(peer) => {
-                    drop(known.insert(DutyId::Peer(peer.network, peer.address), duty.clone()));
-                }
-                Duty::Task(_) | Duty::Network(_) | Duty::Endpoint(_) | Duty::Record(_) | Duty::Guest(_) => {}
-            }
-        }
+        let others = update.iter().filter(|duty| !matches!(duty, Duty::Task(_)));
+        known.extend(others.map(|duty| (duty.id(), duty.clone())));
         for id in remove {
             known.remove(id);
         }
@@ -339,10 +332,9 @@ impl Scene {
     fn check_known(&self) {
         let objects = self.objects();
         for (node, known) in self.known.iter().filter(|(node, _)| objects.node(**node).is_some()) {
-            let overlay = objects.overlay_of(*node).map(Duty::Overlay);
-            let told: Vec<Duty> = objects.peers_of(*node).map(Duty::Peer).chain(overlay).collect();
-            assert_eq!(known.len(), told.len(), "n{}: {known:?} is not {told:?}", node.0);
-            assert!(told.iter().all(|duty| known.values().any(|it| it == duty)), "n{}: {known:?}", node.0);
+            let told = crate::tables::all(objects, *node);
+            let told: BTreeMap<DutyId, Duty> = told.into_iter().map(|duty| (duty.id(), duty)).collect();
+            assert_eq!(*known, told, "n{}", node.0);
         }
     }
 
@@ -466,6 +458,19 @@ impl Scene {
             Change::PutCluster(_) => "cluster".to_owned(),
             Change::PutNetwork(network) => format!("network {} {}", network.name, network.subnet),
             Change::RemoveNetwork(_) => "remove network".to_owned(),
+            Change::PutGuest(guest) => {
+                format!(
+                    "guest {} on n{} {} {:?}",
+                    guest.container.short(),
+                    guest.node.0,
+                    guest.address,
+                    guest.names
+                )
+            }
+            Change::RemoveGuests(guests) => {
+                let guests: Vec<String> = guests.iter().map(|(container, _)| container.short()).collect();
+                format!("remove guests {}", guests.join(" "))
+            }
         }
     }
 
