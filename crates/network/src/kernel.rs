@@ -181,6 +181,7 @@ impl Kernel {
             Operation::ForgetSenders { sandbox, interface } => {
                 self.change_rules_inside(sandbox, mesh::forget_senders(interface))
             }
+            Operation::Resize { sandbox, interface, mtu } => self.resize(sandbox, interface, *mtu),
         }
     }
 
@@ -292,6 +293,20 @@ impl Kernel {
 
     fn change_rules_inside(&self, sandbox: &str, rules: Messages) -> io::Result<()> {
         self.netfilter_of(sandbox)?.transact(rules)
+    }
+
+    fn resize(&mut self, sandbox: &str, interface: &str, mtu: u32) -> io::Result<()> {
+        let host_end = self.names.host_end(sandbox, interface);
+        self.transact(|messages, _| {
+            route::set_mtu(messages, &host_end, mtu);
+            Ok(())
+        })?;
+        let (namespace, interface) = (self.open_sandbox(sandbox)?, interface.to_owned());
+        self.worker.inside(namespace, move |socket| {
+            let mut messages = Messages::default();
+            route::set_mtu(&mut messages, &interface, mtu);
+            socket.transact(messages)
+        })
     }
 
     fn open_sandbox(&self, sandbox: &str) -> io::Result<OwnedFd> {
@@ -421,7 +436,7 @@ fn observe_inside(socket: &mut Socket) -> io::Result<BTreeMap<String, FoundInter
         let gateways = routes.iter().filter(|it| it.link == link.index).map(|it| it.gateway).collect();
         let addresses = addresses_of(&addresses, link.index);
         let answers_senders = answering.contains(&link.name);
-        (link.name, FoundInterface { up: link.up, addresses, gateways, answers_senders })
+        (link.name, FoundInterface { up: link.up, mtu: link.mtu, addresses, gateways, answers_senders })
     });
     Ok(interfaces.collect())
 }

@@ -74,6 +74,10 @@ impl Network {
         for operation in plan::plan_bridge(bridge, found.as_ref(), carrier) {
             self.kernel.apply(&operation)?;
         }
+        let mtu = plan::bridge_mtu(bridge, carrier);
+        if found.is_some_and(|link| link.mtu != mtu) {
+            self.resize_endpoints(&bridge.name, mtu)?;
+        }
         let known = self.bridges.insert(bridge.name.clone(), bridge.clone());
         let known_overlay = known.as_ref().and_then(|known| known.overlay);
         if known.as_ref() == Some(bridge) {
@@ -91,6 +95,17 @@ impl Network {
         if known_overlay != bridge.overlay {
             let peers = self.peers.get(&bridge.name).cloned().unwrap_or_default();
             self.apply_overlay(bridge, &peers)?;
+        }
+        Ok(())
+    }
+
+    fn resize_endpoints(&mut self, bridge: &str, mtu: u32) -> Result<(), KernelError> {
+        for sandbox in self.attachments.on_bridge(bridge) {
+            let endpoints = self.attachments.endpoints(&sandbox).filter(|it| it.bridge == bridge);
+            let interfaces: Vec<String> = endpoints.map(|it| it.interface.clone()).collect();
+            for interface in interfaces {
+                self.kernel.apply(&Operation::Resize { sandbox: sandbox.clone(), interface, mtu })?;
+            }
         }
         Ok(())
     }

@@ -119,6 +119,12 @@ pub(crate) enum Operation {
         bridge: String,
     },
     /// Add what lacks inside to an interface that exists.
+    /// Give both ends of an interface the bridge's size of packets.
+    Resize {
+        sandbox: String,
+        interface: String,
+        mtu: u32,
+    },
     Configure {
         sandbox: String,
         endpoint: Endpoint,
@@ -169,6 +175,9 @@ impl fmt::Display for Operation {
                 write!(f, "attach {} of sandbox {sandbox} to {}", endpoint.interface, endpoint.bridge)
             }
             Operation::Connect { link, bridge } => write!(f, "connect {link} to {bridge}"),
+            Operation::Resize { sandbox, interface, mtu } => {
+                write!(f, "give {interface} of sandbox {sandbox} MTU {mtu}")
+            }
             Operation::Configure { sandbox, endpoint } => {
                 write!(f, "configure {} of sandbox {sandbox}", endpoint.interface)
             }
@@ -228,6 +237,7 @@ pub(crate) struct FoundLink {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FoundInterface {
     pub(crate) up: bool,
+    pub(crate) mtu: u32,
     pub(crate) addresses: BTreeSet<(Ipv4Addr, u8)>,
     pub(crate) gateways: BTreeSet<Ipv4Addr>,
     /// Whether connections that come in by it are answered to the node that they came from.
@@ -348,9 +358,13 @@ fn bridge_addresses(bridge: &Bridge) -> Vec<(Ipv4Addr, u8)> {
     }
 }
 
-fn bridge_mtu(bridge: &Bridge, carrier: Option<u32>) -> u32 {
+/// What the carrier leaves of a packet, and no more than was asked for: larger ones would be lost, or travel in pieces.
+pub(crate) fn bridge_mtu(bridge: &Bridge, carrier: Option<u32>) -> u32 {
     match bridge.overlay {
-        Some(_) => carrier.unwrap_or(USUAL_MTU).saturating_sub(VXLAN_OVERHEAD),
+        Some(overlay) => {
+            let left = carrier.unwrap_or(USUAL_MTU).saturating_sub(VXLAN_OVERHEAD + overlay.overhead);
+            left.min(overlay.mtu.unwrap_or(left))
+        }
         None => bridge.mtu,
     }
 }
@@ -432,6 +446,12 @@ fn plan_peers(
     }
 }
 
+/// The size of packets that a bridge will have; `None` for one that is not ours to change.
+fn mtu_of(bridges: &[Bridge], bridge: &str, actual: &Actual) -> Option<u32> {
+    let bridge = bridges.iter().find(|known| known.name == bridge)?;
+    Some(bridge_mtu(bridge, carrier_mtu(bridge, &actual.links)))
+}
+
 fn plan_sandbox(
     names: &Names,
     (sandbox, endpoints): (&String, &[Endpoint]),
@@ -458,6 +478,12 @@ fn plan_sandbox(
             (Some(host_end), Some(interface)) => {
                 if host_end.master.as_ref() != Some(&endpoint.bridge) || !host_end.up {
                     operations.push(Operation::Connect { link, bridge: endpoint.bridge.clone() });
+                }
+                let mtu = mtu_of(bridges, &endpoint.bridge, actual);
+                // A container that is content with smaller packets has its reasons.
+                if mtu.is_some_and(|mtu| host_end.mtu != mtu || interface.mtu > mtu) {
+                    let (sandbox, interface) = (sandbox.clone(), endpoint.interface.clone());
+                    operations.extend(mtu.map(|mtu| Operation::Resize { sandbox, interface, mtu }));
                 }
                 if !is_configured(interface, &endpoint) {
                     operations.push(Operation::Configure { sandbox, endpoint });

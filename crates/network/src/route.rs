@@ -123,6 +123,12 @@ pub(crate) fn bring_up(messages: &mut Messages, name: &str, mtu: Option<u32>) {
     }
 }
 
+/// Changes a link's size of packets.
+pub(crate) fn set_mtu(messages: &mut Messages, name: &str, mtu: u32) {
+    messages.begin(NEW_LINK, ACK, &link_header(0, 0, 0));
+    messages.text(LINK_NAME, name).native(LINK_MTU, mtu);
+}
+
 /// Changes a link's hardware address.
 pub(crate) fn set_mac(messages: &mut Messages, name: &str, mac: MacAddress) {
     messages.begin(NEW_LINK, ACK, &link_header(0, 0, 0));

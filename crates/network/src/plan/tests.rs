@@ -75,6 +75,7 @@ fn healthy() -> Actual {
     let inside = FoundInterface {
         answers_senders: false,
         up: true,
+        mtu: 1500,
         addresses: BTreeSet::from([(Ipv4Addr::new(172, 17, 0, 2), 16)]),
         gateways: BTreeSet::from([Ipv4Addr::new(172, 17, 0, 1)]),
     };
@@ -320,4 +321,26 @@ fn fronts_overlap_where_both_would_answer() {
     assert!(front(80).overlaps(&at(1)) && at(1).overlaps(&front(80)) && at(1).overlaps(&at(1)));
     assert!(!at(1).overlaps(&at(2)) && !front(80).overlaps(&front(81)));
     assert!(!front(80).overlaps(&Front { protocol: Protocol::Udp, ..front(80) }));
+}
+
+#[test]
+fn interfaces_have_the_size_of_packets_of_their_bridge_or_less() {
+    check(
+        |_, actual| {
+            inside(actual).get_mut("eth0").expect("it is healthy").mtu = 9000;
+        },
+        expect!["give eth0 of sandbox web MTU 1500"],
+    );
+    check(
+        |_, actual| {
+            inside(actual).get_mut("eth0").expect("it is healthy").mtu = 700;
+        },
+        expect![""],
+    );
+    check(
+        |desired, _| desired.bridges[0].mtu = 1400,
+        expect![[r#"
+            bring up bridge docker0 with MTU 1400
+            give eth0 of sandbox web MTU 1400"#]],
+    );
 }

@@ -9,4 +9,5 @@ mod redirect;
 mod sandboxes;
 mod scene;
 mod services;
+mod several;
 mod support;

@@ -256,3 +256,22 @@ fn what_an_unwanted_network_left_goes() {
         expect!["delete interface sk-mesh"],
     );
 }
+
+#[test]
+fn packets_are_as_large_as_the_carrier_leaves_and_as_was_asked_for() {
+    for (asked, overhead, carrier, mtu) in [
+        (None, 0, Some(1500), 1450),
+        (None, 0, Some(9000), 8950),
+        (None, 38, Some(1500), 1412),
+        (Some(1400), 0, Some(1500), 1400),
+        (Some(9000), 0, Some(1500), 1450),
+        (Some(9000), 0, None, 1450),
+    ] {
+        let overlay = mesh().overlay.map(|overlay| Overlay { mtu: asked, overhead, ..overlay });
+        assert_eq!(
+            bridge_mtu(&Bridge { overlay, ..mesh() }, carrier),
+            mtu,
+            "{asked:?} {overhead} {carrier:?}"
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Sandboxes on several networks, and networks of several kinds, against the real kernel.
+
+use skep_network::{Bridge, Endpoint};
+
+use crate::scene::Scene;
+use crate::support::{Machine, bridge};
+
+#[test]
+fn the_default_route_passes_on_and_comes_back() {
+    let mut scene = Scene::new(&["sk-one 10.1.0.1", "sk-two 10.2.0.1"]);
+    scene.add(Bridge { internal: true, ..bridge("sk-in", "10.3.0.1") });
+    let web = scene.sandbox("web", &["sk-in 10.3.0.2", "sk-one 10.1.0.2", "sk-two 10.2.0.2"]);
+    let default = |web: &Machine| web.command("ip route show default");
+    // The first that is not internal.
+    assert_eq!(default(&web), "default via 10.1.0.1 dev eth1 \n");
+    scene.leave("web", "eth1");
+    assert_eq!(default(&web), "default via 10.2.0.1 dev eth2 \n");
+    scene.join("web", "eth1", "sk-one 10.1.0.2");
+    assert_eq!(default(&web), "default via 10.1.0.1 dev eth1 \n");
+    // Docker's gw-priority comes before the order.
+    let preferred = Endpoint { priority: 1, ..scene.endpoint("eth2", "sk-two 10.2.0.2") };
+    scene.attach("web", preferred);
+    assert_eq!(default(&web), "default via 10.2.0.1 dev eth2 \n");
+    let report = scene.restart();
+    assert!(report.repaired.is_empty() && report.failed.is_empty(), "{report:?}");
+    for interface in ["eth2", "eth1"] {
+        scene.leave("web", interface);
+    }
+    assert_eq!(default(&web), "");
+    assert_eq!(scene.world.host.ask("10.3.0.2:1").unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    // What a crash in the middle of this left is mended.
+    scene.join("web", "eth1", "sk-one 10.1.0.2");
+    web.command("ip route del default");
+    let report = scene.restart();
+    assert_eq!(report.repaired, ["configure eth1 of sandbox web"]);
+    assert_eq!(default(&web), "default via 10.1.0.1 dev eth1 \n");
+}
+
+#[test]
+fn a_sandbox_on_two_networks_is_seen_under_its_address_of_each() {
+    let mut scene = Scene::new(&["sk-one 10.1.0.1", "sk-two 10.2.0.1"]);
+    let both = scene.sandbox("both", &["sk-one 10.1.0.2", "sk-two 10.2.0.2"]);
+    let one = scene.sandbox("one", &["sk-one 10.1.0.3"]);
+    let two = scene.sandbox("two", &["sk-two 10.2.0.3"]);
+    let _servers = (one.serve("0.0.0.0:80"), two.serve("0.0.0.0:80"), both.serve("0.0.0.0:80"));
+    assert_eq!(both.ask("10.1.0.3:80").unwrap(), "one 10.1.0.2");
+    assert_eq!(both.ask("10.2.0.3:80").unwrap(), "two 10.2.0.2");
+    assert_eq!(one.ask("10.1.0.2:80").unwrap(), "both 10.1.0.3");
+    // It is no bridge between them, and neither is the host, whoever has a route.
+    one.cannot_reach("10.2.0.3:80");
+    one.command("ip route add 10.2.0.0/16 via 10.1.0.2");
+    one.cannot_reach("10.2.0.3:80");
+    scene.leave("both", "eth0");
+    one.cannot_reach("10.1.0.2:80");
+    assert_eq!(both.ask("10.2.0.3:80").unwrap(), "two 10.2.0.2");
+}
+
+#[test]
+fn an_internal_network_leads_nowhere() {
+    let mut scene = Scene::new(&["sk-one 10.1.0.1"]);
+    scene.add(Bridge { internal: true, ..bridge("sk-in", "10.3.0.1") });
+    let inner = scene.sandbox("inner", &["sk-in 10.3.0.2"]);
+    let _near = scene.sandbox("near", &["sk-in 10.3.0.3"]).serve("0.0.0.0:80");
+    let other = scene.sandbox("other", &["sk-one 10.1.0.2"]);
+    let _servers = (
+        scene.world.outside.serve("0.0.0.0:80"),
+        other.serve("0.0.0.0:80"),
+        scene.world.host.serve("0.0.0.0:81"),
+    );
+    scene.world.publish("other", "8080", &["10.1.0.2:80"]).unwrap();
+    assert_eq!(inner.command("ip route show default"), "");
+    assert_eq!(inner.ask("10.3.0.3:80").unwrap(), "near 10.3.0.2");
+    assert_eq!(inner.ask("10.3.0.1:81").unwrap(), "host 10.3.0.2");
+    // Also one who gives itself a route: not the world, not the other networks of the host, not what they publish.
+    inner.command("ip route add default via 10.3.0.1");
+    for address in ["192.0.2.2:80", "10.1.0.2:80", "192.0.2.1:8080"] {
+        inner.cannot_reach(address);
+    }
+    other.cannot_reach("10.3.0.3:80");
+    scene.world.outside.command("ip route add 10.3.0.0/16 via 192.0.2.1");
+    scene.world.outside.cannot_reach("10.3.0.3:80");
+}
+
+#[test]
+fn a_network_has_its_size_of_packets_also_when_it_changes() {
+    let mut scene = Scene::new(&["sk-one 10.1.0.1"]);
+    let web = scene.sandbox("web", &["sk-one 10.1.0.2"]);
+    scene.add(Bridge { mtu: 1200, ..bridge("sk-one", "10.1.0.1") });
+    let has = |machine: &Machine, link: &str, mtu: u32| {
+        let shown = machine.command(&format!("ip -o link show {link}"));
+        assert!(shown.contains(&format!("mtu {mtu} ")), "{shown}");
+    };
+    has(&scene.world.host, "sk-one", 1200);
+    has(&web, "eth0", 1200);
+    web.command("ip link set eth0 mtu 9000");
+    let report = scene.restart();
+    assert_eq!(report.repaired.len(), 1, "{report:?}");
+    has(&web, "eth0", 1200);
+    assert!(scene.restart().repaired.is_empty(), "once is enough");
+}
