@@ -95,6 +95,7 @@ impl Stage {
             mtu: 1500,
             masquerade: true,
             internal: false,
+            ingress: false,
             gateway6: None,
             overlay: None,
         };

@@ -331,8 +331,9 @@ fn a_change_costs_the_same_beside_a_thousand_services() {
             })
             .collect::<Vec<_>>()
     });
+    let best = [0, 1, 2].map(|what| times.iter().map(|round| round[what]).min().unwrap());
     times.sort();
-    println!("publish, change, withdraw: best {:?}, median {:?}", times[0], times[times.len() / 2]);
-    // The best round, and many times the goal of 0.3 ms: a busy machine must not fail it, a rewrite of all must.
-    assert!(times[0].iter().all(|time| *time < std::time::Duration::from_millis(10)), "{times:?}");
+    println!("publish, change, withdraw: best {best:?}, median {:?}", times[times.len() / 2]);
+    // The best of each, and many times the goal of 0.3 ms: a busy machine must not fail it, a rewrite of all must.
+    assert!(best.iter().all(|time| *time < std::time::Duration::from_millis(10)), "{times:?}");
 }
