@@ -8,12 +8,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::error::KernelError;
-use crate::model::{Bridge, Endpoint};
+use crate::model::{Bridge, Endpoint, Transport};
 use crate::names::Names;
 use crate::netlink::{Messages, Socket, Subsystem};
 use crate::plan::{Actual, FoundInterface, FoundLink, FoundSandbox, Operation, RuleChange, Services};
 use crate::route::{Address, DefaultRoute, Link, Veth};
-use crate::{conntrack, mesh, namespace, overlay, redirect, route, rules};
+use crate::{conntrack, mesh, namespace, overlay, redirect, route, rules, tap};
 
 /// Names the attempt that an error belongs to.
 pub(crate) trait Attempt<T> {
@@ -149,17 +149,26 @@ impl Kernel {
                     }
                 })
             }
-            Operation::ConnectOverlay { link, bridge, mtu } => {
+            Operation::CreateTap { link, bridge, mtu } => {
                 let bridge = index_of(&mut self.route, bridge)?;
-                overlay::connect(&mut self.route, link, *mtu, bridge)
+                tap::create(link)?;
+                let alias = self.names.alias();
+                overlay::adopt_tap(&mut self.route, link, *mtu, bridge, &alias).inspect_err(|_| {
+                    // Undo; the error that matters is the first one.
+                    let _ = self.delete_links(std::slice::from_ref(link));
+                })
             }
-            Operation::SetPeers { link, bridge, peers } => {
-                let (link, bridge) = (index_of(&mut self.route, link)?, index_of(&mut self.route, bridge)?);
-                overlay::set_peers(&mut self.route, link, bridge, peers)
+            Operation::ConnectOverlay { transport, link, bridge, mtu } => {
+                let bridge = index_of(&mut self.route, bridge)?;
+                overlay::connect(&mut self.route, *transport, link, *mtu, bridge)
             }
-            Operation::RemovePeers { link, bridge, addresses } => {
-                let (link, bridge) = (index_of(&mut self.route, link)?, index_of(&mut self.route, bridge)?);
-                overlay::remove_peers(&mut self.route, link, bridge, addresses)
+            Operation::SetPeers { transport, link, bridge, peers } => {
+                let links = (index_of(&mut self.route, link)?, index_of(&mut self.route, bridge)?);
+                overlay::set_peers(&mut self.route, *transport, links, peers)
+            }
+            Operation::RemovePeers { transport, link, bridge, addresses } => {
+                let links = (index_of(&mut self.route, link)?, index_of(&mut self.route, bridge)?);
+                overlay::remove_peers(&mut self.route, *transport, links, addresses)
             }
             Operation::ForgetNeighbours { bridge, addresses } => {
                 let bridge = index_of(&mut self.route, bridge)?;
@@ -357,8 +366,9 @@ impl Kernel {
         for link in &links {
             let Some(seen) = found.get_mut(&link.name).filter(|seen| seen.ours) else { continue };
             seen.neighbours = tables.neighbours(link.index);
-            let peers = tables.peers(link.index, link.master.unwrap_or(0));
-            seen.vxlan = link.vxlan.map(|vxlan| (vxlan, peers));
+            let links = (link.index, link.master.unwrap_or(0));
+            seen.vxlan = link.vxlan.map(|vxlan| (vxlan, tables.peers(Transport::Vxlan, links)));
+            seen.tap = (link.kind == "tun").then(|| tables.peers(Transport::Process, links));
         }
         Ok(found)
     }
@@ -376,6 +386,7 @@ impl Kernel {
             addresses: addresses_of(addresses, link.index),
             mac: link.mac,
             vxlan: None,
+            tap: None,
             neighbours: BTreeSet::new(),
         }
     }

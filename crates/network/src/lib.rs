@@ -24,11 +24,12 @@ mod redirect;
 mod reservation;
 mod route;
 mod rules;
+mod tap;
 mod vip;
 
 pub use error::{KernelError, LinkError, OpenError, PublishError};
 pub use model::{
     Address6, Bridge, Config, Desired, Endpoint, MacAddress, Overlay, Peers, Publication, PublicationKey,
-    Report, VirtualServices,
+    Report, Transport, VirtualServices,
 };
 pub use network::Network;

@@ -67,6 +67,20 @@ pub struct Overlay {
     /// Bytes of each packet that its carrier needs beside VXLAN's own headers: what encryption adds.
     #[serde(default)]
     pub overhead: u32,
+    /// Who carries packets to other nodes.
+    #[serde(default)]
+    pub transport: Transport,
+}
+
+/// Who carries packets of a network between nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Transport {
+    /// The kernel, in clear: the bridge has a VXLAN device.
+    #[default]
+    Vxlan,
+    /// Another process, by a TAP device that the bridge has instead. What is for other nodes goes there and nowhere else,
+    /// also while that process is not there.
+    Process,
 }
 
 /// Addresses of a network that are on other nodes, with the addresses of those nodes that packets are sent to.

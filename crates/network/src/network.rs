@@ -110,6 +110,12 @@ impl Network {
         Ok(())
     }
 
+    /// The name of the device that a bridge with an overlay has while it has peers: for the process that carries its
+    /// packets, where one does.
+    pub fn overlay_device(&self, bridge: &str) -> String {
+        self.kernel.names().overlay(bridge)
+    }
+
     /// Makes `peers` all that is known of a bridge's addresses on other nodes. The bridge has an overlay.
     pub fn set_peers(&mut self, bridge: &str, peers: &Peers) -> Result<(), LinkError> {
         let known = self.overlay_bridge(bridge)?;
@@ -137,12 +143,13 @@ impl Network {
             return self.apply_overlay(&known, &peers);
         }
         let (link, bridge) = (self.kernel.names().overlay(bridge), bridge.to_owned());
+        let transport = known.overlay.map(|overlay| overlay.transport).unwrap_or_default();
         if !remove.is_empty() {
-            let (link, bridge) = (link.clone(), bridge.clone());
-            self.kernel.apply(&Operation::RemovePeers { link, bridge, addresses: remove.clone() })?;
+            let (link, bridge, addresses) = (link.clone(), bridge.clone(), remove.clone());
+            self.kernel.apply(&Operation::RemovePeers { transport, link, bridge, addresses })?;
         }
         if !update.is_empty() {
-            self.kernel.apply(&Operation::SetPeers { link, bridge, peers: update.clone() })?;
+            self.kernel.apply(&Operation::SetPeers { transport, link, bridge, peers: update.clone() })?;
         }
         Ok(())
     }
@@ -189,7 +196,11 @@ impl Network {
         }
         self.peers.remove(name);
         let overlay = self.kernel.names().overlay(name);
-        if self.kernel.observe_link(&overlay)?.is_some_and(|link| link.kind == "vxlan" && link.ours) {
+        if self
+            .kernel
+            .observe_link(&overlay)?
+            .is_some_and(|link| matches!(link.kind.as_str(), "vxlan" | "tun") && link.ours)
+        {
             self.kernel.apply(&Operation::DeleteLink { link: overlay })?;
         }
         if self.kernel.observe_link(name)?.is_some_and(|link| link.kind == "bridge" && link.ours) {

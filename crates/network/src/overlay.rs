@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
 
-use crate::model::{MacAddress, Peers};
+use crate::model::{MacAddress, Peers, Transport};
 use crate::netlink::{ACK, CREATE, DUMP, EXCLUSIVE, Messages, REPLACE, Socket, attributes, find, fixed};
 use crate::plan::{FoundPeers, Vxlan};
 use crate::route::{
@@ -29,6 +29,8 @@ const VXLAN_CHECKSUM: u16 = 18;
 const PORT_LEARNING: u16 = 8;
 const PORT_UNICAST_FLOOD: u16 = 9;
 const PORT_MULTICAST_FLOOD: u16 = 27;
+const PORT_BROADCAST_FLOOD: u16 = 30;
+const PORT_NEIGHBOUR_SUPPRESSION: u16 = 32;
 
 const NEIGHBOUR_DESTINATION: u16 = 1;
 const NEIGHBOUR_LINK_ADDRESS: u16 = 2;
@@ -73,12 +75,33 @@ pub(crate) fn create(
     let mut messages = Messages::one(NEW_LINK, ACK, &link_header(0, 0, 0));
     messages.text(LINK_NAME, name).attribute(LINK_ALIAS, alias.as_bytes());
     socket.transact(messages)?;
-    connect(socket, name, vxlan.mtu, bridge)
+    connect(socket, Transport::Vxlan, name, vxlan.mtu, bridge)
 }
 
-/// Makes a VXLAN device that exists a port of a bridge again. The bridge learns nothing from it and sends it no more
-/// than it must: to known addresses, and broadcasts, of which the device answers those that ask for a peer.
-pub(crate) fn connect(socket: &mut Socket, name: &str, mtu: u32, bridge: u32) -> io::Result<()> {
+/// Marks a TAP device as made by this instance, and makes it a port of a bridge, up.
+pub(crate) fn adopt_tap(
+    socket: &mut Socket,
+    name: &str,
+    mtu: u32,
+    bridge: u32,
+    alias: &str,
+) -> io::Result<()> {
+    let mut messages = Messages::one(NEW_LINK, ACK, &link_header(0, 0, 0));
+    messages.text(LINK_NAME, name).attribute(LINK_ALIAS, alias.as_bytes());
+    socket.transact(messages)?;
+    connect(socket, Transport::Process, name, mtu, bridge)
+}
+
+/// Makes a device that exists a port of a bridge again. The bridge learns nothing from it and sends it no more than it
+/// must: to known addresses. Who asks for a peer is answered by the VXLAN device, which broadcasts go to for this, or in
+/// the place of a TAP device by the bridge itself.
+pub(crate) fn connect(
+    socket: &mut Socket,
+    transport: Transport,
+    name: &str,
+    mtu: u32,
+    bridge: u32,
+) -> io::Result<()> {
     let mut messages = Messages::one(NEW_LINK, ACK, &link_header(0, FLAG_UP, FLAG_UP));
     messages.text(LINK_NAME, name).native(LINK_MTU, mtu).native(LINK_MASTER, bridge);
     messages.begin(NEW_LINK, ACK, &link_header(0, 0, 0));
@@ -87,31 +110,40 @@ pub(crate) fn connect(socket: &mut Socket, name: &str, mtu: u32, bridge: u32) ->
             port.attribute(PORT_LEARNING, &[0])
                 .attribute(PORT_UNICAST_FLOOD, &[0])
                 .attribute(PORT_MULTICAST_FLOOD, &[0]);
+            if transport == Transport::Process {
+                port.attribute(PORT_BROADCAST_FLOOD, &[0]).attribute(PORT_NEIGHBOUR_SUPPRESSION, &[1]);
+            }
         });
     });
     socket.transact(messages)
 }
 
 /// Tells a device and its bridge where addresses are, in the place of what they knew of them.
-pub(crate) fn set_peers(socket: &mut Socket, device: u32, bridge: u32, peers: &Peers) -> io::Result<()> {
+pub(crate) fn set_peers(
+    socket: &mut Socket,
+    transport: Transport,
+    (device, bridge): (u32, u32),
+    peers: &Peers,
+) -> io::Result<()> {
+    // A TAP device has no table and no neighbours of its own; the bridge answers for it.
+    let (flags, knowing) = match transport {
+        Transport::Vxlan => (FLAG_SELF | FLAG_MASTER, &[device, bridge][..]),
+        Transport::Process => (FLAG_MASTER, &[bridge][..]),
+    };
     let peers: Vec<(&Ipv4Addr, &Ipv4Addr)> = peers.iter().collect();
     for chunk in peers.chunks(PEERS_PER_BATCH) {
         let mut messages = Messages::default();
         for (address, host) in chunk {
             let mac = MacAddress::of(**address);
-            let forwarding = neighbour_header(
-                FAMILY_BRIDGE,
-                device,
-                STATE_STATIC | STATE_REACHABLE,
-                FLAG_SELF | FLAG_MASTER,
-            );
+            let forwarding = neighbour_header(FAMILY_BRIDGE, device, STATE_STATIC | STATE_REACHABLE, flags);
             messages.begin(NEW_NEIGHBOUR, CREATE | REPLACE, &forwarding);
-            messages
-                .attribute(NEIGHBOUR_LINK_ADDRESS, &mac.0)
-                .attribute(NEIGHBOUR_DESTINATION, &host.octets());
+            messages.attribute(NEIGHBOUR_LINK_ADDRESS, &mac.0);
+            if transport == Transport::Vxlan {
+                messages.attribute(NEIGHBOUR_DESTINATION, &host.octets());
+            }
             // The device answers containers from its own entry; the host finds the bridge's.
-            for link in [device, bridge] {
-                let header = neighbour_header(FAMILY_IPV4, link, STATE_PERMANENT, 0);
+            for link in knowing {
+                let header = neighbour_header(FAMILY_IPV4, *link, STATE_PERMANENT, 0);
                 messages.begin(NEW_NEIGHBOUR, CREATE | REPLACE, &header);
                 messages
                     .attribute(NEIGHBOUR_DESTINATION, &address.octets())
@@ -136,15 +168,19 @@ pub(crate) fn forget_neighbours(
 /// Makes a device and its bridge forget addresses; what they do not know does not matter.
 pub(crate) fn remove_peers(
     socket: &mut Socket,
-    device: u32,
-    bridge: u32,
+    transport: Transport,
+    (device, bridge): (u32, u32),
     addresses: &BTreeSet<Ipv4Addr>,
 ) -> io::Result<()> {
     forget(socket, addresses, |messages, address| {
         remove_neighbour(messages, bridge, address);
-        remove_neighbour(messages, device, address);
         // Apart, as the kernel leaves the second table alone when the first lacks the entry.
-        for table in [FLAG_MASTER, FLAG_SELF] {
+        let mut tables = vec![FLAG_MASTER];
+        if transport == Transport::Vxlan {
+            remove_neighbour(messages, device, address);
+            tables.push(FLAG_SELF);
+        }
+        for table in tables {
             messages.begin(DELETE_NEIGHBOUR, 0, &neighbour_header(FAMILY_BRIDGE, device, 0, table));
             messages.attribute(NEIGHBOUR_LINK_ADDRESS, &MacAddress::of(address).0);
         }
@@ -214,8 +250,8 @@ impl Tables {
         Some(())
     }
 
-    /// What a VXLAN device and its bridge know, by address.
-    pub(crate) fn peers(&self, device: u32, bridge: u32) -> FoundPeers {
+    /// What a device and its bridge know, by address.
+    pub(crate) fn peers(&self, transport: Transport, (device, bridge): (u32, u32)) -> FoundPeers {
         let of_link = |link| self.neighbours.get(&link);
         let forwarded = self.forwarded.get(&device);
         let entries = forwarded.into_iter().flat_map(BTreeMap::keys).filter_map(|mac| mac.address());
@@ -225,7 +261,10 @@ impl Tables {
             let mac = MacAddress::of(*address);
             let is_right = |link| of_link(link).and_then(|table| table.get(address)) == Some(&mac);
             let (host, known) = *forwarded?.get(&mac)?;
-            host.filter(|_| known && is_right(device) && is_right(bridge))
+            match transport {
+                Transport::Vxlan => host.filter(|_| known && is_right(device) && is_right(bridge)),
+                Transport::Process => (known && is_right(bridge)).then_some(Ipv4Addr::UNSPECIFIED),
+            }
         };
         addresses.into_iter().map(|address| (address, host(&address))).collect()
     }

@@ -8,7 +8,7 @@ use skep_types::ip::Subnet;
 use skep_types::port::Protocol;
 
 use crate::attachments::routed;
-use crate::model::{Bridge, Desired, Endpoint, MacAddress, Peers};
+use crate::model::{Bridge, Desired, Endpoint, MacAddress, Peers, Transport};
 use crate::names::Names;
 
 /// Where a service is reached on the host. Ordered so that all addresses of a port are neighbours.
@@ -86,18 +86,27 @@ pub(crate) enum Operation {
         bridge: String,
         vxlan: Vxlan,
     },
-    /// Make an existing VXLAN device a port of the bridge again, up, with that size of packets.
+    /// Create the TAP device of a bridge, up, with that size of packets, knowing nobody.
+    CreateTap {
+        link: String,
+        bridge: String,
+        mtu: u32,
+    },
+    /// Make an existing device a port of the bridge again, up, with that size of packets.
     ConnectOverlay {
+        transport: Transport,
         link: String,
         bridge: String,
         mtu: u32,
     },
     SetPeers {
+        transport: Transport,
         link: String,
         bridge: String,
         peers: Peers,
     },
     RemovePeers {
+        transport: Transport,
         link: String,
         bridge: String,
         addresses: BTreeSet<Ipv4Addr>,
@@ -151,7 +160,10 @@ impl fmt::Display for Operation {
             Operation::CreateOverlay { link, bridge, vxlan } => {
                 write!(f, "create {vxlan} as {link} for {bridge}")
             }
-            Operation::ConnectOverlay { link, bridge, mtu } => {
+            Operation::CreateTap { link, bridge, mtu } => {
+                write!(f, "create TAP device {link} for {bridge} with MTU {mtu}")
+            }
+            Operation::ConnectOverlay { link, bridge, mtu, .. } => {
                 write!(f, "connect {link} to {bridge} with MTU {mtu}")
             }
             Operation::SetPeers { link, peers, .. } => write!(f, "tell {link} of {} peers", peers.len()),
@@ -209,7 +221,8 @@ impl fmt::Display for Vxlan {
     }
 }
 
-/// The addresses that a VXLAN device and its bridge have entries for; `None` where some entry lacks or is wrong.
+/// The addresses that a device and its bridge have entries for; `None` where some entry lacks or is wrong. A TAP device's
+/// entries say no host, which counts as 0.0.0.0.
 pub(crate) type FoundPeers = BTreeMap<Ipv4Addr, Option<Ipv4Addr>>;
 
 /// A link of the host.
@@ -229,6 +242,8 @@ pub(crate) struct FoundLink {
     pub(crate) mac: Option<MacAddress>,
     /// For a VXLAN device that works as ours do: what it was made with, and whom it knows.
     pub(crate) vxlan: Option<(Vxlan, FoundPeers)>,
+    /// For a TAP device of ours: whom its bridge knows to be behind it.
+    pub(crate) tap: Option<FoundPeers>,
     /// For a link of ours: its permanent neighbours.
     pub(crate) neighbours: BTreeSet<Ipv4Addr>,
 }
@@ -290,7 +305,7 @@ fn plan_removals(names: &Names, desired: &Desired, actual: &Actual, operations: 
     for (name, link) in &actual.links {
         let ours = match link.kind.as_str() {
             "veth" => names.is_host_end(name),
-            "bridge" | "vxlan" => link.ours,
+            "bridge" | "vxlan" | "tun" => link.ours,
             _ => false,
         };
         if ours && !wanted_links.contains(name) {
@@ -391,23 +406,33 @@ pub(crate) fn plan_overlay(
             // An address that this host lacks, behind a translating router, cannot be sent from.
             let local = carrier.map(|_| overlay.local);
             let mtu = bridge_mtu(bridge, carrier);
-            let wanted = Vxlan { vni: overlay.vni, port: overlay.port, local, mtu };
-            let known = found.and_then(|found| Some((found, found.vxlan.as_ref()?)));
-            // Its size of packets is all that can be changed of it.
-            match known.filter(|(_, (vxlan, _))| Vxlan { mtu, ..*vxlan } == wanted) {
-                Some((found, (_, known))) => {
+            let vxlan = Vxlan { vni: overlay.vni, port: overlay.port, local, mtu };
+            let transport = overlay.transport;
+            let known = found.and_then(|found| match transport {
+                // Its size of packets is all that can be changed of it.
+                Transport::Vxlan => {
+                    let as_wanted = |(known, _): &&(Vxlan, _)| Vxlan { mtu, ..*known } == vxlan;
+                    found.vxlan.as_ref().filter(as_wanted).map(|(_, peers)| (found, peers))
+                }
+                Transport::Process => found.tap.as_ref().map(|peers| (found, peers)),
+            });
+            match known {
+                Some((found, known)) => {
                     stale.retain(|address| !known.contains_key(address));
-                    plan_peers(bridge, link, mtu, peers, (found, known), &mut operations);
+                    plan_peers(bridge, (transport, link), mtu, peers, (found, known), &mut operations);
                 }
                 None => {
                     operations.extend(found.map(|_| Operation::DeleteLink { link: link.clone() }));
                     let bridge = bridge.name.clone();
-                    operations.push(Operation::CreateOverlay {
-                        link: link.clone(),
-                        bridge: bridge.clone(),
-                        vxlan: wanted,
+                    operations.push(match transport {
+                        Transport::Vxlan => {
+                            Operation::CreateOverlay { link: link.clone(), bridge: bridge.clone(), vxlan }
+                        }
+                        Transport::Process => {
+                            Operation::CreateTap { link: link.clone(), bridge: bridge.clone(), mtu }
+                        }
                     });
-                    operations.push(Operation::SetPeers { link, bridge, peers: peers.clone() });
+                    operations.push(Operation::SetPeers { transport, link, bridge, peers: peers.clone() });
                 }
             }
         }
@@ -418,10 +443,10 @@ pub(crate) fn plan_overlay(
     operations
 }
 
-/// The way to the peers of a VXLAN device that is made as it should be.
+/// The way to the peers of a device that is made as it should be.
 fn plan_peers(
     bridge: &Bridge,
-    link: String,
+    (transport, link): (Transport, String),
     mtu: u32,
     peers: &Peers,
     (found, known): (&FoundLink, &FoundPeers),
@@ -431,18 +456,34 @@ fn plan_peers(
     let connected = found.up && found.mtu == mtu && found.master.as_ref() == Some(&bridge.name);
     let bridge = bridge.name.clone();
     if !connected {
-        operations.push(Operation::ConnectOverlay { link: link.clone(), bridge: bridge.clone(), mtu });
+        operations.push(Operation::ConnectOverlay {
+            transport,
+            link: link.clone(),
+            bridge: bridge.clone(),
+            mtu,
+        });
     }
     let addresses: BTreeSet<Ipv4Addr> =
         known.keys().copied().filter(|address| !peers.contains_key(address)).collect();
     if !addresses.is_empty() {
-        operations.push(Operation::RemovePeers { link: link.clone(), bridge: bridge.clone(), addresses });
+        operations.push(Operation::RemovePeers {
+            transport,
+            link: link.clone(),
+            bridge: bridge.clone(),
+            addresses,
+        });
     }
-    let lacks = |address: &Ipv4Addr, host: &Ipv4Addr| !connected || known.get(address) != Some(&Some(*host));
+    let lacks = |address: &Ipv4Addr, host: &Ipv4Addr| {
+        let host = match transport {
+            Transport::Vxlan => *host,
+            Transport::Process => Ipv4Addr::UNSPECIFIED,
+        };
+        !connected || known.get(address) != Some(&Some(host))
+    };
     let peers: Peers =
         peers.iter().filter(|(address, host)| lacks(address, host)).map(|(a, h)| (*a, *h)).collect();
     if !peers.is_empty() {
-        operations.push(Operation::SetPeers { link, bridge, peers });
+        operations.push(Operation::SetPeers { transport, link, bridge, peers });
     }
 }
 

@@ -29,7 +29,15 @@ pub(super) fn of_bridge(network: &Network, overlay: &Overlay) -> Option<skep_net
     let local = carrier(overlay.host).ok()?;
     let Overlay { address, port, .. } = *overlay;
     let address = address.unwrap_or(network.gateway());
-    Some(skep_network::Overlay { vni: network.vni, port, local, address, mtu: None, overhead: 0 })
+    Some(skep_network::Overlay {
+        vni: network.vni,
+        port,
+        local,
+        address,
+        mtu: None,
+        overhead: 0,
+        transport: skep_network::Transport::Vxlan,
+    })
 }
 
 fn carriers(peers: BTreeMap<Ipv4Addr, IpAddr>) -> Result<Peers> {

@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::support::nodes::{CLIENT, MESH, MESH_GATEWAY, Nodes, host_address, mesh_bridge};
+use crate::support::nodes::{CLIENT, MESH, MESH_GATEWAY, Nodes, host_address, mesh_address, mesh_bridge};
 use crate::support::{Machine, exchange, tally, until};
-use skep_network::{Bridge, LinkError, Overlay, Peers};
+use skep_network::{Bridge, LinkError, Overlay, Peers, Transport};
 use skep_types::port::Protocol;
 
 /// Two hosts; `here` is on the first, `there` on the second, both serve TCP 80 and UDP 53.
@@ -373,4 +373,54 @@ fn a_host_that_joins_takes_its_place_on_a_network_that_it_had_alone() {
     assert_eq!(here.ask(&format!("{CLIENT}:80")).unwrap(), "client 192.0.2.1");
     nodes.publish(Protocol::Tcp, "8080", &["10.9.0.3:80"]);
     assert_eq!(here.ask("192.0.2.1:8080").unwrap(), "there 10.9.0.201");
+}
+
+#[test]
+fn a_network_that_a_process_carries_has_a_tap_device_that_is_mended_like_others() {
+    let mut nodes = Nodes::new(2);
+    let here = nodes.container(1, "here", "10.9.0.2");
+    let peers = nodes.peers_of(1);
+    let node = nodes.node(1);
+    let overlay = Overlay { transport: Transport::Process, overhead: 32, ..mesh_bridge(1).overlay.unwrap() };
+    node.ensure(Bridge { overlay: Some(overlay), ..mesh_bridge(1) }).unwrap();
+    assert_eq!(node.vxlan(), None, "nothing goes in clear");
+    let tap = node.network(|network| network.overlay_device(MESH));
+    let shown = |node: &crate::support::nodes::Node| node.machine.command(&format!("ip -d link show {tap}"));
+    let link = shown(node);
+    for word in ["mtu 1418 ", &format!("master {MESH} "), "flood off", "neigh_suppress on", "learning off"] {
+        assert!(link.contains(word), "{word}: {link}");
+    }
+    // A question for a peer is answered by the bridge: there is no process that could have.
+    here.cannot_reach("10.9.0.202:80");
+    let neighbours = here.command("ip neigh show");
+    assert!(neighbours.contains("10.9.0.202 dev eth0 lladdr 02:42:0a:09:00:ca"), "{neighbours}");
+    let report = node.restart();
+    assert!(report.repaired.is_empty() && report.failed.is_empty(), "{report:?}");
+    for damage in [
+        format!("ip link del {tap}"),
+        format!("ip link set {tap} nomaster"),
+        format!("ip link set {tap} down"),
+        format!("ip link set {tap} mtu 600"),
+        format!("bridge fdb del 02:42:0a:09:00:ca dev {tap} master"),
+        format!("ip neigh replace 10.9.0.202 lladdr 02:42:0a:09:00:99 dev {MESH} nud permanent"),
+    ] {
+        node.machine.command(&damage);
+        let report = node.restart();
+        assert!(!report.repaired.is_empty() && report.failed.is_empty(), "{damage}: {report:?}");
+        let report = node.restart();
+        assert!(
+            report.repaired.is_empty() && report.failed.is_empty(),
+            "{damage}: once is enough: {report:?}"
+        );
+    }
+    let table =
+        |node: &crate::support::nodes::Node| node.machine.command(&format!("bridge fdb show dev {tap}"));
+    assert!(table(node).contains("02:42:0a:09:00:ca master sk-mesh static"), "{}", table(node));
+    let address = mesh_address(2);
+    node.network(|network| network.change_peers(MESH, &Peers::new(), &[address].into())).unwrap();
+    assert!(!node.machine.command("ip link").contains(&tap), "none without peers");
+    node.network(|network| network.change_peers(MESH, &peers, &[].into())).unwrap();
+    assert!(table(node).contains("02:42:0a:09:00:ca master sk-mesh static"), "{}", table(node));
+    node.network(|network| network.remove_bridge(MESH)).unwrap();
+    assert!(!node.machine.command("ip link").contains(&tap));
 }

@@ -8,7 +8,15 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 fn mesh() -> Bridge {
-    let overlay = Overlay { vni: 4096, port: 4789, local: HOST, address: OWN, mtu: None, overhead: 0 };
+    let overlay = Overlay {
+        vni: 4096,
+        port: 4789,
+        local: HOST,
+        address: OWN,
+        mtu: None,
+        overhead: 0,
+        transport: Transport::Vxlan,
+    };
     Bridge { name: "sk-mesh".to_owned(), gateway: GATEWAY, prefix: 24, overlay: Some(overlay), ..bridge() }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use skep_network::{
     Bridge, Config, Desired, Endpoint, LinkError, Network, Overlay, Peers, Publication, PublicationKey,
-    Report,
+    Report, Transport,
 };
 use skep_types::port::Protocol;
 
@@ -226,6 +226,14 @@ pub fn mesh_address(number: u8) -> Ipv4Addr {
 
 pub fn mesh_bridge(number: u8) -> Bridge {
     let (local, address) = (host_address(number), mesh_address(number));
-    let overlay = Some(Overlay { vni: 4096, port: 4789, local, address, mtu: None, overhead: 0 });
+    let overlay = Some(Overlay {
+        vni: 4096,
+        port: 4789,
+        local,
+        address,
+        mtu: None,
+        overhead: 0,
+        transport: Transport::Vxlan,
+    });
     Bridge { prefix: 24, ingress: true, overlay, ..super::bridge(MESH, MESH_GATEWAY) }
 }
