@@ -89,14 +89,16 @@ pub fn label_matches<'a>(wanted: &str, get: &impl Fn(&str) -> Option<&'a str>) -
     }
 }
 
+/// The time in a filter that holds one.
+pub fn time_parameter_text(name: &str, text: &str) -> Result<Time, ApiError> {
+    text.parse().map_err(|error| ApiError::invalid(format!("invalid value for \"{name}\": {error}")))
+}
+
 /// A `since` or `until` parameter: `None` when it is missing, empty or `0`.
 pub fn time_parameter(query: &Query, name: &str) -> Result<Option<Time>, ApiError> {
     match query.text(name) {
         "" | "0" => Ok(None),
-        text => text
-            .parse()
-            .map(Some)
-            .map_err(|error| ApiError::invalid(format!("invalid value for \"{name}\": {error}"))),
+        text => time_parameter_text(name, text).map(Some),
     }
 }
 

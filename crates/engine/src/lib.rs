@@ -10,9 +10,10 @@
 //! - Nothing is mounted in the host's namespace, and no process is forked here.
 //! - A change that has begun runs to its end, also when the client that asked for it hangs up.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use skep_images::Store;
+use skep_names::Names;
 use skep_runtime::Runtime;
 use skep_types::Ids;
 use skep_types::events::EventKind;
@@ -59,6 +60,9 @@ pub(crate) struct Shared {
     pub(crate) images: Store,
     pub(crate) runtime: Runtime,
     pub(crate) networks: Arc<Networks>,
+    pub(crate) names: Names,
+    /// Who speaks for the cluster.
+    pub(crate) cluster: RwLock<Option<Arc<dyn networks::guests::Cluster>>>,
     pub(crate) containers: Registry,
     pub(crate) volumes: Volumes,
     pub(crate) execs: containers::exec::Execs,
@@ -80,6 +84,7 @@ impl Engine {
     pub async fn shutdown(&self) {
         self.shared.events.close();
         self.shared.tasks.shutdown().await;
+        self.shared.names.shutdown().await;
     }
 
     /// Follows events.

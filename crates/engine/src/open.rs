@@ -2,21 +2,24 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use serde::{Deserialize, Serialize};
 use skep_images::Store;
+use skep_names::Names;
 use skep_network::{Bridge, Config as KernelConfig, Network as Kernel};
 use skep_runtime::Runtime;
 use skep_types::Ids;
-use skep_types::ip::{AddressPool, Subnet};
+use skep_types::ip::Subnet;
 
 use crate::clock::now;
 use crate::containers::exec::Execs;
 use crate::containers::registry::Registry;
 use crate::disk::{self, Durability};
 use crate::events::Events;
+use crate::files::resolv;
 use crate::images::UPLOAD_LIMIT;
+use crate::networks::local::Locals;
 use crate::networks::{LocalIds, Networks, pool};
 use crate::tasks::Tasks;
 use crate::volumes::Volumes;
@@ -63,11 +66,18 @@ impl Engine {
             .map_err(|error| failed("opening the runtime", &error))?;
         let mut identity = identity(&config, &mut ids)?;
         let networks = networks(&config, &mut identity)?;
+        let names = Names::open(skep_names::Config {
+            socket: config.exec_root.join("names.sock"),
+            program: config.executable.clone(),
+            resolv_conf: resolv::HOST.into(),
+        });
         let shared = Shared {
             identity,
             images,
             runtime,
             networks: Arc::new(networks),
+            names,
+            cluster: RwLock::default(),
             containers: Registry::default(),
             volumes,
             execs: Execs::default(),
@@ -152,8 +162,11 @@ fn networks(config: &EngineConfig, identity: &mut Identity) -> Result<Networks> 
         instance: config.instance.clone(),
     })
     .map_err(|error| failed("opening the network", &error))?;
+    let locals = Locals::open(config.data_root.join("networks.json"))
+        .map_err(|error| failed("reading the networks that were made", &error))?;
     let cluster_file = config.exec_root.join("cluster.json");
-    Networks::new(kernel, bridge, identity.networks.clone(), cluster_file)
+    let pools = config.default_pools.clone();
+    Networks::new(kernel, bridge, identity.networks.clone(), pools, locals, cluster_file)
         .map_err(|error| failed("the default bridge's address", &error))
 }
 
@@ -168,7 +181,7 @@ fn choose_subnet(config: &EngineConfig, identity: &mut Identity) -> Result<(Ipv4
         identity.bridge_subnet = Some(chosen);
         write_identity(config, identity)?;
     }
-    Ok((AddressPool::new(chosen).gateway(), chosen.prefix()))
+    Ok((chosen.nth(1).unwrap_or(chosen.network()), chosen.prefix()))
 }
 
 #[cfg(test)]

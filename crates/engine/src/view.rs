@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use skep_types::container::ContainerConfig;
+use skep_types::container::{ContainerConfig, EndpointRequest};
 use skep_types::health::Health;
 use skep_types::port::ContainerPort;
 use skep_types::{ContainerId, Time};
 
 use crate::containers::health::Probe;
+use crate::networks::Ipam;
 
 /// Where a container is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -102,6 +103,14 @@ pub struct EndpointView {
     pub gateway: Option<Ipv4Addr>,
     /// `02:42:..`; empty when the container does not run.
     pub mac: String,
+    /// Its IPv6 address with the length of its prefix.
+    pub address6: Option<(std::net::Ipv6Addr, u8)>,
+    /// The default gateway of IPv6.
+    pub gateway6: Option<std::net::Ipv6Addr>,
+    /// What was asked of it.
+    pub wish: EndpointRequest,
+    /// What the container is called there; empty where nothing answers for names.
+    pub dns_names: Vec<String>,
 }
 
 /// A port that a container exposes, and where the host answers for it.
@@ -232,8 +241,18 @@ pub struct NetworkView {
     pub scope: &'static str,
     /// Whether it carries the routing mesh.
     pub ingress: bool,
-    /// Subnet as text and gateway; empty for host and none.
-    pub subnet: Option<(String, Ipv4Addr)>,
+    /// Whether containers that are no tasks may join it, where that is asked.
+    pub attachable: bool,
+    /// Whether it leads nowhere else.
+    pub internal: bool,
+    /// Whether it is a configuration for other networks and nothing else.
+    pub config_only: bool,
+    /// The configuration that it was made from.
+    pub config_from: Option<String>,
+    /// Its addresses; nothing for host and none.
+    pub ipam: Ipam,
+    /// Its IPv6 subnet.
+    pub subnet6: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Driver options, as Docker shows the default bridge's.

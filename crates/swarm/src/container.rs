@@ -6,6 +6,8 @@ use skep_types::Task;
 use skep_types::container::{
     ClusterAttachment, ContainerConfig, ContainerResources, HostConfig, NetworkMode,
 };
+use skep_types::port::{ContainerPort, PortBinding};
+use skep_types::service::PortSpec;
 
 /// Marks a container as a task's.
 pub(crate) const LABEL_TASK: &str = "com.docker.swarm.task";
@@ -39,6 +41,7 @@ pub(crate) fn config(task: &Task, attachments: Vec<ClusterAttachment>) -> Contai
         host: HostConfig {
             mounts: spec.mounts.clone(),
             network,
+            ports: host_ports(task),
             resources: ContainerResources {
                 memory: task.spec.limits.memory_bytes,
                 nano_cpus: task.spec.limits.nano_cpus,
@@ -55,6 +58,16 @@ pub(crate) fn config(task: &Task, attachments: Vec<ClusterAttachment>) -> Contai
         },
         ..ContainerConfig::default()
     }
+}
+
+/// The ports that a task publishes on its own node.
+fn host_ports(task: &Task) -> Vec<PortBinding> {
+    let binding = |port: &PortSpec| PortBinding {
+        container: ContainerPort { port: port.target_port, protocol: port.protocol },
+        host_ip: port.address,
+        host_port: port.published_port,
+    };
+    task.host_ports.iter().map(binding).collect()
 }
 
 /// The service's labels for its containers, overridden by the system's.

@@ -76,8 +76,7 @@ pub(crate) fn plan(
     let interfaces = interfaces::list()
         .map_err(|error| SwarmError::Internal(format!("cannot list network interfaces: {error}")))?;
     let listen = addresses::listen(&listen_addr, &interfaces)?;
-    let own: Vec<Subnet> =
-        engine.networks().iter().filter_map(|network| network.subnet.as_ref()?.0.parse().ok()).collect();
+    let own: Vec<Subnet> = engine.networks().iter().filter_map(|network| network.ipam.subnet).collect();
     let default = &config.default_advertise_addr;
     let advertise = addresses::advertise(&advertise_addr, default, listen.port, &interfaces, &own)?;
     let data_path_addr = addresses::data_path(&data_path_addr, &interfaces)?;

@@ -13,6 +13,7 @@ mod codec;
 mod container;
 mod error;
 mod founding;
+mod guests;
 mod interfaces;
 mod lookup;
 mod manager;
@@ -27,6 +28,7 @@ mod settings;
 mod standing;
 mod status;
 mod swarm;
+mod users;
 mod wire;
 mod worker;
 
@@ -35,3 +37,4 @@ pub use request::{ClusterUpdate, InitRequest, JoinRequest, LocalState, SigningRo
 pub use skep_cluster::Force;
 pub use status::{ManagerStatus, NodeView, Reachability};
 pub use swarm::{EventSubscription, Swarm};
+pub use users::{NetworkService, NetworkTask, NetworkUsers};

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use skep_agent::{AgentEvent, Launched, Observed, Operation, PeerChange, PeerPlace, Recovered, Watched};
+use skep_agent::{
+    AgentEvent, Launched, Observed, Operation, PeerChange, PeerPlace, RecordChange, Records, Recovered,
+    Watched,
+};
+use skep_engine::networks as names;
 use skep_engine::options::{ContainerFilter, RemoveOptions, WaitCondition};
 use skep_engine::view::{StateView, Status};
 use skep_engine::{Engine, Error, ErrorKind};
@@ -26,7 +30,10 @@ pub(crate) async fn perform(engine: &Engine, operation: Operation) -> AgentEvent
             network,
             result: logged("tell a network its peers", update_peers(engine, network, change).await),
         },
-        Operation::UpdateRecords { network, .. } => AgentEvent::RecordsUpdated { network, result: Ok(()) },
+        Operation::UpdateRecords { network, change } => AgentEvent::RecordsUpdated {
+            network,
+            result: logged("tell a network its names", engine.change_records(network, records(change)).await),
+        },
         Operation::RemoveNetwork(network) => AgentEvent::NetworkRemoved {
             network,
             result: logged("take a network away", engine.remove_network(network).await),
@@ -197,6 +204,16 @@ async fn update_peers(engine: &Engine, network: NetworkId, change: PeerChange) -
     match change {
         PeerChange::All(peers) => engine.set_peers(network, hosts(peers)).await,
         PeerChange::Changed { update, remove } => engine.change_peers(network, hosts(update), remove).await,
+    }
+}
+
+fn records(change: RecordChange) -> names::RecordChange {
+    let all = |records: Records| names::Records { services: records.services, guests: records.guests };
+    match change {
+        RecordChange::All(records) => names::RecordChange::All(all(records)),
+        RecordChange::Changed { update, services, guests } => {
+            names::RecordChange::Changed { update: all(update), services, guests }
+        }
     }
 }
 

@@ -39,7 +39,7 @@ const WRONG_KEY: &str = "swarm could not be unlocked: invalid key provided";
 /// This node's place in a swarm. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Swarm {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// Events of the swarm's scope.
@@ -51,11 +51,12 @@ pub struct EventSubscription {
     pub future: broadcast::Receiver<events::Event>,
 }
 
+/// What all handles share.
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     config: SwarmConfig,
     folder: Folder,
-    engine: Engine,
+    pub(crate) engine: Engine,
     announcer: Announcer,
     /// Held while the node enters, leaves or shuts down: one of these at a time.
     control: tokio::sync::Mutex<()>,
@@ -94,6 +95,7 @@ impl Swarm {
             joining: std::sync::Mutex::new(None),
         };
         let swarm = Swarm { inner: Arc::new(inner) };
+        Swarm::speak_for_cluster(&swarm.inner);
         let membership = match swarm.inner.folder.read() {
             Ok(None) => {
                 swarm.wipe().await?;

@@ -65,6 +65,9 @@ pub struct HostConfig {
     pub binds: Vec<String>,
     /// Its network.
     pub network: NetworkMode,
+    /// What is asked of its networks, and of which others it is to be on.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointRequest>,
     /// Published ports.
     pub ports: Vec<PortBinding>,
     /// `-P`: publish every exposed port on a free one.
@@ -101,6 +104,25 @@ pub enum NetworkMode {
     None,
     /// A task's networks with the addresses that the managers gave it; the first carries the default route.
     Cluster(Vec<ClusterAttachment>),
+    /// The one of this name or id, of this machine or an attachable one of the cluster.
+    Named(String),
+    /// That of another container, by its name or id.
+    Container(String),
+}
+
+/// What a user asks of a container's place on a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRequest {
+    /// The network, by name or id.
+    pub network: String,
+    /// What the container is called there besides its own names: `--network-alias`.
+    pub aliases: Vec<String>,
+    /// `--ip`
+    pub address: Option<std::net::Ipv4Addr>,
+    /// `--mac-address`
+    pub mac: Option<[u8; 6]>,
+    /// Among networks that lead outside, the highest has the default route.
+    pub priority: i64,
 }
 
 /// A container's place on a cluster-wide network.

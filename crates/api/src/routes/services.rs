@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use bollard_stubs::models;
 use hyper::StatusCode;
+use skep_engine::view::NetworkView;
+use skep_types::NetworkId;
 use skep_types::service::{Service, ServiceMode};
 
-use super::{not_built, unknown};
+use super::{networks, not_built, unknown};
 use crate::body;
 use crate::context::{Call, Context};
 use crate::error::ApiError;
@@ -79,9 +81,23 @@ fn warnings(image: &str, client: Version) -> Option<Vec<String>> {
     service::digest_warning(image).map(|warning| vec![warning])
 }
 
+/// The network of the cluster that a service is to be on. As moby's `populateNetworkID`.
+fn usable(known: &[NetworkView], name: &str) -> Result<NetworkId, ApiError> {
+    let view = networks::pick(known, name)?;
+    if view.scope != "swarm" {
+        return Err(ApiError::forbidden(format!(
+            "The network {name} cannot be used with services. Only networks scoped to the swarm can be used, such as \
+             those created with the overlay driver."
+        )));
+    }
+    view.id.parse().map_err(|_| ApiError::not_found(format!("network {name} not found")))
+}
+
 async fn create(context: &Context, call: Call) -> Answer {
     let client = call.version;
-    let mut spec = service::parse(&body::read_text(&call.headers, call.body).await?)?;
+    let text = body::read_text(&call.headers, call.body).await?;
+    let known = networks::all(context).await;
+    let mut spec = service::parse(&text, &|name| usable(&known, name))?;
     if spec.name.is_empty() {
         // As moby's `ServiceSpecToGRPC`: clients leave the naming to the daemon.
         let services = context.swarm.services().await?;
@@ -101,7 +117,9 @@ async fn update(context: &Context, name: &str, call: Call) -> Answer {
         other => return Err(ApiError::invalid(format!("unrecognized rollback option {other}"))),
     }
     let client = call.version;
-    let spec = service::parse(&body::read_text(&call.headers, call.body).await?)?;
+    let text = body::read_text(&call.headers, call.body).await?;
+    let known = networks::all(context).await;
+    let spec = service::parse(&text, &|name| usable(&known, name))?;
     let image = spec.task.container.image.clone();
     let before = context.swarm.service(name).await?.spec.task.container.image.clone();
     context.swarm.update_service(name, version, spec).await?;

@@ -9,12 +9,14 @@ use models::{
     RestartPolicyNameEnum,
 };
 use serde::Deserialize;
-use skep_types::container::{ContainerConfig, ContainerResources, ExecConfig, HostConfig, NetworkMode};
+use skep_types::container::{
+    ContainerConfig, ContainerResources, EndpointRequest, ExecConfig, HostConfig, NetworkMode,
+};
 use skep_types::mount::{Mount, MountSource};
 use skep_types::port::{ContainerPort, PortBinding, Protocol};
 
 use super::refuse::{refuse, refuse_all, refuse_if, refuse_unless};
-use super::{health, mount, ordered, unsigned};
+use super::{endpoint, health, mount, ordered, unsigned};
 use crate::body;
 use crate::error::ApiError;
 
@@ -98,9 +100,8 @@ pub fn config(body: models::ContainerCreateBody) -> Result<ContainerConfig, ApiE
     } = body;
     let health = healthcheck.map(health::from_model).transpose()?;
     refuse("NetworkDisabled", &network_disabled)?;
-    refuse("MacAddress (--mac-address)", &mac_address)?;
-    endpoints(networking_config)?;
     let mut host = host(host_config.unwrap_or_default())?;
+    host.endpoints = endpoints(networking_config, &host.network, mac_address)?;
     let mut anonymous = volumes.unwrap_or_default();
     // The model forgets the order of the map; sorted is at least always the same.
     anonymous.sort();
@@ -190,55 +191,49 @@ fn bindings(ports: models::PortMap) -> Result<Vec<PortBinding>, ApiError> {
     Ok(bindings)
 }
 
-/// What clients say of the one network that a new container joins: nothing, so far.
-fn endpoints(config: Option<models::NetworkingConfig>) -> Result<(), ApiError> {
+/// What clients say of the networks that a new container joins. `mac` is the address that older ones give the container
+/// as a whole: it is for the network of its mode.
+fn endpoints(
+    config: Option<models::NetworkingConfig>,
+    mode: &NetworkMode,
+    mac: Option<String>,
+) -> Result<Vec<EndpointRequest>, ApiError> {
     let models::NetworkingConfig { endpoints_config } = config.unwrap_or_default();
-    let endpoints = endpoints_config.unwrap_or_default();
-    refuse_if("NetworkingConfig.EndpointsConfig with several networks", endpoints.len() > 1)?;
-    for (name, endpoint) in endpoints {
-        let models::EndpointSettings {
-            ipam_config,
-            links,
-            mac_address,
-            aliases,
-            driver_opts,
-            gw_priority,
-            // Operational data: ignored at creation, as in Docker.
-            network_id: _,
-            endpoint_id: _,
-            gateway: _,
-            ip_address: _,
-            ip_prefix_len: _,
-            ipv6_gateway: _,
-            global_ipv6_address: _,
-            global_ipv6_prefix_len: _,
-            dns_names: _,
-        } = endpoint;
-        let models::EndpointIpamConfig { ipv4_address, ipv6_address, link_local_ips } =
-            ipam_config.unwrap_or_default();
-        let option = |field: &str| format!("NetworkingConfig.EndpointsConfig.{name}.{field}");
-        refuse(&option("IPAMConfig.IPv4Address (--ip)"), &ipv4_address)?;
-        refuse(&option("IPAMConfig.IPv6Address (--ip6)"), &ipv6_address)?;
-        refuse(&option("IPAMConfig.LinkLocalIPs (--link-local-ip)"), &link_local_ips)?;
-        refuse(&option("Links (--link)"), &links)?;
-        refuse(&option("MacAddress (--mac-address)"), &mac_address)?;
-        refuse(&option("Aliases (--network-alias)"), &aliases)?;
-        refuse(&option("DriverOpts"), &driver_opts)?;
-        refuse(&option("GwPriority"), &gw_priority)?;
+    let read = |(name, settings): (String, models::EndpointSettings)| {
+        endpoint::request(&name, &format!("NetworkingConfig.EndpointsConfig.{name}"), settings)
+    };
+    let mut endpoints =
+        endpoints_config.unwrap_or_default().into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    // The model forgets the order; by name it is at least always the same.
+    endpoints.sort_by(|left, right| left.network.cmp(&right.network));
+    let Some(mac) = mac.filter(|text| !text.is_empty()) else { return Ok(endpoints) };
+    let first = match mode {
+        NetworkMode::Named(name) => name,
+        NetworkMode::Bridge => "default",
+        NetworkMode::Host | NetworkMode::None | NetworkMode::Cluster(_) | NetworkMode::Container(_) => {
+            return Err(ApiError::invalid("conflicting options: mac-address and the network mode"));
+        }
+    };
+    let mac = Some(endpoint::mac(&mac)?);
+    let is_first = |it: &&mut EndpointRequest| {
+        it.network == *first || (it.network == "bridge" && *mode == NetworkMode::Bridge)
+    };
+    match endpoints.iter_mut().find(is_first) {
+        Some(endpoint) => endpoint.mac = endpoint.mac.or(mac),
+        None => endpoints.push(EndpointRequest { network: first.to_owned(), mac, ..Default::default() }),
     }
-    Ok(())
+    Ok(endpoints)
 }
 
-fn network_mode(text: Option<&str>) -> Result<NetworkMode, ApiError> {
+fn network_mode(text: Option<&str>) -> NetworkMode {
     match text.unwrap_or_default() {
-        "" | "default" | "bridge" => Ok(NetworkMode::Bridge),
-        "host" => Ok(NetworkMode::Host),
-        "none" => Ok(NetworkMode::None),
-        text if text.starts_with("container:") => {
-            Err(ApiError::not_built(format!("option --network {text}")))
-        }
-        // Not 404: at creation that makes clients pull the image.
-        text => Err(ApiError::invalid(format!("network {text} not found"))),
+        "" | "default" | "bridge" => NetworkMode::Bridge,
+        "host" => NetworkMode::Host,
+        "none" => NetworkMode::None,
+        text => match text.strip_prefix("container:") {
+            Some(other) => NetworkMode::Container(other.to_owned()),
+            None => NetworkMode::Named(text.to_owned()),
+        },
     }
 }
 
@@ -278,7 +273,8 @@ fn host(config: models::HostConfig) -> Result<HostConfig, ApiError> {
     Ok(HostConfig {
         mounts: all,
         binds,
-        network: network_mode(mode.as_deref())?,
+        network: network_mode(mode.as_deref()),
+        endpoints: Vec::new(),
         ports: bindings(port_bindings.unwrap_or_default())?,
         publish_all: publish_all_ports.unwrap_or_default(),
         auto_remove: auto_remove.unwrap_or_default(),

@@ -8,8 +8,7 @@ use models::{ContainerStateStatusEnum, ContainerSummaryStateEnum, MountPointType
 use serde::Serialize;
 use skep_engine::containers::health::Probe;
 use skep_engine::view::{
-    ContainerSize, ContainerSummary, ContainerView, EndpointView, ExecView, MountView, PortView, StateView,
-    Status,
+    ContainerSize, ContainerSummary, ContainerView, ExecView, MountView, PortView, StateView, Status,
 };
 use skep_types::Time;
 use skep_types::container::{ContainerConfig, HostConfig};
@@ -17,6 +16,7 @@ use skep_types::mount::MountSource;
 use skep_types::port::{PortBinding, Protocol};
 
 use super::container::{MASKED_PATHS, READONLY_PATHS};
+use super::endpoint::{Endpoints, endpoint, endpoints};
 use super::nulls::{WithNulls, with_nulls};
 use super::{health, mount, seconds, size, time_text, unordered};
 
@@ -43,9 +43,6 @@ struct NetworkSettings {
     settings: WithNulls<models::NetworkSettings>,
     networks: Endpoints,
 }
-
-/// Networks by name.
-type Endpoints = HashMap<String, WithNulls<models::EndpointSettings>>;
 
 /// A container as a line of `GET /containers/json`.
 #[derive(Debug, Serialize)]
@@ -349,27 +346,6 @@ fn network_settings(view: &ContainerView) -> NetworkSettings {
     };
     let names = [("SecondaryIPAddresses", true), ("SecondaryIPv6Addresses", true)];
     NetworkSettings { settings: with_nulls(settings, names), networks: endpoints(&view.networks) }
-}
-
-fn endpoints(endpoints: &[EndpointView]) -> Endpoints {
-    let names = ["IPAMConfig", "Links", "Aliases", "DriverOpts", "DNSNames"].map(|name| (name, true));
-    endpoints.iter().map(|view| (view.network.clone(), with_nulls(endpoint(view), names))).collect()
-}
-
-fn endpoint(view: &EndpointView) -> models::EndpointSettings {
-    models::EndpointSettings {
-        mac_address: Some(view.mac.clone()),
-        gw_priority: Some(0),
-        network_id: Some(view.network_id.clone()),
-        endpoint_id: Some(view.endpoint_id.clone()),
-        gateway: Some(view.gateway.map_or_else(String::new, |address| address.to_string())),
-        ip_address: Some(view.address.map_or_else(String::new, |address| address.to_string())),
-        ip_prefix_len: Some(i64::from(view.prefix)),
-        ipv6_gateway: Some(String::new()),
-        global_ipv6_address: Some(String::new()),
-        global_ipv6_prefix_len: Some(0),
-        ..Default::default()
-    }
 }
 
 fn mount_point(view: &MountView) -> models::MountPoint {

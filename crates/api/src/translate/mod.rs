@@ -7,10 +7,12 @@
 pub mod changes;
 pub mod container;
 pub mod container_view;
+pub mod endpoint;
 pub mod health;
 pub mod image;
 pub mod mount;
 pub mod network;
+pub mod network_use;
 pub mod node;
 pub mod nulls;
 pub mod refuse;

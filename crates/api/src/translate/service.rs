@@ -11,13 +11,14 @@ use models::{
 };
 use serde::Deserialize;
 use skep_engine::images::Reference;
+use skep_types::NetworkId;
 use skep_types::mount::{Mount, MountSource};
 use skep_types::placement::{Constraint, Placement, Platform};
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
-    EndpointMode, FailureAction, PortSpec, PublishMode, RestartCondition, RestartPolicy, ServiceContainer,
-    ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
+    EndpointMode, FailureAction, NetworkAttachment, PortSpec, PublishMode, RestartCondition, RestartPolicy,
+    ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
 };
 
 use super::refuse::{refuse, refuse_all, refuse_if, refuse_unless};
@@ -25,8 +26,11 @@ use super::{duration, health, mount, ordered, unsigned};
 use crate::body;
 use crate::error::ApiError;
 
+/// The id of the network that a user means.
+pub type FindNetwork<'a> = &'a dyn Fn(&str) -> Result<NetworkId, ApiError>;
+
 /// Reads a service's specification from the text of a body.
-pub fn parse(text: &[u8]) -> Result<ServiceSpec, ApiError> {
+pub fn parse(text: &[u8], find: FindNetwork<'_>) -> Result<ServiceSpec, ApiError> {
     let mut model: models::ServiceSpec = body::parse(text)?.ok_or_else(body::missing)?;
     let misspelt: Misspelt = body::parse(text)?.unwrap_or_default();
     let check = misspelt.task_template.unwrap_or_default().container_spec.unwrap_or_default().healthcheck;
@@ -36,7 +40,7 @@ pub fn parse(text: &[u8]) -> Result<ServiceSpec, ApiError> {
     {
         container.health_check = check;
     }
-    spec(model)
+    spec(model, find)
 }
 
 /// A field that Docker's clients write `Healthcheck` and Docker's specification, from which the models are
@@ -62,7 +66,7 @@ struct MisspeltContainer {
 }
 
 /// Reads a service's specification.
-pub fn spec(spec: models::ServiceSpec) -> Result<ServiceSpec, ApiError> {
+pub fn spec(spec: models::ServiceSpec, find: FindNetwork<'_>) -> Result<ServiceSpec, ApiError> {
     let models::ServiceSpec {
         name,
         labels,
@@ -73,19 +77,34 @@ pub fn spec(spec: models::ServiceSpec) -> Result<ServiceSpec, ApiError> {
         networks,
         endpoint_spec,
     } = spec;
-    refuse("Networks (--network)", &networks)?;
     let rollback = update(rollback_config.map(as_update_config))?;
     refuse_if("RollbackConfig (--rollback-*)", rollback != UpdateConfig::default())?;
+    let mut template = task_template.unwrap_or_default();
+    // As moby: the place for networks before API 1.25 counts where the template names none.
+    let networks = template.networks.take().filter(|networks| !networks.is_empty()).or(networks);
     let (endpoint_mode, ports) = endpoint(endpoint_spec.unwrap_or_default())?;
     Ok(ServiceSpec {
         name: name.unwrap_or_default(),
         labels: ordered(labels),
-        task: Arc::new(task(task_template.unwrap_or_default())?),
+        task: Arc::new(TaskSpec { networks: attachments(networks, find)?, ..task(template)? }),
         mode: mode(service_mode)?,
         update: update(update_config)?,
         ports,
         endpoint_mode,
     })
+}
+
+fn attachments(
+    networks: Option<Vec<models::NetworkAttachmentConfig>>,
+    find: FindNetwork<'_>,
+) -> Result<Vec<NetworkAttachment>, ApiError> {
+    let read = |config: models::NetworkAttachmentConfig| {
+        let models::NetworkAttachmentConfig { target, aliases, driver_opts } = config;
+        refuse("TaskTemplate.Networks.DriverOpts", &driver_opts)?;
+        let network = find(&target.unwrap_or_default())?;
+        Ok(NetworkAttachment { network, aliases: aliases.unwrap_or_default() })
+    };
+    networks.unwrap_or_default().into_iter().map(read).collect()
 }
 
 fn mode(mode: Option<models::ServiceSpecMode>) -> Result<ServiceMode, ApiError> {
@@ -140,7 +159,6 @@ fn update(config: Option<models::ServiceSpecUpdateConfig>) -> Result<UpdateConfi
         max_failure_ratio,
         order,
     } = config;
-    refuse_if("UpdateConfig.Order (--update-order start-first)", order == Some(OrderName::START_FIRST))?;
     let ratio = max_failure_ratio.unwrap_or_default();
     if !(0.0..=1.0).contains(&ratio) {
         return Err(ApiError::invalid("update-maxfailureratio cannot be less than 0 or bigger than 1"));
@@ -162,7 +180,10 @@ fn update(config: Option<models::ServiceSpecUpdateConfig>) -> Result<UpdateConfi
         monitor: monitor
             .filter(|it| *it != 0)
             .map_or(Ok(default.monitor), |it| duration("UpdateConfig.Monitor", it))?,
-        order: UpdateOrder::StopFirst,
+        order: match order {
+            None | Some(OrderName::EMPTY | OrderName::STOP_FIRST) => UpdateOrder::StopFirst,
+            Some(OrderName::START_FIRST) => UpdateOrder::StartFirst,
+        },
         // Thousandths, rounded: no floating point goes below this floor. In 0..=1000 by the check above.
         max_failure_permille: (ratio * 1000.0).round() as u32,
     })
@@ -172,9 +193,7 @@ fn endpoint(spec: models::EndpointSpec) -> Result<(EndpointMode, Vec<PortSpec>),
     let models::EndpointSpec { mode, ports } = spec;
     let mode = match mode {
         None | Some(EndpointModeName::EMPTY | EndpointModeName::VIP) => EndpointMode::Vip,
-        Some(EndpointModeName::DNSRR) => {
-            return Err(ApiError::not_built("option EndpointSpec.Mode (--endpoint-mode dnsrr)"));
-        }
+        Some(EndpointModeName::DNSRR) => EndpointMode::Dnsrr,
     };
     Ok((mode, ports.unwrap_or_default().into_iter().map(port).collect::<Result<_, _>>()?))
 }
@@ -202,11 +221,7 @@ fn port(port: models::EndpointPortConfig) -> Result<PortSpec, ApiError> {
         address: None,
         mode: match publish_mode {
             None | Some(PublishName::EMPTY | PublishName::INGRESS) => PublishMode::Ingress,
-            Some(PublishName::HOST) => {
-                return Err(ApiError::not_built(
-                    "option EndpointSpec.Ports.PublishMode (--publish mode=host)",
-                ));
-            }
+            Some(PublishName::HOST) => PublishMode::Host,
         },
     })
 }
@@ -221,13 +236,13 @@ fn task(spec: models::TaskSpec) -> Result<TaskSpec, ApiError> {
         placement: placed,
         force_update,
         runtime,
-        networks,
+        // Taken by `spec`.
+        networks: _,
         log_driver,
     } = spec;
     refuse_if("TaskTemplate.PluginSpec", plugin_spec.is_some())?;
     refuse_if("TaskTemplate.NetworkAttachmentSpec", network_attachment_spec.is_some())?;
     refuse_unless("TaskTemplate.Runtime", runtime.as_deref(), &["container"])?;
-    refuse("TaskTemplate.Networks (--network)", &networks)?;
     if let Some(models::TaskSpecLogDriver { name, options }) = log_driver {
         refuse_unless("TaskTemplate.LogDriver (--log-driver)", name.as_deref(), &["json-file"])?;
         refuse("TaskTemplate.LogDriver.Options (--log-opt)", &options)?;

@@ -16,8 +16,8 @@ use skep_types::placement::{Constraint, Placement, Platform};
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
-    EndpointMode, FailureAction, PortSpec, PublishMode, RestartCondition, RestartPolicy, Service,
-    ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState,
+    EndpointMode, FailureAction, NetworkAttachment, PortSpec, PublishMode, RestartCondition, RestartPolicy,
+    Service, ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState,
     UpdateStatus,
 };
 use skep_types::task::{Task, TaskState};
@@ -194,7 +194,17 @@ pub fn task_spec(spec: &TaskSpec) -> models::TaskSpec {
         placement: Some(placement(&spec.placement)),
         force_update: Some(spec.force_update),
         runtime: Some("container".to_owned()),
+        networks: (!spec.networks.is_empty()).then(|| spec.networks.iter().map(attachment).collect()),
         ..Default::default()
+    }
+}
+
+fn attachment(attachment: &NetworkAttachment) -> models::NetworkAttachmentConfig {
+    let aliases = &attachment.aliases;
+    models::NetworkAttachmentConfig {
+        target: Some(attachment.network.to_string()),
+        aliases: (!aliases.is_empty()).then(|| aliases.clone()),
+        driver_opts: None,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::images::from_find;
 use crate::options::Created;
 use crate::view::Status;
 use crate::volumes::ANONYMOUS_LABEL;
-use crate::{Engine, Error, Result, blocking, info, names};
+use crate::{Engine, Error, ErrorKind, Result, blocking, info, names};
 
 impl Engine {
     /// Makes a container; nothing runs yet. `None` draws a name.
@@ -26,13 +26,18 @@ impl Engine {
     /// 404 `No such image: x:latest`; 409 for a name in use; 400 for a configuration that makes no sense.
     pub async fn create(&self, name: Option<String>, config: ContainerConfig) -> Result<Created> {
         let engine = self.clone();
-        let create = blocking(move || engine.create_blocking(name, config));
-        self.shared.tasks.run(async move { create.await? }).await
+        let create = async move {
+            let mut config = config;
+            engine.settle_networks(&mut config).await?;
+            blocking(move || engine.create_blocking(name, config)).await?
+        };
+        self.shared.tasks.run(create).await
     }
 
     fn create_blocking(&self, name: Option<String>, config: ContainerConfig) -> Result<Created> {
         let image = self.shared.images.find(&config.image).map_err(from_find)?;
         let mut config = merge::merge(config, &image.config)?;
+        self.settle_shared(&mut config)?;
         merge::check(&config, info::cpus())?;
         let warnings = warnings(&config);
         let id = self.draw(Ids::container);
@@ -46,6 +51,32 @@ impl Engine {
         self.register(&container)?;
         self.container_event(&container, "create");
         Ok(Created { id, warnings })
+    }
+
+    /// A container that shares another's network has that one's host name, and nothing of its own (moby's
+    /// `validateNetMode`).
+    fn settle_shared(&self, config: &mut ContainerConfig) -> Result<()> {
+        let NetworkMode::Container(name) = &config.host.network else { return Ok(()) };
+        let other = self.find(name).map_err(|error| Error { kind: ErrorKind::InvalidParameter, ..error })?;
+        let refuse =
+            |what: &str| Err(Error::invalid(format!("conflicting options: {what} and the network mode")));
+        if !config.hostname.is_empty() {
+            return refuse("hostname");
+        }
+        if !config.host.extra_hosts.is_empty() {
+            return Err(Error::invalid(
+                "conflicting options: custom host-to-IP mapping and the network mode",
+            ));
+        }
+        if !config.host.ports.is_empty() || config.host.publish_all {
+            return Err(Error::invalid(
+                "conflicting options: port publishing and the container type network mode",
+            ));
+        }
+        config.hostname.clone_from(&other.record.config.hostname);
+        config.domainname.clone_from(&other.record.config.domainname);
+        config.host.network = NetworkMode::Container(other.id().to_string());
+        Ok(())
     }
 
     fn reserve_name(&self, name: Option<String>, id: ContainerId) -> Result<String> {
@@ -134,7 +165,11 @@ fn gone(name: &str, error: FindError) -> Error {
 fn default_hostname(config: &ContainerConfig, id: ContainerId) -> String {
     match config.host.network {
         NetworkMode::Host => info::hostname(),
-        NetworkMode::Bridge | NetworkMode::None | NetworkMode::Cluster(_) => id.short(),
+        NetworkMode::Bridge
+        | NetworkMode::None
+        | NetworkMode::Cluster(_)
+        | NetworkMode::Named(_)
+        | NetworkMode::Container(_) => id.short(),
     }
 }
 

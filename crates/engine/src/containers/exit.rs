@@ -104,6 +104,8 @@ impl Engine {
                 container.end_is_unsaved.store(true, Ordering::Relaxed);
             }
         }
+        self.forget_container(container, &connection);
+        self.leave(container, container.guest.all());
         self.shared.execs.container_ended(id);
         let duration = whole_seconds(after.started_at, exit.finished_at);
         container.state.send_modify(|state| {
@@ -114,7 +116,7 @@ impl Engine {
             }
             let ended = attributes([("exitCode", exit.code.to_string()), ("execDuration", duration)]);
             self.container_event_with(container, "die", ended);
-            self.network_events(container, "disconnect", &connection);
+            self.network_events(container, "disconnect", &connection.places);
             self.mount_events(container, "unmount");
         });
         if container.record.config.host.auto_remove {

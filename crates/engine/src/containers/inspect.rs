@@ -3,13 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use skep_types::container::NetworkMode;
+use skep_types::container::{ClusterAttachment, EndpointRequest, NetworkMode};
 use skep_types::mount::Propagation;
 use skep_types::port::ContainerPort;
 
 use super::network_mode;
 use super::record::{MountRecord, MountedFrom};
 use super::registry::Container;
+use crate::networks::place::Place;
 use crate::view::{ContainerView, EndpointView, MountView, PortView};
 use crate::{Engine, Result};
 
@@ -53,40 +54,36 @@ impl Engine {
 
     /// A container's networks: its places while it runs, else those that it will have.
     pub(crate) fn places(&self, container: &Container) -> Vec<EndpointView> {
-        if let Some(connection) = &container.state.borrow().connection {
-            return connection
-                .places
-                .iter()
-                .map(|place| {
-                    let endpoint = place.endpoint.as_ref();
-                    EndpointView {
-                        network: place.network.clone(),
-                        network_id: place.network_id.clone(),
-                        endpoint_id: place.endpoint_id.clone(),
-                        address: endpoint.map(|endpoint| endpoint.address),
-                        prefix: endpoint.map_or(0, |endpoint| endpoint.prefix),
-                        gateway: endpoint.and_then(|endpoint| endpoint.gateway),
-                        mac: endpoint.map_or_else(String::new, |endpoint| endpoint.mac.to_string()),
-                    }
-                })
-                .collect();
+        let connection = container.state.borrow().connection.clone();
+        if let Some(connection) = connection {
+            return connection.places.iter().map(|place| placed(container, place)).collect();
         }
-        let idle = |network: &str, network_id: String| EndpointView {
-            network: network.to_owned(),
-            network_id,
-            endpoint_id: String::new(),
-            address: None,
-            prefix: 0,
-            gateway: None,
-            mac: String::new(),
-        };
-        let ids = &self.shared.networks.ids;
+        let networks = &self.shared.networks;
+        let ids = &networks.ids;
+        let one = |network: &str, id: &String| vec![idle(network, id.clone(), EndpointRequest::default())];
         match &container.record.config.host.network {
-            NetworkMode::Bridge => vec![idle("bridge", ids.bridge.clone())],
-            NetworkMode::Host => vec![idle("host", ids.host.clone())],
-            NetworkMode::None => vec![idle("none", ids.none.clone())],
+            NetworkMode::Host => one("host", &ids.host),
+            NetworkMode::None => one("none", &ids.none),
+            NetworkMode::Container(_) => Vec::new(),
             NetworkMode::Cluster(attachments) => {
-                attachments.iter().map(|it| idle(&it.network.name, it.network.id.to_string())).collect()
+                let view = |it: &ClusterAttachment| {
+                    idle(&it.network.name, it.network.id.to_string(), EndpointRequest::default())
+                };
+                attachments.iter().map(view).collect()
+            }
+            NetworkMode::Bridge | NetworkMode::Named(_) => {
+                let view = |wish: EndpointRequest| {
+                    let id = networks.id_of(&wish.network).unwrap_or_default();
+                    EndpointView {
+                        dns_names: if wish.network == "bridge" {
+                            Vec::new()
+                        } else {
+                            container.dns_names(&wish.aliases)
+                        },
+                        ..idle(&wish.network.clone(), id, wish)
+                    }
+                };
+                container.wishes().into_iter().map(view).collect()
             }
         }
     }
@@ -155,6 +152,42 @@ impl Engine {
             },
             MountedFrom::Tmpfs { .. } => view,
         }
+    }
+}
+
+/// A place that the container will have once it runs.
+fn idle(network: &str, network_id: String, wish: EndpointRequest) -> EndpointView {
+    EndpointView {
+        network: network.to_owned(),
+        network_id,
+        endpoint_id: String::new(),
+        address: None,
+        prefix: 0,
+        gateway: None,
+        mac: String::new(),
+        address6: None,
+        gateway6: None,
+        wish,
+        dns_names: Vec::new(),
+    }
+}
+
+/// A place that it has.
+fn placed(container: &Container, place: &Place) -> EndpointView {
+    let view = idle(&place.network, place.network_id.clone(), place.wish.clone());
+    let Some(endpoint) = &place.endpoint else {
+        return EndpointView { endpoint_id: place.endpoint_id.clone(), ..view };
+    };
+    EndpointView {
+        endpoint_id: place.endpoint_id.clone(),
+        address: Some(endpoint.address),
+        prefix: endpoint.prefix,
+        gateway: endpoint.gateway,
+        mac: endpoint.mac.to_string(),
+        address6: endpoint.address6.map(|it| (it.address, it.prefix)),
+        gateway6: endpoint.gateway6,
+        dns_names: if place.has_names() { container.dns_names(&place.wish.aliases) } else { Vec::new() },
+        ..view
     }
 }
 

@@ -6,6 +6,7 @@
 mod attach;
 mod create;
 mod draining;
+mod etc;
 pub(crate) mod exec;
 mod exit;
 mod filter;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use skep_types::events::EventKind;
 
 use crate::events::attributes;
-use crate::networks::place::Connection;
+use crate::networks::place::Place;
 use crate::{Engine, Result};
 
 pub use exec::ClaimedExec;
@@ -50,6 +51,8 @@ pub(crate) fn network_mode(container: &Container) -> String {
         NetworkMode::Cluster(attachments) => {
             attachments.first().map_or_else(|| "none".to_owned(), |first| first.network.name.clone())
         }
+        NetworkMode::Named(name) => name.clone(),
+        NetworkMode::Container(id) => format!("container:{id}"),
     }
 }
 
@@ -95,8 +98,13 @@ impl Engine {
     }
 
     /// Tells that a container joined or left its networks.
-    pub(crate) fn network_events(&self, container: &Container, action: &str, connection: &Connection) {
-        for place in &connection.places {
+    pub(crate) fn network_events<'a>(
+        &self,
+        container: &Container,
+        action: &str,
+        places: impl IntoIterator<Item = &'a Place>,
+    ) {
+        for place in places {
             let attributes = attributes([
                 ("container", container.id().to_string()),
                 ("name", place.network.clone()),

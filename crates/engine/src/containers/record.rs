@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use skep_images::ImageId;
-use skep_types::container::ContainerConfig;
+use skep_types::container::{ContainerConfig, EndpointRequest};
 use skep_types::health::Health;
 use skep_types::mount::Propagation;
 use skep_types::{ContainerId, Time};
@@ -172,6 +172,10 @@ impl Home {
         self.0.join(format!("{id}-json.log"))
     }
 
+    fn wishes(&self) -> PathBuf {
+        self.0.join("networks.json")
+    }
+
     fn record(&self) -> PathBuf {
         self.0.join("container.json")
     }
@@ -214,6 +218,16 @@ impl Home {
         let Ok(Some(record)) = disk::read_json::<Record>(&temporary) else { return Ok(None) };
         std::fs::rename(temporary, self.record())?;
         Ok(Some(record))
+    }
+
+    /// The networks that the container is to be on, where they are others than it was created for.
+    pub(crate) fn read_wishes(&self) -> io::Result<Option<Vec<EndpointRequest>>> {
+        disk::read_json(&self.wishes())
+    }
+
+    /// Writes them down for good: a user was told of them.
+    pub(crate) fn write_wishes(&self, wishes: &[EndpointRequest]) -> io::Result<()> {
+        disk::write_json(&self.wishes(), &wishes, Durability::Disk)
     }
 
     pub(crate) fn read_state(&self) -> io::Result<Option<State>> {

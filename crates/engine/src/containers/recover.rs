@@ -11,6 +11,7 @@ use std::sync::Arc;
 use skep_network::Desired;
 use skep_runtime::{Exit, State as Found};
 use skep_types::ContainerId;
+use skep_types::container::NetworkMode;
 
 use super::exit::lost;
 use super::record::{Home, Record, State};
@@ -18,7 +19,8 @@ use super::registry::Container;
 use super::remove::{REMOVED_PREFIX, REMOVED_WITH_VOLUMES_PREFIX};
 use crate::disk;
 use crate::error::chain;
-use crate::networks::{cluster_bridge, place, publications, service_key};
+use crate::networks::names::virtual_services;
+use crate::networks::{bridge_name, cluster_bridge, place, publications, service_key};
 use crate::view::Status;
 use crate::{Engine, Error, Result, blocking};
 
@@ -44,6 +46,8 @@ impl Engine {
         for Ended { container, exit } in ended {
             self.has_ended(&container, exit).await;
         }
+        self.tell_everything();
+        self.keep_records();
         self.remove_unfinished();
         Ok(())
     }
@@ -96,6 +100,12 @@ impl Engine {
         if let Err(error) = self.shared.containers.reserve(&record.name, id) {
             return set_aside(dir, &home, &error.message);
         }
+        let wishes = home.read_wishes().unwrap_or_else(|error| {
+            tracing::warn!(
+                "the networks of container {id} are damaged; it has those it was created for: {error}"
+            );
+            None
+        });
         let state = match home.read_state() {
             Ok(state) => state.unwrap_or_else(State::created),
             Err(error) => {
@@ -104,7 +114,11 @@ impl Engine {
             }
         };
         self.hold_volumes(&record);
-        self.shared.containers.insert(Arc::new(Container::new(record, home, state)));
+        let container = Container::new(record, home, state);
+        if let Some(wishes) = wishes {
+            container.set_wishes(wishes);
+        }
+        self.shared.containers.insert(Arc::new(container));
     }
 
     fn hold_volumes(&self, record: &Record) {
@@ -165,8 +179,15 @@ impl Engine {
         let state = container.state.borrow();
         let places = state.connection.iter().flat_map(|connection| &connection.places);
         let networks = &self.shared.networks;
-        for endpoint in places.filter_map(|place| place.endpoint.as_ref()) {
-            if endpoint.bridge == networks.bridge.name && !networks.found_address(endpoint.address) {
+        let is_task = matches!(container.record.config.host.network, NetworkMode::Cluster(_));
+        for (place, endpoint) in places.filter_map(|place| Some((place, place.endpoint.as_ref()?))) {
+            if place.is_clustered()
+                && !is_task
+                && let Ok(network) = place.network_id.parse()
+            {
+                container.guest.found(network);
+            }
+            if !networks.found_address(&place.network_id, endpoint.address) {
                 tracing::warn!(
                     "container {} has the address {}, which is not to be had",
                     container.id(),
@@ -202,6 +223,7 @@ impl Engine {
     fn reconcile(&self, over: &BTreeSet<ContainerId>) -> Result<()> {
         let networks = &self.shared.networks;
         let mut desired = Desired { bridges: vec![networks.bridge.clone()], ..Desired::default() };
+        desired.bridges.extend(networks.locals.all().into_iter().filter_map(|local| local.bridge));
         let lives = |container: &Arc<Container>| !over.contains(&container.id());
         for container in self.shared.containers.all().into_iter().filter(lives) {
             let state = container.state.borrow();
@@ -209,7 +231,7 @@ impl Engine {
             else {
                 continue;
             };
-            if connection.sandbox.is_some() {
+            if connection.sandbox.is_some() && !connection.borrowed {
                 let endpoints = connection.places.iter().filter_map(|place| place.endpoint.clone());
                 desired.sandboxes.insert(container.id().to_string(), endpoints.collect());
             }
@@ -225,6 +247,9 @@ impl Engine {
                 let bridge = cluster_bridge(network, cluster.overlays.get(id), networks.bridge.mtu);
                 desired.peers.extend(cluster.peers.get(id).map(|peers| (bridge.name.clone(), peers.clone())));
                 desired.bridges.push(bridge);
+            }
+            for (id, records) in &cluster.records {
+                desired.services.insert(bridge_name(*id), virtual_services(records));
             }
             for endpoint in cluster.endpoints.values() {
                 desired.publications.insert(service_key(endpoint.service), publications(endpoint));

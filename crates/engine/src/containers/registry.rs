@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use skep_runtime::Attached;
 use skep_types::ContainerId;
+use skep_types::container::{EndpointRequest, NetworkMode};
 use tokio::sync::watch;
 
 use super::health::Probes;
 use super::record::{Home, Record, State};
+use crate::networks::guests::Guest;
 use crate::view::Status;
 use crate::{Error, Result};
 
@@ -31,11 +33,18 @@ pub(crate) struct Container {
     pub(crate) end_is_unsaved: AtomicBool,
     /// What the last probes of its health said.
     pub(crate) probes: Mutex<Probes>,
+    /// The networks that it is to be on, in order. Changed by the holder of `life` only.
+    wishes: Mutex<Vec<EndpointRequest>>,
+    /// Its standing on networks of the cluster, where it is no task.
+    pub(crate) guest: Guest,
 }
 
 impl Container {
     pub(crate) fn new(record: Record, home: Home, state: State) -> Container {
+        let wishes = Mutex::new(initial_wishes(&record));
         Container {
+            wishes,
+            guest: Guest::default(),
             record,
             home,
             state: watch::Sender::new(state),
@@ -59,9 +68,45 @@ impl Container {
         self.status() == Status::Running
     }
 
+    pub(crate) fn wishes(&self) -> Vec<EndpointRequest> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_wishes(&self, wishes: Vec<EndpointRequest>) {
+        *self.wishes.lock().unwrap_or_else(PoisonError::into_inner) = wishes;
+    }
+
+    /// What it is called on a network, its own name first. As moby's `buildEndpointDNSNames`.
+    pub(crate) fn dns_names(&self, aliases: &[String]) -> Vec<String> {
+        let record = &self.record;
+        let mut names = vec![record.name.clone()];
+        names.extend(aliases.iter().cloned());
+        names.extend([record.id.short(), record.config.hostname.clone()]);
+        let mut known = std::collections::BTreeSet::new();
+        names.retain(|name| !name.is_empty() && known.insert(name.clone()));
+        names
+    }
+
     pub(crate) fn take_waiting(&self) -> Vec<Attached> {
         std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// The networks that a container was created for.
+fn initial_wishes(record: &Record) -> Vec<EndpointRequest> {
+    let host = &record.config.host;
+    let network = match &host.network {
+        NetworkMode::Bridge => "bridge",
+        NetworkMode::Named(name) => name,
+        NetworkMode::Host | NetworkMode::None | NetworkMode::Cluster(_) | NetworkMode::Container(_) => {
+            return Vec::new();
+        }
+    };
+    if host.endpoints.is_empty() {
+        // As containers of earlier versions were written down.
+        return vec![EndpointRequest { network: network.to_owned(), ..EndpointRequest::default() }];
+    }
+    host.endpoints.clone()
 }
 
 #[derive(Debug, Default)]

@@ -1,6 +1,5 @@
 //! `docker start`.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,9 +10,9 @@ use skep_types::health::{Health, HealthCheck};
 
 use super::record::{MountedFrom, State};
 use super::registry::Container;
-use crate::files::{hosts, resolv};
 use crate::images::from_find;
-use crate::networks::place::{Connection, Who};
+use crate::networks::place::Connection;
+use crate::networks::wishes::Planned;
 use crate::options::RemoveOptions;
 use crate::view::Status;
 use crate::{Engine, Error, ErrorKind, Result, blocking, disk};
@@ -96,33 +95,31 @@ impl Engine {
         container: &Arc<Container>,
         attached: Vec<Attached>,
     ) -> Result<(Started, Connection), Failure> {
+        let planned = self.plan(container).await?;
         let (engine, prepared) = (self.clone(), Arc::clone(container));
-        let (spec, connection) = blocking(move || engine.prepare(&prepared)).await??;
+        let (spec, connection) = blocking(move || engine.prepare(&prepared, &planned)).await??;
         // Ours of the next end will take its place.
         self.forget_unsaved_end(container).await;
+        if connection.has_names() {
+            // Its first question may come at once.
+            self.names().settled().await;
+        }
         match self.shared.runtime.start(&spec, attached).await {
             Ok(started) => Ok((started, connection)),
             Err(error) => {
-                let (networks, id) = (self.shared.networks.clone(), container.id());
-                blocking(move || networks.disconnect(id, &connection)).await?;
+                let (engine, failed) = (self.clone(), Arc::clone(container));
+                blocking(move || engine.withdraw_connection(&failed, &connection)).await?;
                 Err(error.into())
             }
         }
     }
 
     /// Everything before the runtime's part. After an error nothing of it is left but folders that `-v` made.
-    fn prepare(&self, container: &Container) -> Result<(ContainerSpec, Connection)> {
+    fn prepare(&self, container: &Container, planned: &[Planned]) -> Result<(ContainerSpec, Connection)> {
         let record = &container.record;
         let layers = self.shared.images.layer_paths(&record.image_id).map_err(from_find)?;
         self.check_sources(container)?;
-        let who = Who {
-            id: record.id,
-            name: &record.name,
-            config: &record.config,
-            draw_id: &|| self.draw_id(),
-            default_host_ip: self.shared.config.default_host_ip,
-        };
-        let connection = self.shared.networks.connect(&who)?;
+        let connection = self.connect(container, planned)?;
         let ready = self.write_files(container, &connection).and_then(|()| {
             // Before the runtime is asked: whatever happens now, the next daemon knows what the kernel was given.
             let state = State { connection: Some(connection.clone()), ..container.state.borrow().clone() };
@@ -133,12 +130,55 @@ impl Engine {
             Err(error) => Err(Error::failed("writing the container's files", &error)),
         };
         match spec {
-            Ok(spec) => Ok((spec, connection)),
+            Ok(spec) => {
+                self.tell_container(container, &connection);
+                Ok((spec, connection))
+            }
             Err(error) => {
                 self.shared.networks.disconnect(record.id, &connection);
                 Err(error)
             }
         }
+    }
+
+    /// Gives a container its network: the host's, another container's, or one of its own.
+    fn connect(&self, container: &Container, planned: &[Planned]) -> Result<Connection> {
+        let networks = &self.shared.networks;
+        let draw_id = || self.draw_id();
+        let who = self.who(container, &draw_id);
+        match &container.record.config.host.network {
+            NetworkMode::Host => Ok(networks.host_connection(&who)),
+            NetworkMode::Container(other) => self.borrow(container, other),
+            NetworkMode::Bridge | NetworkMode::None | NetworkMode::Cluster(_) | NetworkMode::Named(_) => {
+                networks.connect(&who, planned)
+            }
+        }
+    }
+
+    /// The network of another container, which must run. In moby's words (`getNetworkedContainer`).
+    fn borrow(&self, container: &Container, other: &str) -> Result<Connection> {
+        let other = self.find(other).map_err(|error| {
+            Error::internal(format!("joining network namespace of container: {}", error.message))
+        })?;
+        if other.id() == container.id() {
+            return Err(Error::internal("cannot join own network namespace"));
+        }
+        let state = other.state.borrow();
+        let connection = state.connection.as_ref().filter(|_| state.status == Status::Running);
+        let connection = connection.ok_or_else(|| {
+            Error::conflict(format!(
+                "cannot join network namespace of a non running container: container {} is {}",
+                other.record.name,
+                state.status.name()
+            ))
+        })?;
+        Ok(Connection { sandbox: connection.sandbox.clone(), borrowed: true, ..Connection::default() })
+    }
+
+    /// Takes back what a container was given that did not start.
+    fn withdraw_connection(&self, container: &Container, connection: &Connection) {
+        self.forget_container(container, connection);
+        self.shared.networks.disconnect(container.id(), connection);
     }
 
     fn check_sources(&self, container: &Container) -> Result<()> {
@@ -160,47 +200,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes /etc/hostname, /etc/hosts and /etc/resolv.conf. They are written in place, as a stopped container's
-    /// files have no reader, and not forced to the disk, as each start writes them again.
-    fn write_files(&self, container: &Container, connection: &Connection) -> io::Result<()> {
-        let (config, home) = (&container.record.config, &container.home);
-        let settings = &self.shared.config;
-        let on_host = matches!(config.host.network, NetworkMode::Host);
-        let write = |path: &Path, content: &str| -> io::Result<()> {
-            std::fs::write(path, content)?;
-            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        };
-        write(&home.hostname(), &format!("{}\n", config.hostname))?;
-        let addresses: Vec<_> = connection
-            .places
-            .iter()
-            .filter_map(|place| place.endpoint.as_ref())
-            .map(|it| it.address)
-            .collect();
-        let base = if on_host { Some(read_or_empty(Path::new("/etc/hosts"))?) } else { None };
-        let gateway = self.shared.networks.bridge.gateway;
-        let extra = &config.host.extra_hosts;
-        let names = (&config.hostname, &config.domainname);
-        write(
-            &home.hosts(),
-            &hosts::content(base.as_deref(), extra, Some(gateway), &addresses, names.0, names.1),
-        )?;
-        let host = read_or_empty(Path::new(resolv::HOST))?;
-        let overrides = resolv::Overrides {
-            servers: &settings.dns,
-            search: &settings.dns_search,
-            options: &settings.dns_options,
-        };
-        let content = if on_host && settings.dns.is_empty() {
-            host
-        } else {
-            let source = resolv::source(&host);
-            let host = if source == resolv::HOST { host } else { read_or_empty(Path::new(source))? };
-            resolv::content(&host, overrides)
-        };
-        write(&home.resolv_conf(), &content)
-    }
-
     fn has_started(&self, container: &Container, started: Started, connection: Connection) {
         let check = container.record.config.health.as_ref().and_then(HealthCheck::in_force);
         let checked = check.is_some();
@@ -218,7 +217,7 @@ impl Engine {
                 ..*state
             };
             // Inside, so that whoever sees an event sees the state that goes with it.
-            self.network_events(container, "connect", &connection);
+            self.network_events(container, "connect", &connection.places);
             self.mount_events(container, "mount");
             self.container_event(container, "start");
         });
@@ -234,6 +233,7 @@ impl Engine {
             state.ends += 1;
         });
         self.save_state(container).await;
+        self.leave(container, container.guest.all());
         if container.record.config.host.auto_remove {
             let options = RemoveOptions { force: true, volumes: true };
             if let Err(error) = self.remove_alone(container, options).await {
@@ -256,13 +256,5 @@ fn check_bind(path: &Path, create_missing: bool) -> Result<()> {
             path.display()
         ))),
         Err(error) => Err(Error::failed(format!("checking mount source path '{}'", path.display()), &error)),
-    }
-}
-
-fn read_or_empty(path: &Path) -> io::Result<String> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(error),
     }
 }

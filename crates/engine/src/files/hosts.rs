@@ -35,15 +35,16 @@ pub(crate) fn content(
         };
         text.push_str(&format!("{address}\t{name}\n"));
     }
-    let names = if domainname.is_empty() {
-        hostname.to_owned()
-    } else {
-        format!("{hostname}.{domainname} {hostname}")
-    };
-    for address in addresses {
-        text.push_str(&format!("{address}\t{names}\n"));
-    }
+    text.extend(addresses.iter().map(|address| own_line(*address, hostname, domainname)));
     text
+}
+
+/// The line of one of the container's own addresses.
+pub(crate) fn own_line(address: Ipv4Addr, hostname: &str, domainname: &str) -> String {
+    if domainname.is_empty() {
+        return format!("{address}\t{hostname}\n");
+    }
+    format!("{address}\t{hostname}.{domainname} {hostname}\n")
 }
 
 /// Checks a value of `--add-host`.

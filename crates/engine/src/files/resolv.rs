@@ -51,6 +51,34 @@ pub(crate) fn content(host: &str, overrides: Overrides<'_>) -> String {
     lines.join("\n")
 }
 
+/// The content for a container whose names are answered at 127.0.0.11: the host's search domains and options, and as
+/// Docker's an `ndots` of 0, so that names of one label are asked for as they are.
+pub(crate) fn internal(host: &str, overrides: Overrides<'_>) -> String {
+    let search = last(host, "search", overrides.search);
+    let mut options = last(host, "options", overrides.options);
+    if !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0".to_owned());
+    }
+    let mut text = format!("nameserver {}\n", skep_names::ADDRESS);
+    if !search.is_empty() && search != ["."] {
+        text.push_str(&format!("search {}\n", search.join(" ")));
+    }
+    text.push_str(&format!("options {}\n", options.join(" ")));
+    text
+}
+
+/// What is given, or the words of the last line of the host's with this keyword.
+fn last(host: &str, keyword: &str, given: &[String]) -> Vec<String> {
+    if !given.is_empty() {
+        return given.to_vec();
+    }
+    let lines = host.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some(keyword)).then(|| words.map(str::to_owned).collect::<Vec<_>>())
+    });
+    lines.last().unwrap_or_default()
+}
+
 fn servers(host: &str, overrides: Overrides<'_>) -> Vec<String> {
     if !overrides.servers.is_empty() {
         return overrides.servers.to_vec();
@@ -92,6 +120,14 @@ mod tests {
         }
         assert_eq!(source("nameserver 127.0.0.53\noptions edns0"), SYSTEMD_RESOLVED);
         assert_eq!(source("nameserver 127.0.0.53\nnameserver 1.1.1.1"), HOST);
+    }
+
+    #[test]
+    fn names_are_asked_for_inside() {
+        let host = "nameserver 10.0.0.53\nsearch example.org a.b\noptions edns0 ndots:2\n";
+        let text = internal(host, Overrides::default());
+        assert_eq!(text, "nameserver 127.0.0.11\nsearch example.org a.b\noptions edns0 ndots:2\n");
+        assert_eq!(internal("", Overrides::default()), "nameserver 127.0.0.11\noptions ndots:0\n");
     }
 
     #[test]

@@ -1,11 +1,20 @@
-//! Networks that this machine knows: bridge, host, none, and cluster networks that tasks here use.
+//! Networks that this machine knows: bridge, host, none, those that users made on it, and cluster networks that tasks
+//! and guests here use.
 //!
 //! The kernel's side is the network room's. Its handle is behind one mutex that is held for the netlink requests of
 //! one container only; addresses have a mutex of their own.
 
+mod addresses;
+mod connect;
+mod create;
+pub mod guests;
+pub(crate) mod local;
+pub(crate) mod names;
 pub(crate) mod overlay;
 pub(crate) mod place;
 pub(crate) mod pool;
+mod views;
+pub(crate) mod wishes;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,25 +23,45 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use skep_network::{Bridge, Network as Kernel, Peers, Publication, PublicationKey};
+use skep_network::{Address6, Bridge, Network as Kernel, Peers, Publication, PublicationKey};
 use skep_types::assignment::{Endpoint, Overlay};
-use skep_types::ip::AddressPool;
+use skep_types::ip::Subnet;
 use skep_types::network::Network;
-use skep_types::{ContainerId, NetworkId, ServiceId, Time};
+use skep_types::{NetworkId, ServiceId, Time};
 
 use crate::disk::{self, Durability};
-use crate::view::{EndpointView, NetworkView};
 use crate::{Engine, Error, Result, blocking};
+
+use addresses::{Addresses, Refused};
+use local::{LocalNetwork, Locals};
+
+pub use create::{NetworkCreate, check_ipam};
+pub use local::Ipam;
+pub use names::{RecordChange, Records};
+pub use views::cluster_view;
+
+/// The networks that every machine has.
+pub(crate) const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
 
 /// The networks of a machine.
 pub(crate) struct Networks {
     kernel: Mutex<Kernel>,
     pub(crate) bridge: Bridge,
     pub(crate) ids: LocalIds,
-    addresses: Mutex<AddressPool>,
+    /// What users made.
+    pub(crate) locals: Locals,
+    /// Subnets for networks whose users do not choose one.
+    pools: Vec<Subnet>,
+    /// Held while a network of this machine is made or removed.
+    creating: Mutex<()>,
+    /// The addresses that are given out here, by the id of the network: not those of cluster networks.
+    addresses: Mutex<BTreeMap<String, Addresses>>,
     cluster: Mutex<Cluster>,
     /// Where `cluster` is kept for the next start: below exec-root, as it describes what the kernel has.
     cluster_file: PathBuf,
+    /// The same of its records, which change more often.
+    records_file: PathBuf,
+    records_changed: tokio::sync::Notify,
 }
 
 /// Ids of the networks that every machine has.
@@ -56,6 +85,9 @@ pub(crate) struct Cluster {
     #[serde(default)]
     pub(crate) peers: BTreeMap<NetworkId, Peers>,
     pub(crate) endpoints: BTreeMap<ServiceId, Endpoint>,
+    /// What is called how on them.
+    #[serde(skip)]
+    pub(crate) records: BTreeMap<NetworkId, Records>,
 }
 
 impl Networks {
@@ -63,24 +95,45 @@ impl Networks {
         kernel: Kernel,
         bridge: Bridge,
         ids: LocalIds,
+        pools: Vec<Subnet>,
+        locals: Locals,
         cluster_file: PathBuf,
     ) -> io::Result<Networks> {
         let subnet = bridge.subnet().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut addresses = AddressPool::new(subnet);
-        // The bridge's address need not be the first of its subnet.
-        addresses.take_exact(bridge.gateway);
+        let mut addresses =
+            BTreeMap::from([(ids.bridge.clone(), Addresses::new(subnet, None, [bridge.gateway]))]);
+        let made = locals.all().into_iter();
+        addresses.extend(made.filter_map(|local| Some((local.id.clone(), local.addresses()?))));
         let cluster = disk::read_json(&cluster_file).unwrap_or_else(|error| {
             tracing::warn!("{} is damaged; the swarm will tell again: {error}", cluster_file.display());
             None
         });
-        Ok(Networks {
+        let networks = Networks {
+            records_file: cluster_file.with_file_name("records.json"),
+            records_changed: tokio::sync::Notify::new(),
             kernel: Mutex::new(kernel),
             bridge,
             ids,
+            locals,
+            pools,
+            creating: Mutex::new(()),
             addresses: Mutex::new(addresses),
             cluster: Mutex::new(cluster.unwrap_or_default()),
             cluster_file,
-        })
+        };
+        networks.restore_records();
+        Ok(networks)
+    }
+
+    /// The id of the network of this name.
+    pub(crate) fn id_of(&self, name: &str) -> Option<String> {
+        if name == "bridge" {
+            return Some(self.ids.bridge.clone());
+        }
+        let clustered = || {
+            self.cluster().networks.values().find(|network| network.name == name).map(|it| it.id.to_string())
+        };
+        self.locals.get(name).map(|network| network.id).or_else(clustered)
     }
 
     /// The kernel's side, for the requests of one change.
@@ -88,21 +141,55 @@ impl Networks {
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A free address of the default bridge.
-    pub(crate) fn take_address(&self) -> Option<Ipv4Addr> {
-        self.addresses().take()
+    /// Takes an address of a network of this machine: the one that is `asked` for, or any.
+    ///
+    /// # Errors
+    /// In Docker's words.
+    pub(crate) fn take_address(
+        &self,
+        network: &str,
+        name: &str,
+        asked: Option<Ipv4Addr>,
+    ) -> Result<Ipv4Addr> {
+        let mut addresses = self.addresses();
+        let gone = || Error::not_found(format!("network {name} not found"));
+        let addresses = addresses.get_mut(network).ok_or_else(gone)?;
+        let Some(asked) = asked else {
+            let none =
+                format!("no available IPv4 addresses on this network's address pools: {name} ({network})");
+            return addresses.take().ok_or_else(|| Error::internal(none));
+        };
+        addresses.take_exact(asked).map(|()| asked).map_err(|refused| match refused {
+            Refused::Taken => Error::forbidden("Address already in use"),
+            Refused::Outside => Error::invalid(format!(
+                "invalid endpoint settings:\nno configured subnet contains IP address {asked}"
+            )),
+        })
     }
 
     /// Notes an address that a running container has; false when another one has it.
-    pub(crate) fn found_address(&self, address: Ipv4Addr) -> bool {
-        self.addresses().take_exact(address)
+    pub(crate) fn found_address(&self, network: &str, address: Ipv4Addr) -> bool {
+        // The managers give out those of cluster networks.
+        self.addresses().get_mut(network).is_none_or(|addresses| addresses.take_exact(address).is_ok())
     }
 
-    pub(crate) fn give_back_address(&self, address: Ipv4Addr) {
-        self.addresses().give_back(address);
+    pub(crate) fn give_back_address(&self, network: &str, address: Ipv4Addr) {
+        if let Some(addresses) = self.addresses().get_mut(network) {
+            addresses.give_back(address);
+        }
     }
 
-    fn addresses(&self) -> MutexGuard<'_, AddressPool> {
+    fn prepare_addresses(&self, network: &LocalNetwork) {
+        if let Some(addresses) = network.addresses() {
+            self.addresses().insert(network.id.clone(), addresses);
+        }
+    }
+
+    fn forget_addresses(&self, network: &str) {
+        self.addresses().remove(network);
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, BTreeMap<String, Addresses>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -166,6 +253,7 @@ impl Networks {
             cluster.networks.remove(&id);
             cluster.overlays.remove(&id);
             cluster.peers.remove(&id);
+            cluster.records.remove(&id);
         });
         Ok(())
     }
@@ -218,13 +306,15 @@ pub(crate) fn bridge_name(id: NetworkId) -> String {
 pub(crate) fn cluster_bridge(network: &Network, overlay: Option<&Overlay>, mtu: u32) -> Bridge {
     Bridge {
         name: bridge_name(network.id),
-        gateway: AddressPool::new(network.subnet).gateway(),
+        gateway: network.gateway(),
         prefix: network.subnet.prefix(),
-        mtu,
+        mtu: network.mtu.unwrap_or(mtu),
         masquerade: true,
-        internal: false,
+        internal: network.internal,
         ingress: network.ingress,
-        gateway6: None,
+        gateway6: network.subnet6.and_then(|subnet| {
+            Some(Address6 { address: network.address6(network.gateway())?, prefix: subnet.prefix() })
+        }),
         overlay: overlay.and_then(|overlay| overlay::of_bridge(network, overlay)),
     }
 }
@@ -246,68 +336,6 @@ pub(crate) fn publications(endpoint: &Endpoint) -> Vec<Publication> {
 }
 
 impl Engine {
-    /// All networks of this machine, by name.
-    pub fn networks(&self) -> Vec<NetworkView> {
-        let networks = &self.shared.networks;
-        let ids = &networks.ids;
-        let local = |id: &String, name: &str, driver| NetworkView {
-            id: id.clone(),
-            name: name.to_owned(),
-            created: ids.created,
-            driver,
-            scope: "local",
-            ingress: false,
-            subnet: None,
-            labels: BTreeMap::new(),
-            options: BTreeMap::new(),
-            containers: Vec::new(),
-        };
-        let bridge = NetworkView {
-            subnet: networks.bridge.subnet().map(|subnet| (subnet.to_string(), networks.bridge.gateway)),
-            options: bridge_options(&networks.bridge),
-            ..local(&ids.bridge, "bridge", "bridge")
-        };
-        let mut views = vec![bridge, local(&ids.host, "host", "host"), local(&ids.none, "none", "null")];
-        views.extend(networks.cluster().networks.values().map(cluster_view));
-        views.sort_by(|left, right| left.name.cmp(&right.name));
-        let mut members = self.members();
-        for view in &mut views {
-            view.containers = members.remove(&view.id).unwrap_or_default();
-        }
-        views
-    }
-
-    /// The running containers by the id of their networks.
-    fn members(&self) -> BTreeMap<String, Vec<(ContainerId, String, EndpointView)>> {
-        let mut members: BTreeMap<String, Vec<_>> = BTreeMap::new();
-        for container in self.shared.containers.all() {
-            if container.is_running() {
-                for place in self.places(&container) {
-                    let member = (container.id(), container.record.name.clone(), place.clone());
-                    members.entry(place.network_id).or_default().push(member);
-                }
-            }
-        }
-        members
-    }
-
-    /// One network, by name, id or unique prefix of an id.
-    ///
-    /// # Errors
-    /// 404 `network x not found`.
-    pub fn inspect_network(&self, name: &str) -> Result<NetworkView> {
-        let mut networks = self.networks();
-        let exact = networks.iter().position(|network| network.name == name || network.id == name);
-        let by_prefix = || {
-            let mut fitting =
-                (0..networks.len()).filter(|index| !name.is_empty() && networks[*index].id.starts_with(name));
-            fitting.next().filter(|_| fitting.next().is_none())
-        };
-        let index = exact.or_else(by_prefix);
-        let index = index.ok_or_else(|| Error::not_found(format!("network {name} not found")))?;
-        Ok(networks.swap_remove(index))
-    }
-
     /// Makes sure that tasks here can be attached to a cluster network, at this node's own place on it where it spans
     /// machines. Repeating it changes nothing.
     ///
@@ -329,8 +357,13 @@ impl Engine {
                 "network {id} has active endpoints: {count} containers run on it"
             )));
         }
-        let networks = self.shared.networks.clone();
-        blocking(move || networks.forget(id)).await?
+        let engine = self.clone();
+        let forget = move || {
+            engine.shared.networks.forget(id)?;
+            engine.names().remove_zone(&id.to_string());
+            Ok(())
+        };
+        blocking(forget).await?
     }
 
     /// The cluster networks that are known here, also from before a restart.
@@ -360,37 +393,4 @@ impl Engine {
     pub fn endpoints(&self) -> Vec<ServiceId> {
         self.shared.networks.cluster().endpoints.keys().copied().collect()
     }
-}
-
-fn cluster_view(network: &Network) -> NetworkView {
-    NetworkView {
-        id: network.id.to_string(),
-        name: network.name.clone(),
-        created: network.meta.created_at,
-        driver: "overlay",
-        scope: "swarm",
-        ingress: network.ingress,
-        subnet: Some((network.subnet.to_string(), AddressPool::new(network.subnet).gateway())),
-        labels: network.labels.clone(),
-        options: BTreeMap::from([(
-            "com.docker.network.driver.overlay.vxlanid_list".to_owned(),
-            network.vni.to_string(),
-        )]),
-        containers: Vec::new(),
-    }
-}
-
-/// What `docker network inspect bridge` shows under Options.
-fn bridge_options(bridge: &Bridge) -> BTreeMap<String, String> {
-    [
-        ("com.docker.network.bridge.default_bridge", "true".to_owned()),
-        ("com.docker.network.bridge.enable_icc", "true".to_owned()),
-        ("com.docker.network.bridge.enable_ip_masquerade", bridge.masquerade.to_string()),
-        ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0".to_owned()),
-        ("com.docker.network.bridge.name", bridge.name.clone()),
-        ("com.docker.network.driver.mtu", bridge.mtu.to_string()),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
 }

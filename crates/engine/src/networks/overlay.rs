@@ -11,6 +11,9 @@ use skep_types::network::Network;
 use super::{Networks, bridge_name};
 use crate::{Engine, Error, Result, blocking};
 
+/// Under which a network of the cluster shows its VXLAN identifier.
+pub const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
+
 /// A data path address as VXLAN takes it.
 ///
 /// # Errors
@@ -24,8 +27,12 @@ pub(super) fn carrier(host: IpAddr) -> Result<Ipv4Addr> {
     }
 }
 
-/// What a bridge needs to know of this node's place; `None` for one that [`carrier`] refuses.
+/// What a bridge needs to know of this node's place; `None` for one that [`carrier`] refuses, and for an encrypted
+/// network, of which nothing must leave the machine in clear.
 pub(super) fn of_bridge(network: &Network, overlay: &Overlay) -> Option<skep_network::Overlay> {
+    if network.encrypted {
+        return None;
+    }
     let local = carrier(overlay.host).ok()?;
     let Overlay { address, port, .. } = *overlay;
     let address = address.unwrap_or(network.gateway());
@@ -34,7 +41,7 @@ pub(super) fn of_bridge(network: &Network, overlay: &Overlay) -> Option<skep_net
         port,
         local,
         address,
-        mtu: None,
+        mtu: network.mtu,
         overhead: 0,
         transport: skep_network::Transport::Vxlan,
     })

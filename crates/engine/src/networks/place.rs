@@ -1,14 +1,16 @@
-//! A container's places on networks: made before its start, undone after its end.
+//! A container's places on networks: made before its start or while it runs, undone after its end or while it runs.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use skep_network::{Endpoint, MacAddress, Publication, PublicationKey};
-use skep_types::ContainerId;
-use skep_types::container::{ClusterAttachment, ContainerConfig, NetworkMode};
+use skep_network::{Address6, Endpoint, MacAddress, Publication, PublicationKey};
+use skep_types::container::{ClusterAttachment, ContainerConfig, EndpointRequest};
 use skep_types::port::PortBinding;
+use skep_types::{ContainerId, NetworkId};
 
+use super::local::LocalNetwork;
+use super::wishes::{Planned, Target};
 use super::{Networks, bridge_name};
 use crate::error::chain;
 use crate::{Error, Result};
@@ -18,9 +20,33 @@ use crate::{Error, Result};
 pub(crate) struct Connection {
     /// Its network namespace; `None` is the host's.
     pub(crate) sandbox: Option<PathBuf>,
+    /// Whether the namespace is another container's.
+    #[serde(default)]
+    pub(crate) borrowed: bool,
     pub(crate) places: Vec<Place>,
     /// Its published ports, numbers given.
     pub(crate) published: Vec<Publication>,
+}
+
+impl Connection {
+    /// The networks of the cluster that it is on.
+    pub(crate) fn cluster_networks(&self) -> impl Iterator<Item = NetworkId> {
+        self.places
+            .iter()
+            .filter(|place| place.is_clustered())
+            .filter_map(|place| place.network_id.parse().ok())
+    }
+
+    /// Whether names are answered at 127.0.0.11: not where there is only the default bridge, as in Docker.
+    pub(crate) fn has_names(&self) -> bool {
+        self.places.iter().any(Place::has_names)
+    }
+
+    /// The address that published ports lead to: of the first network that leads outside.
+    fn front(&self) -> Option<&Place> {
+        let leads_out = |place: &&Place| place.endpoint.as_ref().is_some_and(|it| it.gateway.is_some());
+        self.places.iter().find(leads_out)
+    }
 }
 
 /// A container's place on one network.
@@ -33,6 +59,22 @@ pub(crate) struct Place {
     pub(crate) endpoint_id: String,
     /// Its interface; `None` under `--network host` and `none`.
     pub(crate) endpoint: Option<Endpoint>,
+    /// What was asked of it.
+    #[serde(default)]
+    pub(crate) wish: EndpointRequest,
+    /// Where its ports are published when their binding does not say.
+    #[serde(default)]
+    pub(crate) host_address: Option<IpAddr>,
+}
+
+impl Place {
+    pub(crate) fn is_clustered(&self) -> bool {
+        self.driver == "overlay"
+    }
+
+    pub(crate) fn has_names(&self) -> bool {
+        self.endpoint.is_some() && !(self.driver == "bridge" && self.network == "bridge")
+    }
 }
 
 /// Whose network it is.
@@ -47,10 +89,11 @@ pub(crate) struct Who<'a> {
 }
 
 impl Networks {
-    /// Gives a container its network. After an error nothing of it is left.
-    pub(crate) fn connect(&self, who: &Who<'_>) -> Result<Connection> {
+    /// Gives a container a namespace of its own with an interface on each network, in this order. After an error nothing
+    /// of it is left.
+    pub(crate) fn connect(&self, who: &Who<'_>, planned: &[Planned]) -> Result<Connection> {
         let mut connection = Connection::default();
-        match self.try_connect(who, &mut connection) {
+        match self.try_connect(who, planned, &mut connection) {
             Ok(()) => Ok(connection),
             Err(error) => {
                 self.disconnect(who.id, &connection);
@@ -62,42 +105,81 @@ impl Networks {
         }
     }
 
-    fn try_connect(&self, who: &Who<'_>, connection: &mut Connection) -> Result<()> {
-        match &who.config.host.network {
-            NetworkMode::Host => {
-                connection.places = vec![self.bare_place("host", who)];
-                return Ok(());
-            }
-            NetworkMode::None => connection.places = vec![self.bare_place("none", who)],
-            NetworkMode::Bridge => connection.places = vec![self.bridge_place(who)?],
-            NetworkMode::Cluster(attachments) => {
-                for attachment in attachments {
-                    self.ensure(&attachment.network)?;
-                }
-                let places = attachments.iter().enumerate();
-                connection.places = places.map(|(index, it)| cluster_place(index, it, who)).collect();
-            }
-        }
+    fn try_connect(&self, who: &Who<'_>, planned: &[Planned], connection: &mut Connection) -> Result<()> {
         let sandbox = who.id.to_string();
-        let failed = |error: &dyn std::error::Error| Error::internal(chain(error));
-        let mut kernel = self.kernel();
-        connection.sandbox = Some(kernel.create_sandbox(&sandbox).map_err(|error| failed(&error))?);
-        for endpoint in connection.places.iter().filter_map(|place| place.endpoint.as_ref()) {
-            kernel.attach(&sandbox, endpoint).map_err(|error| failed(&error))?;
+        let made = self.kernel().create_sandbox(&sandbox);
+        connection.sandbox = Some(made.map_err(|error| Error::internal(chain(&error)))?);
+        for planned in planned {
+            self.join(who, planned, connection)?;
         }
-        let wanted = wanted_publications(who, &connection.places);
-        if !wanted.is_empty() {
-            connection.published = kernel.publish(container_key(who.id), wanted).map_err(|error| {
-                let endpoint = connection.places.first().map_or("", |place| &place.endpoint_id);
-                let driver = "driver failed programming external connectivity on endpoint";
-                Error::internal(format!("{driver} {} ({endpoint}): {}", who.name, chain(&error)))
-            })?;
+        self.redirect_names(who, connection)?;
+        if planned.is_empty() {
+            connection.places = vec![self.bare_place("none", who)];
         }
+        self.publish(who, connection)
+    }
+
+    /// Gives a container that has a namespace an interface on one more network.
+    pub(crate) fn join(&self, who: &Who<'_>, planned: &Planned, connection: &mut Connection) -> Result<()> {
+        let place = self.place_of(who, planned, &connection.places)?;
+        let endpoint = place.endpoint.clone().expect("a planned network gives an interface");
+        // Before the kernel is asked: what is taken is given back with the place.
+        connection.places.push(place);
+        self.kernel().attach(&who.id.to_string(), &endpoint).map_err(|error| Error::internal(chain(&error)))
+    }
+
+    /// Has questions for names in a namespace brought to the server, where it is to answer.
+    pub(crate) fn redirect_names(&self, who: &Who<'_>, connection: &Connection) -> Result<()> {
+        if !connection.has_names() {
+            return Ok(());
+        }
+        let redirected = self.kernel().redirect_names(&who.id.to_string(), skep_names::PORT);
+        redirected.map_err(|error| Error::internal(chain(&error)))
+    }
+
+    /// Takes the interface on one network away from a running container. What fails is logged.
+    pub(crate) fn part(&self, who: &Who<'_>, network_id: &str, connection: &mut Connection) -> Option<Place> {
+        let index = connection.places.iter().position(|place| place.network_id == network_id)?;
+        let place = connection.places.remove(index);
+        if let Some(endpoint) = &place.endpoint {
+            if let Err(error) = self.kernel().detach(&who.id.to_string(), &endpoint.interface) {
+                tracing::error!(
+                    "taking container {} off network {}: {}",
+                    who.id,
+                    place.network,
+                    chain(&error)
+                );
+            }
+            self.give_back_address(network_id, endpoint.address);
+        }
+        Some(place)
+    }
+
+    /// Makes the published ports lead to where they should, numbers that were given out kept.
+    pub(crate) fn publish(&self, who: &Who<'_>, connection: &mut Connection) -> Result<()> {
+        let wanted = wanted_publications(who, connection);
+        if wanted == connection.published {
+            return Ok(());
+        }
+        let published = self.kernel().publish(container_key(who.id), wanted);
+        connection.published = published.map_err(|error| {
+            let endpoint = connection.places.first().map_or("", |place| &place.endpoint_id);
+            let driver = "driver failed programming external connectivity on endpoint";
+            Error::internal(format!("{driver} {} ({endpoint}): {}", who.name, chain(&error)))
+        })?;
         Ok(())
+    }
+
+    /// The connection of a container on the host's network.
+    pub(crate) fn host_connection(&self, who: &Who<'_>) -> Connection {
+        Connection { places: vec![self.bare_place("host", who)], ..Connection::default() }
     }
 
     /// Takes a container's network away. What fails is logged, and the rest is taken away nonetheless.
     pub(crate) fn disconnect(&self, id: ContainerId, connection: &Connection) {
+        if connection.borrowed {
+            return;
+        }
         let mut kernel = self.kernel();
         if !connection.published.is_empty()
             && let Err(error) = kernel.unpublish(&container_key(id))
@@ -110,10 +192,9 @@ impl Networks {
             tracing::error!("removing the network of container {id}: {}", chain(&error));
         }
         drop(kernel);
-        for endpoint in connection.places.iter().filter_map(|place| place.endpoint.as_ref()) {
-            // Only the default bridge's addresses are given out here; the managers give out the others.
-            if endpoint.bridge == self.bridge.name {
-                self.give_back_address(endpoint.address);
+        for place in &connection.places {
+            if let Some(endpoint) = &place.endpoint {
+                self.give_back_address(&place.network_id, endpoint.address);
             }
         }
     }
@@ -129,52 +210,110 @@ impl Networks {
             driver: driver.to_owned(),
             endpoint_id: (who.draw_id)(),
             endpoint: None,
+            wish: EndpointRequest::default(),
+            host_address: None,
         }
     }
 
-    fn bridge_place(&self, who: &Who<'_>) -> Result<Place> {
-        let address = self.take_address().ok_or_else(|| {
-            Error::internal("no available IPv4 addresses on this network's address pools: bridge")
-        })?;
-        Ok(Place {
-            network: "bridge".to_owned(),
-            network_id: self.ids.bridge.clone(),
-            driver: "bridge".to_owned(),
-            endpoint_id: (who.draw_id)(),
-            endpoint: Some(Endpoint {
-                bridge: self.bridge.name.clone(),
-                interface: "eth0".to_owned(),
-                address,
-                prefix: self.bridge.prefix,
-                gateway: Some(self.bridge.gateway),
-                mac: MacAddress::of(address),
-                priority: 0,
-                address6: None,
-                gateway6: None,
-            }),
-        })
+    fn place_of(&self, who: &Who<'_>, planned: &Planned, others: &[Place]) -> Result<Place> {
+        let interface = free_interface(others);
+        match &planned.target {
+            Target::Bridge => {
+                let address = self.take_address(&self.ids.bridge, "bridge", planned.wish.address)?;
+                let endpoint = on_bridge(&self.bridge, interface, address, &planned.wish);
+                Ok(place("bridge", self.ids.bridge.clone(), "bridge", who, planned, endpoint))
+            }
+            Target::Local(network) => self.local_place(who, network, planned, interface),
+            Target::Cluster(attachment) => {
+                self.ensure(&attachment.network)?;
+                let endpoint = on_cluster(attachment, interface, &planned.wish);
+                let network = &attachment.network;
+                Ok(place(&network.name, network.id.to_string(), "overlay", who, planned, endpoint))
+            }
+        }
+    }
+
+    fn local_place(
+        &self,
+        who: &Who<'_>,
+        network: &LocalNetwork,
+        planned: &Planned,
+        interface: String,
+    ) -> Result<Place> {
+        let bridge = network
+            .bridge
+            .as_ref()
+            .ok_or_else(|| Error::forbidden("cannot create endpoint on configuration-only network"))?;
+        let address = self.take_address(&network.id, &network.name, planned.wish.address)?;
+        let endpoint = on_bridge(bridge, interface, address, &planned.wish);
+        let made = place(&network.name, network.id.clone(), "bridge", who, planned, endpoint);
+        Ok(Place { host_address: network.host_address, ..made })
     }
 }
 
-fn cluster_place(index: usize, attachment: &ClusterAttachment, who: &Who<'_>) -> Place {
-    let network = &attachment.network;
+fn place(
+    network: &str,
+    network_id: String,
+    driver: &str,
+    who: &Who<'_>,
+    planned: &Planned,
+    endpoint: Endpoint,
+) -> Place {
     Place {
-        network: network.name.clone(),
-        network_id: network.id.to_string(),
-        driver: "overlay".to_owned(),
+        network: network.to_owned(),
+        network_id,
+        driver: driver.to_owned(),
         endpoint_id: (who.draw_id)(),
-        endpoint: Some(Endpoint {
-            bridge: bridge_name(network.id),
-            interface: format!("eth{index}"),
-            address: attachment.address,
-            prefix: network.subnet.prefix(),
-            // The first network carries the default route.
-            gateway: (index == 0).then(|| super::cluster_bridge(network, None, 0).gateway),
-            mac: MacAddress::of(attachment.address),
-            priority: 0,
-            address6: None,
-            gateway6: None,
-        }),
+        endpoint: Some(endpoint),
+        wish: planned.wish.clone(),
+        host_address: None,
+    }
+}
+
+/// The first of `eth0`, `eth1`... that no place has.
+fn free_interface(places: &[Place]) -> String {
+    let used = |name: &String| {
+        places.iter().filter_map(|place| place.endpoint.as_ref()).any(|it| it.interface == *name)
+    };
+    (0..=places.len())
+        .map(|number| format!("eth{number}"))
+        .find(|name| !used(name))
+        .expect("fewer interfaces are used than there are names")
+}
+
+fn on_bridge(
+    bridge: &skep_network::Bridge,
+    interface: String,
+    address: Ipv4Addr,
+    wish: &EndpointRequest,
+) -> Endpoint {
+    Endpoint {
+        bridge: bridge.name.clone(),
+        interface,
+        address,
+        prefix: bridge.prefix,
+        gateway: (!bridge.internal).then_some(bridge.gateway),
+        mac: wish.mac.map_or_else(|| MacAddress::of(address), MacAddress),
+        priority: wish.priority,
+        address6: None,
+        gateway6: None,
+    }
+}
+
+fn on_cluster(attachment: &ClusterAttachment, interface: String, wish: &EndpointRequest) -> Endpoint {
+    let network = &attachment.network;
+    let address6 = |of: Ipv4Addr| network.address6(of).filter(|_| network.subnet6.is_some());
+    let prefix6 = network.subnet6.map_or(0, |subnet| subnet.prefix());
+    Endpoint {
+        bridge: bridge_name(network.id),
+        interface,
+        address: attachment.address,
+        prefix: network.subnet.prefix(),
+        gateway: (!network.internal).then(|| network.gateway()),
+        mac: MacAddress::of(attachment.address),
+        priority: wish.priority,
+        address6: address6(attachment.address).map(|address| Address6 { address, prefix: prefix6 }),
+        gateway6: address6(network.gateway()).filter(|_| !network.internal),
     }
 }
 
@@ -183,17 +322,20 @@ pub(crate) fn container_key(id: ContainerId) -> PublicationKey {
     PublicationKey(id.to_string())
 }
 
-/// What `-p` and `-P` ask for, answered by the container's first address. A container without an address of its own
-/// publishes nothing, as in Docker.
-fn wanted_publications(who: &Who<'_>, places: &[Place]) -> Vec<Publication> {
-    let Some(address) =
-        places.iter().find_map(|place| place.endpoint.as_ref()).map(|endpoint| endpoint.address)
-    else {
-        return Vec::new();
-    };
-    bindings(who.config)
-        .into_iter()
-        .map(|binding| publication(binding, address, who.default_host_ip))
+/// What `-p` and `-P` ask for, answered by the container's address on the first network that leads outside; a container
+/// without one publishes nothing, as in Docker. Numbers that were given out before are asked for again.
+fn wanted_publications(who: &Who<'_>, connection: &Connection) -> Vec<Publication> {
+    let Some(place) = connection.front() else { return Vec::new() };
+    let Some(endpoint) = &place.endpoint else { return Vec::new() };
+    let host_address = place.host_address.or(who.default_host_ip);
+    let wanted = bindings(who.config).into_iter();
+    let wanted = wanted.map(|binding| publication(binding, endpoint.address, host_address));
+    wanted
+        .enumerate()
+        .map(|(index, wanted)| match connection.published.get(index) {
+            Some(given) => Publication { host_port: given.host_port, ..wanted },
+            None => wanted,
+        })
         .collect()
 }
 

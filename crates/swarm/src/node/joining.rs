@@ -52,8 +52,7 @@ pub(crate) fn plan(
     let advertise = if advertise_addr.is_empty() && default.is_empty() {
         None
     } else {
-        let own: Vec<Subnet> =
-            engine.networks().iter().filter_map(|network| network.subnet.as_ref()?.0.parse().ok()).collect();
+        let own: Vec<Subnet> = engine.networks().iter().filter_map(|network| network.ipam.subnet).collect();
         Some(addresses::advertise(&advertise_addr, default, listen.port, &interfaces, &own)?)
     };
     Ok(Joining {

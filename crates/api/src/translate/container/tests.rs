@@ -88,7 +88,6 @@ fn what_skep_cannot_honour_is_refused_by_its_name() {
         (r#""LogConfig":{"Type":"syslog"}"#, "LogConfig.Type (--log-driver)=syslog"),
         (r#""LogConfig":{"Type":"","Config":{"max-size":"1m"}}"#, "--log-opt"),
         (r#""IpcMode":"host""#, "IpcMode"),
-        (r#""NetworkMode":"container:x""#, "--network container:x"),
         (r#""MaskedPaths":[]"#, "MaskedPaths"),
         (r#""MemorySwappiness":60"#, "MemorySwappiness"),
         (r#""Mounts":[{"Type":"image","Target":"/x"}]"#, "--mount type=image"),
@@ -131,7 +130,14 @@ fn nonsense_is_a_bad_request() {
 }
 
 #[test]
-fn a_missing_network_is_not_taken_for_a_missing_image() {
-    let error = read(r#"{"HostConfig":{"NetworkMode":"mynet"}}"#).unwrap_err();
-    assert_eq!(error, ApiError::invalid("network mynet not found"));
+fn networks_are_read_with_what_is_asked_of_them() {
+    let text = r#"{"MacAddress":"02:42:ac:11:00:02","HostConfig":{"NetworkMode":"a"},
+        "NetworkingConfig":{"EndpointsConfig":{"b":{"Aliases":["x"]},"a":{"IPAMConfig":{"IPv4Address":"10.1.0.7"}}}}}"#;
+    let host = read(text).unwrap().host;
+    assert_eq!(host.network, NetworkMode::Named("a".to_owned()));
+    let places: Vec<_> = host.endpoints.iter().map(|it| (it.network.as_str(), it.mac.is_some())).collect();
+    assert_eq!(places, [("a", true), ("b", false)]);
+    assert_eq!(host.endpoints[0].address, Some(std::net::Ipv4Addr::new(10, 1, 0, 7)));
+    let host = read(r#"{"HostConfig":{"NetworkMode":"container:x"}}"#).unwrap().host;
+    assert_eq!(host.network, NetworkMode::Container("x".to_owned()));
 }

@@ -5,6 +5,8 @@ use skep_types::ContainerId;
 use skep_types::health::Health;
 use skep_types::port::ContainerPort;
 
+use skep_engine::view::EndpointView;
+
 use super::*;
 
 #[test]
@@ -105,6 +107,10 @@ fn view() -> ContainerView {
             prefix: 16,
             gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
             mac: "02:42:ac:11:00:02".to_owned(),
+            address6: None,
+            gateway6: None,
+            wish: Default::default(),
+            dns_names: Vec::new(),
         }],
         ports: vec![
             PortView { container: web, host: Some((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080)) },

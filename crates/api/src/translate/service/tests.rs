@@ -15,7 +15,7 @@ const PLAIN: &str = include_str!("../../../tests/data/service-plain.json");
 const FULL: &str = include_str!("../../../tests/data/service-full.json");
 
 fn read(text: &str) -> Result<ServiceSpec, ApiError> {
-    parse(text.as_bytes())
+    parse(text.as_bytes(), &|name| Err(ApiError::not_found(format!("network {name} not found"))))
 }
 
 fn plain() -> ServiceSpec {
@@ -102,10 +102,6 @@ fn placement_is_read_and_shown_as_it_was_written() {
 fn what_is_not_built_is_refused_by_its_name() {
     for (part, named) in [
         (r#""Mode":{"Global":{}}"#, "--mode global"),
-        (r#""Networks":[{"Target":"x"}]"#, "--network"),
-        (r#""EndpointSpec":{"Mode":"dnsrr"}"#, "dnsrr"),
-        (r#""EndpointSpec":{"Ports":[{"TargetPort":1,"PublishMode":"host"}]}"#, "mode=host"),
-        (r#""UpdateConfig":{"Order":"start-first"}"#, "start-first"),
         (r#""UpdateConfig":{"FailureAction":"rollback"}"#, "rollback"),
         (r#""RollbackConfig":{"Parallelism":2}"#, "RollbackConfig"),
         (r#""TaskTemplate":{"Placement":{"MaxReplicas":2}}"#, "--replicas-max-per-node"),

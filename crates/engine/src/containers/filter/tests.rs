@@ -132,6 +132,10 @@ fn volumes_and_networks() {
         prefix: 0,
         gateway: None,
         mac: String::new(),
+        address6: None,
+        gateway6: None,
+        wish: Default::default(),
+        dns_names: Vec::new(),
     });
     for (volume, fits) in [("data", true), ("/data/db", true), ("dat", false)] {
         assert_eq!(
