@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::log::{self, Entry, Index, Log, LogError, MAX_ENTRY_BYTES, Term};
 use crate::notice::{Notice, ProposalId, RaftId, Standing};
-use crate::raft::disk::chain;
+use crate::raft::disk::{Failure, chain};
 use crate::raft::herald::{Herald, View};
 use crate::raft::machine::{Compaction, Machine};
 use crate::raft::network::Network;
@@ -62,6 +62,11 @@ impl Config {
     pub fn new(dir: PathBuf, id: RaftId, key: LogKey) -> Config {
         let election = Duration::from_millis(300)..Duration::from_millis(600);
         Config { dir, id, key, heartbeat: Duration::from_millis(100), election }
+    }
+
+    /// The file of its log.
+    pub fn file(&self) -> PathBuf {
+        self.dir.join(log::FILE)
     }
 }
 
@@ -479,20 +484,20 @@ async fn guard(raft: Raft, store: Store, herald: Arc<Herald>) {
             }
         }
     };
-    let reason = tokio::select! {
+    let failure = tokio::select! {
         biased;
-        Some(reason) = store.disk().failure() => reason,
+        Some(failure) = store.disk().failure() => failure,
         reason = died => {
             // openraft may be the first to notice that the disk is gone.
             match timeout(Duration::from_millis(100), store.disk().failure()).await {
                 Ok(Some(told)) => told,
-                Ok(None) | Err(_) => reason,
+                Ok(None) | Err(_) => Failure { reason, damaged: false },
             }
         }
     };
     store.release();
     // The order matters: nothing may be told after the failure.
-    herald.fail(reason);
+    herald.fail(failure);
     let _ = raft.shutdown().await;
     store.disk().close().await;
 }

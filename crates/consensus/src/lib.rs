@@ -15,6 +15,6 @@ mod raft;
 mod transport;
 
 pub use consensus::{Config, Consensus, FoundError, MemberError, NotLeader, ReceiveError};
-pub use log::{Entry, Index, Log, LogError, LogKey, MAX_ENTRY_BYTES, Snapshot, Term, is_opening};
+pub use log::{Entry, Index, Log, LogError, LogKey, MAX_ENTRY_BYTES, Snapshot, Term, is_guarded};
 pub use notice::{Notice, ProposalId, RaftId, Seat, Standing};
 pub use transport::{Transport, TransportError};

@@ -1,6 +1,5 @@
 //! The durable log: one redb file, one transaction and one sync a batch.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -10,6 +9,9 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 mod cipher;
 mod error;
+mod guard;
+mod mark;
+mod reader;
 mod rekey;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -17,6 +19,10 @@ pub(crate) mod tests;
 use cipher::Cipher;
 pub use cipher::LogKey;
 pub use error::LogError;
+pub(crate) use guard::guarded;
+pub use guard::is_guarded;
+use mark::Mark;
+pub(crate) use reader::Reader;
 pub(crate) use rekey::rekey;
 
 /// Position of an entry in the log; the first is 1, 0 is before all.
@@ -28,11 +34,13 @@ pub type Term = u64;
 pub const MAX_ENTRY_BYTES: usize = 64 << 20;
 
 /// The file's name in the log's folder.
-const FILE: &str = "log.redb";
+pub(crate) const FILE: &str = "log.redb";
 /// Memory that redb keeps of the file, in bytes: the log is written once and read at start.
 const CACHE_BYTES: usize = 1 << 20;
 /// Layout of the tables, raised by what an older program could not read.
 const FORMAT: u64 = 2;
+/// What is tried while a log is opened.
+const OPEN: &str = "open the log";
 
 /// Entries by index: term, sealed payload; see [`encode`].
 const ENTRIES: TableDefinition<Index, &[u8]> = TableDefinition::new("entries");
@@ -45,6 +53,10 @@ const NUMBER_SNAPSHOT_INDEX: &str = "snapshot_index";
 /// The last entry that was purged, 0 when none was.
 const NUMBER_PURGED_INDEX: &str = "purged_index";
 const NUMBER_PURGED_TERM: &str = "purged_term";
+/// Transactions so far; see [`Mark`].
+const NUMBER_WRITES: &str = "writes";
+/// Entries read at once when all are checked.
+const CHECK_BATCH: usize = 64;
 /// Facts of the driver above that must survive: its vote.
 const FACTS: TableDefinition<&str, &[u8]> = TableDefinition::new("facts");
 const FACT_VOTE: &str = "vote";
@@ -73,24 +85,6 @@ pub struct Snapshot {
     pub payload: Vec<u8>,
 }
 
-/// Reads what is on the disk, also while a write is under way.
-#[derive(Clone, Debug)]
-pub(crate) struct Reader {
-    database: Arc<Database>,
-    cipher: Arc<Cipher>,
-}
-
-thread_local! {
-    /// Whether this thread opens a log just now.
-    static OPENING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether a panic of this thread is caught and means that the log is damaged. A process that ends on panics must
-/// let this one pass.
-pub fn is_opening() -> bool {
-    OPENING.get()
-}
-
 /// The durable log of one node. Every method that writes returns after the disk has confirmed.
 #[derive(Debug)]
 pub struct Log {
@@ -104,6 +98,9 @@ pub struct Log {
     last_term: Term,
     term: Term,
     snapshot_index: Index,
+    /// Transactions so far.
+    writes: u64,
+    mark: Option<Mark>,
     failed: bool,
 }
 
@@ -111,39 +108,52 @@ impl Log {
     #[cfg(test)]
     pub(crate) fn open_on(backend: impl redb::StorageBackend) -> Result<Log, LogError> {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
-        Log::with_database(database.map_err(|error| LogError::new("open the log", error))?, &tests::KEY)
+        Log::with_database(database.map_err(|error| LogError::new("open the log", error))?, &tests::KEY, None)
     }
 
-    /// Opens the log in the folder `dir`, or makes an empty one there. Repairs what a crash left.
+    /// Opens the log in the folder `dir`, or makes an empty one there. Repairs what a crash left, and reads all of
+    /// it: damage is told now and not when somebody needs the entry.
     ///
     /// # Errors
     /// See [`LogError`]; a damaged log is refused, never emptied.
     pub fn open(dir: &Path, key: &LogKey) -> Result<Log, LogError> {
-        // redb reads what a clean close left without checking it first, and panics over a page that is none.
-        OPENING.set(true);
-        let opened = std::panic::catch_unwind(|| Log::open_file(dir, FILE, key));
-        OPENING.set(false);
-        opened.unwrap_or_else(|_| {
-            let detail = "a page of it cannot be read".to_owned();
-            Err(LogError::Damaged { action: "open the log", detail })
+        guarded(OPEN, || {
+            let database = Log::open_file(dir, FILE)?;
+            let mark = Mark::open(dir).map_err(|error| LogError::io(OPEN, error))?;
+            let log = Log::with_database(database, key, Some(mark))?;
+            log.check()?;
+            Ok(log)
         })
     }
 
-    fn open_file(dir: &Path, name: &str, key: &LogKey) -> Result<Log, LogError> {
-        let action = "open the log";
-        let io = |error: io::Error| LogError::new(action, redb::Error::Io(error));
+    fn open_file(dir: &Path, name: &str) -> Result<Database, LogError> {
+        let io = |error: io::Error| LogError::io(OPEN, error);
         std::fs::create_dir_all(dir).map_err(io)?;
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create(dir.join(name))
-            .map_err(|error| LogError::new(action, error))?;
+            .map_err(|error| LogError::new(OPEN, error))?;
         // The file's name must survive a power failure as its content does.
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
-        Log::with_database(database, key)
+        Ok(database)
     }
 
-    fn with_database(database: Database, key: &LogKey) -> Result<Log, LogError> {
-        let action = "open the log";
+    /// Reads everything.
+    fn check(&self) -> Result<(), LogError> {
+        let mut next = self.first;
+        while next <= self.last {
+            let read = self.read(next, CHECK_BATCH)?;
+            if read.is_empty() {
+                let detail = format!("entry {next} is missing");
+                return Err(LogError::Damaged { action: OPEN, detail });
+            }
+            next += read.len() as u64;
+        }
+        self.snapshot().map(|_| ())
+    }
+
+    fn with_database(database: Database, key: &LogKey, mark: Option<Mark>) -> Result<Log, LogError> {
+        let action = OPEN;
         let fail = |error: redb::Error| LogError::new(action, error);
         let reader = Reader { database: Arc::new(database), cipher: Arc::new(Cipher::new(key)) };
         reader.prepare().map_err(fail)?;
@@ -169,6 +179,8 @@ impl Log {
             last_term: purged_term,
             term: number(NUMBER_TERM)?,
             snapshot_index: number(NUMBER_SNAPSHOT_INDEX)?,
+            writes: number(NUMBER_WRITES)?,
+            mark,
             failed: false,
             reader: reader.clone(),
         };
@@ -176,6 +188,12 @@ impl Log {
         if let Some((index, stored)) = entries.last().map_err(|error| fail(error.into()))? {
             log.last = index.value();
             log.last_term = reader.decode(action, "entry", index.value(), stored.value())?.term;
+        }
+        let confirmed = log.mark.as_ref().map_or(Ok(0), Mark::read);
+        let confirmed = confirmed.map_err(|error| LogError::io(action, error))?;
+        if log.writes < confirmed {
+            let detail = format!("it holds {} writes of {confirmed} that were confirmed", log.writes);
+            return Err(LogError::Damaged { action, detail });
         }
         Ok(log)
     }
@@ -276,7 +294,7 @@ impl Log {
     /// # Errors
     /// [`LogError::Damaged`] when an entry is missing or not what was written.
     pub fn read(&self, from: Index, limit: usize) -> Result<Vec<Entry>, LogError> {
-        self.reader.read(from.max(self.first), limit)
+        guarded("read the log", || self.reader.read(from.max(self.first), limit))
     }
 
     /// Replaces the snapshot and drops every entry that it stands for, in one transaction. A snapshot from
@@ -343,7 +361,7 @@ impl Log {
     /// # Errors
     /// [`LogError::Damaged`] when it is not what was written.
     pub fn snapshot(&self) -> Result<Option<Snapshot>, LogError> {
-        self.reader.snapshot()
+        guarded("read the log's snapshot", || self.reader.snapshot())
     }
 
     /// Enters a higher term, with the driver's vote in it.
@@ -381,16 +399,26 @@ impl Log {
         if self.failed {
             return Err(LogError::Closed { action });
         }
+        let writes = self.writes + 1;
         let attempt = || -> Result<(), redb::Error> {
             let write = self.reader.database.begin_write()?;
             change(&write)?;
-            Ok(write.commit()?)
+            write.open_table(NUMBERS)?.insert(NUMBER_WRITES, writes)?;
+            write.commit()?;
+            match &self.mark {
+                Some(mark) => Ok(mark.set(writes)?),
+                None => Ok(()),
+            }
         };
-        attempt().map_err(|error| {
-            // The write may or may not have reached the disk: a second one on top would be built on a guess.
-            self.failed = true;
-            LogError::new(action, error)
-        })
+        match guarded(action, || attempt().map_err(|error| LogError::new(action, error))) {
+            Ok(()) => self.writes = writes,
+            Err(error) => {
+                // The write may or may not have reached the disk: a second one on top would be built on a guess.
+                self.failed = true;
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -400,94 +428,4 @@ fn drop_until(write: &redb::WriteTransaction, index: Index, term: Term) -> Resul
     numbers.insert(NUMBER_PURGED_TERM, term)?;
     write.open_table(ENTRIES)?.retain_in(..=index, |_, _| false)?;
     Ok(())
-}
-
-impl Reader {
-    /// Makes the tables of a new log.
-    fn prepare(&self) -> Result<(), redb::Error> {
-        match self.database.begin_read()?.open_table(NUMBERS) {
-            Ok(_) => return Ok(()),
-            Err(redb::TableError::TableDoesNotExist(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let write = self.database.begin_write()?;
-        write.open_table(ENTRIES)?;
-        write.open_table(SNAPSHOT)?;
-        let sealed = self.cipher.seal(FACT_KEY.as_bytes(), &[]);
-        write.open_table(FACTS)?.insert(FACT_KEY, sealed.as_slice())?;
-        write.open_table(NUMBERS)?.insert(NUMBER_FORMAT, FORMAT)?;
-        write.commit()?;
-        Ok(())
-    }
-
-    /// The entries from `from` on, at most `limit` of them.
-    pub(crate) fn read(&self, from: Index, limit: usize) -> Result<Vec<Entry>, LogError> {
-        let action = "read the log";
-        let fail = |error: redb::Error| LogError::new(action, error);
-        let read = self.database.begin_read().map_err(|error| fail(error.into()))?;
-        let table = read.open_table(ENTRIES).map_err(|error| fail(error.into()))?;
-        let range = table.range(from..).map_err(|error| fail(error.into()))?;
-        let mut entries = Vec::new();
-        for (expected, item) in (from..).zip(range.take(limit)) {
-            let (index, stored) = item.map_err(|error| fail(error.into()))?;
-            if index.value() != expected {
-                return Err(LogError::Damaged { action, detail: format!("entry {expected} is missing") });
-            }
-            entries.push(self.decode(action, "entry", expected, stored.value())?);
-        }
-        Ok(entries)
-    }
-
-    pub(crate) fn snapshot(&self) -> Result<Option<Snapshot>, LogError> {
-        let action = "read the log's snapshot";
-        let fail = |error: redb::Error| LogError::new(action, error);
-        let read = self.database.begin_read().map_err(|error| fail(error.into()))?;
-        let numbers = read.open_table(NUMBERS).map_err(|error| fail(error.into()))?;
-        let Some(index) = numbers.get(NUMBER_SNAPSHOT_INDEX).map_err(|error| fail(error.into()))? else {
-            return Ok(None);
-        };
-        let table = read.open_table(SNAPSHOT).map_err(|error| fail(error.into()))?;
-        let Some(stored) = table.get(0).map_err(|error| fail(error.into()))? else {
-            return Err(LogError::Damaged { action, detail: "it is missing".to_owned() });
-        };
-        let Entry { index, term, payload } =
-            self.decode(action, "snapshot", index.value(), stored.value())?;
-        Ok(Some(Snapshot { index, term, payload }))
-    }
-
-    #[cfg(test)]
-    fn stored(&self, index: Index) -> Vec<u8> {
-        let read = self.database.begin_read().expect("a test's disk");
-        let table = read.open_table(ENTRIES).expect("a log has entries");
-        table.get(index).expect("a test's disk").expect("it was appended").value().to_vec()
-    }
-
-    /// Term (8 bytes, little-endian), then the payload sealed for its place. The seal is also the checksum: redb
-    /// checks its pages when it repairs a file, not when it reads one.
-    fn encode(&self, kind: &str, index: Index, term: Term, payload: &[u8]) -> Vec<u8> {
-        let mut stored = term.to_le_bytes().to_vec();
-        stored.extend_from_slice(&self.cipher.seal(&place(kind, index, term), payload));
-        stored
-    }
-
-    fn decode(
-        &self,
-        action: &'static str,
-        kind: &str,
-        index: Index,
-        stored: &[u8],
-    ) -> Result<Entry, LogError> {
-        let opened = stored.split_first_chunk::<8>().and_then(|(term, sealed)| {
-            let term = u64::from_le_bytes(*term);
-            Some(Entry { index, term, payload: self.cipher.open(&place(kind, index, term), sealed)? })
-        });
-        let damaged =
-            || LogError::Damaged { action, detail: format!("{kind} {index} is not what was written") };
-        opened.ok_or_else(damaged)
-    }
-}
-
-/// What a payload is bound to: it opens nowhere else.
-fn place(kind: &str, index: Index, term: Term) -> Vec<u8> {
-    [kind.as_bytes(), &index.to_le_bytes(), &term.to_le_bytes()].concat()
 }

@@ -53,6 +53,8 @@ pub enum Notice {
     Failed {
         /// What failed, with its causes.
         reason: String,
+        /// What is on the disk is not what was written there: opening it again does not help.
+        damaged: bool,
     },
 }
 

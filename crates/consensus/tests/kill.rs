@@ -98,7 +98,7 @@ async fn child() {
             }
             Notice::Leads { term } => (leads, proposed) = (Some(term), owner.told),
             Notice::Follows { .. } => {}
-            Notice::Refused { reason, .. } | Notice::Failed { reason } => panic!("{reason}"),
+            Notice::Refused { reason, .. } | Notice::Failed { reason, .. } => panic!("{reason}"),
         }
         while let Some(term) = leads.filter(|_| proposed < owner.told + AT_ONCE) {
             proposed += 1;

@@ -79,7 +79,7 @@ fn main() -> ExitCode {
 fn end_on_panic() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !skep_consensus::is_opening() {
+        if !skep_consensus::is_guarded() {
             tell(panic);
             std::process::abort();
         }

@@ -26,6 +26,7 @@ use self::actor::{Actor, Log};
 use self::shared::Shared;
 use crate::SwarmError;
 use crate::announce::Announcer;
+use crate::error::chain;
 use crate::founding::random;
 use crate::session::{Hello, Link, Sessions};
 use crate::wire::CallError;
@@ -65,6 +66,9 @@ pub(crate) enum StartError {
     /// Its log cannot be opened.
     #[error("cannot open the swarm's state")]
     Log(#[from] LogError),
+    /// Its log is not what was written.
+    #[error("cannot open the swarm's state: {0}")]
+    Damaged(String),
     /// The system gives no randomness.
     #[error(transparent)]
     Randomness(#[from] SwarmError),
@@ -91,7 +95,11 @@ impl Manager {
         // over all terms.
         let ids = Ids::new(u128::from_be_bytes(random()?));
         let shared = Arc::new(Shared::new(config.id, remote));
-        let log = Log::open(config, transport).await?;
+        let file = config.file();
+        let log = Log::open(config, transport).await.map_err(|error| match error.is_damage() {
+            true => StartError::Damaged(actor::damage(&chain(&error), &file)),
+            false => error.into(),
+        })?;
         let (inputs, received) = mpsc::channel(INPUT_LIMIT);
         let sessions = Sessions::new(inputs.clone());
         let seats = seats::Seats::new(inputs.clone());

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{FORMAT, MAX_ENTRY_BYTES};
+use super::{FORMAT, Index, MAX_ENTRY_BYTES};
 
 /// Why the log could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,12 @@ pub enum LogError {
         action: &'static str,
         /// What was found.
         detail: String,
+    },
+    /// An entry that a snapshot stands for by now.
+    #[error("entry {index} is no longer in the log")]
+    Purged {
+        /// Its position.
+        index: Index,
     },
     /// Another process has the log open.
     #[error("cannot {action}: another process has the log open")]
@@ -60,6 +66,15 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether what is on the disk is not what was written there: trying again does not help.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, LogError::Damaged { .. })
+    }
+
+    pub(super) fn io(action: &'static str, error: io::Error) -> LogError {
+        LogError::new(action, redb::Error::Io(error))
+    }
+
     pub(super) fn new(action: &'static str, error: impl Into<redb::Error>) -> LogError {
         match error.into() {
             redb::Error::Io(error)

@@ -12,13 +12,15 @@ const BATCH: usize = 256;
 /// Writes the log in `dir` anew under `new`, and puts it in the old one's place. All or nothing.
 pub(crate) fn rekey(dir: &Path, old: &LogKey, new: &LogKey) -> Result<(), LogError> {
     let action = "encrypt the log under another key";
-    let io = |error: std::io::Error| LogError::new(action, redb::Error::Io(error));
+    let io = |error: std::io::Error| LogError::io(action, error);
     match std::fs::remove_file(dir.join(NEXT_FILE)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
         Ok(()) | Err(_) => {}
     }
     let from = Log::open(dir, old)?;
-    let mut to = Log::open_file(dir, NEXT_FILE, new)?;
+    // It counts on from there, and leaves the mark alone: until it is in the old one's place that stands for this one.
+    let mut to =
+        Log { writes: from.writes, ..Log::with_database(Log::open_file(dir, NEXT_FILE)?, new, None)? };
     if let Some(vote) = from.vote()? {
         to.save_vote(from.term(), &vote)?;
     }

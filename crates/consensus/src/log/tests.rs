@@ -142,7 +142,6 @@ fn rot_is_found_and_said() {
 
 #[test]
 fn a_log_whose_last_write_was_damaged_is_refused() {
-    const PAGE: usize = 4096;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(FILE);
     let mut log = Log::open(dir.path(), &KEY).unwrap();
@@ -161,6 +160,101 @@ fn a_log_whose_last_write_was_damaged_is_refused() {
     let refused = Log::open(dir.path(), &KEY).unwrap_err();
     assert!(matches!(refused, LogError::Damaged { .. }), "{refused}");
     assert_eq!(std::fs::read(&file).unwrap(), after, "it is kept as it was found");
+}
+
+const PAGE: usize = 4096;
+
+/// A folder with the files as they are after the process of an open log was killed.
+fn killed(dir: &Path) -> tempfile::TempDir {
+    let after = tempfile::tempdir().unwrap();
+    for file in [FILE, mark::FILE] {
+        std::fs::copy(dir.join(file), after.path().join(file)).unwrap();
+    }
+    after
+}
+
+/// Whatever page of the file goes bad after kill -9, also one of the last record: it is told, or everything is there.
+#[test]
+fn no_damage_takes_back_what_was_confirmed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(dir.path(), &KEY).unwrap();
+    for number in 1..=6 {
+        log.append(&[payload(number, 3000)]).unwrap();
+    }
+    let entries = log.read(1, 9).unwrap();
+    let pages = std::fs::metadata(dir.path().join(FILE)).unwrap().len() as usize / PAGE;
+    let (mut refused, mut behind) = (0, 0);
+    for page in 0..pages {
+        let after = killed(dir.path());
+        let path = after.path().join(FILE);
+        let mut bytes = std::fs::read(&path).unwrap();
+        // In the first page all bytes mean something to redb's own checks; elsewhere the middle is data.
+        let at = page * PAGE + if page == 0 { 64 } else { 0 };
+        bytes[at..(page + 1) * PAGE].iter_mut().for_each(|byte| *byte = !*byte);
+        std::fs::write(&path, bytes).unwrap();
+        match Log::open(after.path(), &KEY) {
+            Ok(log) => assert_eq!(log.read(1, 9).unwrap(), entries, "page {page}"),
+            Err(LogError::Damaged { detail, .. }) => {
+                refused += 1;
+                behind += u32::from(detail.contains("that were confirmed"));
+                let again = Log::open(after.path(), &KEY).unwrap_err();
+                assert!(again.is_damage(), "it is not forgotten: {again}");
+            }
+            Err(error) => panic!("page {page}: {error}"),
+        }
+    }
+    assert!(
+        refused > behind && behind > 0,
+        "{refused} refused, {behind} for what redb would have taken back"
+    );
+}
+
+#[test]
+fn a_log_that_vanished_is_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    Log::open(dir.path(), &KEY).unwrap().append(&[b"one"]).unwrap();
+    std::fs::remove_file(dir.path().join(FILE)).unwrap();
+    let told = Log::open(dir.path(), &KEY).unwrap_err().to_string();
+    assert_eq!(told, "cannot open the log: the log is damaged: it holds 0 writes of 1 that were confirmed");
+    // Whoever has nothing better may go on with what there is.
+    std::fs::remove_file(dir.path().join(mark::FILE)).unwrap();
+    assert_eq!(Log::open(dir.path(), &KEY).unwrap().last_index(), 0);
+}
+
+#[test]
+fn an_old_or_torn_mark_does_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(dir.path(), &KEY).unwrap();
+    log.append(&[b"one"]).unwrap();
+    let old = std::fs::read(dir.path().join(mark::FILE)).unwrap();
+    log.append(&[b"two"]).unwrap();
+    drop(log);
+    let torn = [&[0xff; 8], &old[8..]].concat();
+    for found in [&old[..], &torn[..], &old[..3], b""] {
+        std::fs::write(dir.path().join(mark::FILE), found).unwrap();
+        assert_eq!(Log::open(dir.path(), &KEY).unwrap().last_index(), 2);
+    }
+}
+
+#[test]
+fn damage_met_while_reading_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::open(dir.path(), &KEY).unwrap();
+    for number in 1..=600 {
+        log.append(&[payload(number, 8000)]).unwrap();
+    }
+    let reader = log.reader();
+    let path = dir.path().join(FILE);
+    let length = std::fs::metadata(&path).unwrap().len() as usize;
+    // In place, under the open log.
+    std::fs::write(&path, vec![0x5a; length]).unwrap();
+    let refused = guarded("read the log", || reader.read(1, 600)).unwrap_err();
+    assert!(refused.is_damage(), "{refused}");
+    guarded("close the log", || {
+        drop((reader, log));
+        Ok(())
+    })
+    .unwrap_or_default();
 }
 
 #[test]

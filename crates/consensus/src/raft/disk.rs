@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::log::{Entry, Index, Log, LogError, Reader, Snapshot, Term};
+use crate::log::{Entry, Index, Log, LogError, Reader, Snapshot, Term, guarded};
 
 /// Bytes of entries that are written in one transaction at most, beyond the first append.
 const BATCH_BYTES: usize = 16 << 20;
@@ -38,6 +38,23 @@ struct Queue {
     /// Since when the thread has been at one batch.
     busy: Option<Instant>,
     reader: Option<Reader>,
+    /// Until it is closed.
+    failing: Option<watch::Sender<Option<Failure>>>,
+}
+
+/// Why the disk serves no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// With all causes.
+    pub(crate) reason: String,
+    /// What is on the disk is not what was written there.
+    pub(crate) damaged: bool,
+}
+
+impl From<&LogError> for Failure {
+    fn from(error: &LogError) -> Failure {
+        Failure { reason: chain(error), damaged: error.is_damage() }
+    }
 }
 
 /// A handle on the thread; clones share it.
@@ -45,20 +62,21 @@ struct Queue {
 pub(crate) struct Disk {
     queue: Arc<Mutex<Queue>>,
     done: watch::Receiver<Ticket>,
-    failure: watch::Receiver<Option<String>>,
+    failure: watch::Receiver<Option<Failure>>,
 }
 
 impl Disk {
     pub(crate) fn start(log: Log) -> Disk {
         let (jobs, asked) = mpsc::channel();
         let (done_sender, done) = watch::channel(0);
-        let (failure_sender, failure) = watch::channel(None);
-        let queue = Queue { jobs: Some(jobs), asked: 0, busy: None, reader: Some(log.reader()) };
+        let (failing, failure) = watch::channel(None);
+        let reader = Some(log.reader());
+        let queue = Queue { jobs: Some(jobs), asked: 0, busy: None, reader, failing: Some(failing) };
         let disk = Disk { queue: Arc::new(Mutex::new(queue)), done, failure };
         let worker = Worker { log, queue: disk.queue.clone(), done: done_sender };
         thread::Builder::new()
             .name("consensus-disk".to_owned())
-            .spawn(move || worker.run(&asked, &failure_sender))
+            .spawn(move || worker.run(&asked))
             .expect("a thread can be started");
         disk
     }
@@ -93,14 +111,26 @@ impl Disk {
         self.wait(asked).await
     }
 
-    /// Reads on a thread that may block.
+    /// Reads on a thread that may block. Damage ends the use of this log, for whoever asked for what.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, LogError> {
         let closed = || LogError::Closed { action: "read the log" };
         let reader = lock(&self.queue).reader.clone().ok_or_else(closed)?;
-        tokio::task::spawn_blocking(move || read(&reader)).await.map_err(|_| closed())?
+        let work = move || {
+            guarded("read the log", move || {
+                let result = read(&reader);
+                // The last handle on the file may be this one, and closing it reads as well.
+                drop(reader);
+                result
+            })
+        };
+        let result = tokio::task::spawn_blocking(work).await.map_err(|_| closed())?;
+        if let Some(error) = result.as_ref().err().filter(|error| error.is_damage()) {
+            lock(&self.queue).fail(error);
+        }
+        result
     }
 
     /// Whether all that was asked for is on the disk.
@@ -118,8 +148,8 @@ impl Disk {
         lock(&self.queue).busy.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Resolves when a write has failed, with the reason; not when the log was closed.
-    pub(crate) async fn failure(&self) -> Option<String> {
+    /// Resolves when a write has failed or damage was read; with nothing when the log was closed.
+    pub(crate) async fn failure(&self) -> Option<Failure> {
         let mut failure = self.failure.clone();
         failure.wait_for(Option::is_some).await.ok()?.clone()
     }
@@ -140,6 +170,19 @@ fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Queue {
+    /// Tells why it ends. The first reason counts.
+    fn fail(&self, error: &LogError) {
+        if let Some(failing) = &self.failing {
+            failing.send_if_modified(|told| {
+                let first = told.is_none();
+                told.get_or_insert_with(|| error.into());
+                first
+            });
+        }
+    }
+}
+
 struct Worker {
     log: Log,
     queue: Arc<Mutex<Queue>>,
@@ -148,7 +191,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, asked: &mpsc::Receiver<Job>, failure: &watch::Sender<Option<String>>) {
+    fn run(mut self, asked: &mpsc::Receiver<Job>) {
         let mut next = None;
         while let Some(job) = next.take().or_else(|| asked.recv().ok()) {
             lock(&self.queue).busy = Some(Instant::now());
@@ -157,16 +200,22 @@ impl Worker {
             match result {
                 Ok(()) => self.done.send_modify(|done| *done += jobs),
                 Err(error) => {
-                    failure.send_replace(Some(chain(&error)));
+                    lock(&self.queue).fail(&error);
                     break;
                 }
             }
         }
-        {
+        let reader = {
             let mut queue = lock(&self.queue);
-            (queue.jobs, queue.reader) = (None, None);
-        }
-        drop(self.log);
+            (queue.jobs, queue.failing) = (None, None);
+            queue.reader.take()
+        };
+        let log = self.log;
+        // Closing a damaged file may fail as reading it did, which was told then.
+        let _ = guarded("close the log", move || {
+            drop((reader, log));
+            Ok(())
+        });
         drop(self.done);
     }
 
@@ -224,4 +273,34 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+    use super::*;
+    use crate::log::FILE;
+    use crate::log::tests::KEY;
+
+    #[tokio::test]
+    async fn damage_that_a_reader_meets_is_told_and_ends_the_use_of_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::open(dir.path(), &KEY).unwrap();
+        for _ in 0..300 {
+            // More in all than the store keeps in memory.
+            log.append(&[vec![7; 8000]]).unwrap();
+        }
+        let disk = Disk::start(log);
+        assert_eq!(disk.read(|reader| reader.read(1, 300)).await.unwrap().len(), 300);
+        let path = dir.path().join(FILE);
+        let length = usize::try_from(std::fs::metadata(&path).unwrap().len()).unwrap();
+        std::fs::write(&path, vec![0x5a; length]).unwrap();
+        let refused = disk.read(|reader| reader.read(1, 300)).await.unwrap_err();
+        assert!(refused.is_damage(), "{refused}");
+        let failure = disk.failure().await.unwrap();
+        assert!(failure.damaged, "{failure:?}");
+        assert!(failure.reason.contains("the log is damaged"), "{failure:?}");
+        disk.close().await;
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
+use super::disk::Failure;
 use crate::log::{Index, Snapshot, Term};
 use crate::notice::{Notice, ProposalId, RaftId, Standing};
 
@@ -141,8 +142,9 @@ impl Herald {
     }
 
     /// Tells that the disk failed, as the last of all.
-    pub(crate) fn fail(&self, reason: String) {
-        self.end(Some(Notice::Failed { reason }));
+    pub(crate) fn fail(&self, failure: Failure) {
+        let Failure { reason, damaged } = failure;
+        self.end(Some(Notice::Failed { reason, damaged }));
     }
 
     fn end(&self, last: Option<Notice>) {

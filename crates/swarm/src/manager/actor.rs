@@ -4,6 +4,7 @@
 //! agreed on. Sessions are open only while this manager leads: what a leader decides that was deposed reaches nobody.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ impl Log {
             biased;
             notice = open.notices.recv() => Told::Notice(notice.unwrap_or_else(|| Notice::Failed {
                 reason: "the managers' consensus ended by itself".to_owned(),
+                damaged: false,
             })),
             Ok(()) = open.standing.changed() => Told::Standing(open.standing.borrow_and_update().clone()),
         }
@@ -315,7 +317,12 @@ impl Actor {
                     self.step(Event::Refused { reason });
                 }
             }
-            Notice::Failed { reason } => {
+            Notice::Failed { reason, damaged: true } => {
+                let reason = damage(&reason, &self.log.config.file());
+                error!(reason, "the swarm's state is damaged: this manager takes no part any more");
+                self.step_down(reason).await;
+            }
+            Notice::Failed { reason, damaged: false } => {
                 error!(
                     reason,
                     "the swarm's state cannot be written: this manager takes no part until it can"
@@ -470,12 +477,27 @@ impl Actor {
                 self.reopen_at = None;
                 self.shared.lock_mut().consensus = self.log.open.as_ref().map(|open| open.consensus.clone());
             }
+            Err(error) if error.is_damage() => {
+                let reason = damage(&chain(&error), &self.log.config.file());
+                error!(reason, "the swarm's state is damaged: this manager takes no part any more");
+                self.shared.lock_mut().trouble = Some(reason);
+                self.reopen_at = None;
+            }
             Err(error) => {
                 self.shared.lock_mut().trouble = Some(chain(&error));
                 self.reopen_at = Some(self.clock.now() + REOPEN_DELAY);
             }
         }
     }
+}
+
+/// What a user is told of damage: where, and what to do.
+pub(super) fn damage(reason: &str, file: &Path) -> String {
+    format!(
+        "{reason} (file {}). Where other managers go on, this node can leave with `docker swarm leave --force`, be \
+         removed there with `docker node demote` and `docker node rm`, and join again",
+        file.display()
+    )
 }
 
 async fn wait_until(at: Option<Time>, now: Time) {

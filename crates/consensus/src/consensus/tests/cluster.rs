@@ -207,7 +207,7 @@ impl Seen {
             Notice::Leads { term } => self.leads = Some(term),
             Notice::Follows { .. } => self.leads = None,
             Notice::Refused { id, .. } => self.refused.push(id),
-            Notice::Failed { reason } => self.failed = Some(reason),
+            Notice::Failed { reason, .. } => self.failed = Some(reason),
         }
     }
 }
