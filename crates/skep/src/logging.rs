@@ -40,8 +40,9 @@ pub fn reload(settings: &Reloadable) {
 /// Crates of others, which tell every step that they take: each is heard from its level on, and below that only
 /// with `trace`.
 const OTHERS: [(&str, LevelFilter); 6] = [
-    // It warns of every entry that nobody waits for.
-    ("openraft", LevelFilter::ERROR),
+    // It warns of every entry that nobody waits for, and takes every message that fails for an error. What ends it
+    // is told by the consensus around it, as is who does not answer.
+    ("openraft", LevelFilter::OFF),
     ("h2", LevelFilter::WARN),
     ("hyper", LevelFilter::WARN),
     ("hyper_util", LevelFilter::WARN),

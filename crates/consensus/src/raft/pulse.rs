@@ -64,6 +64,8 @@ struct Course {
     leads: Option<(Term, Instant)>,
     next_beat: Instant,
     last_tick: Instant,
+    /// Members that were told to be silent, while this one leads.
+    silent: BTreeSet<RaftId>,
 }
 
 impl Pulse {
@@ -107,6 +109,7 @@ impl Pulse {
             leads: None,
             next_beat: now,
             last_tick: now,
+            silent: BTreeSet::new(),
         };
         let mut metrics = self.raft.metrics();
         let mut ticks = tokio::time::interval(self.heartbeat / 2);
@@ -190,6 +193,7 @@ impl Pulse {
             course.leads = Some((term, now));
             course.stood = false;
             course.next_beat = now;
+            course.silent.clear();
             self.signs().members.clear();
             self.finish_change(metrics);
         }
@@ -198,6 +202,9 @@ impl Pulse {
         if now.duration_since(since) > patience && !is_quorum(metrics, &self.heard(patience)) {
             self.give_up(term).await;
             return;
+        }
+        if now.duration_since(since) > patience {
+            self.tell_silent(metrics, &mut course.silent);
         }
         if now < course.next_beat || !self.network.may_lead() {
             return;
@@ -215,6 +222,22 @@ impl Pulse {
                     pulse.signs().members.insert(id, Instant::now());
                 }
             });
+        }
+    }
+
+    /// Says who answers no longer, and who does again: once each, though every message to them fails.
+    fn tell_silent(&self, metrics: &Metrics, silent: &mut BTreeSet<RaftId>) {
+        let heard = self.heard(self.election.end);
+        let members = metrics.membership_config.membership();
+        silent.retain(|id| members.get_node(id).is_some());
+        for (id, node) in members.nodes() {
+            match heard.contains(id) {
+                false if silent.insert(*id) => {
+                    tracing::warn!(address = node.addr, "a manager does not answer")
+                }
+                true if silent.remove(id) => tracing::info!(address = node.addr, "a manager answers again"),
+                _ => {}
+            }
         }
     }
 
