@@ -1,4 +1,8 @@
 //! What a node is responsible for, kept on disk: a daemon that starts while no manager answers goes on with it.
+//!
+//! In clear, also under autolock: most nodes are workers, which have no key that the disk does not hold, and the
+//! engine keeps the same settings with each container that it made of them. So nothing may become a duty that must
+//! not be on a node's disk.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
