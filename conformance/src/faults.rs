@@ -10,6 +10,7 @@ mod check;
 mod fault;
 mod users;
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub struct Options {
     pub rounds: u32,
     /// How long a process stands still when it does.
     pub freeze: Duration,
+    /// Clocks jump, too.
+    pub clocks: bool,
     /// Leave the cluster as it is when something was wrong.
     pub keep: bool,
 }
@@ -94,7 +97,10 @@ impl Dice {
 /// # Errors
 /// What was wrong after which round, and the end of the daemons' logs.
 pub fn run(options: Options, mut tell: impl FnMut(&str)) -> Result<Tally, String> {
-    let lab = Lab::with_disks(MANAGERS, WORKERS, &["busybox"], DISK);
+    let lab = match options.clocks {
+        true => Lab::with_clocks(MANAGERS, WORKERS, &["busybox"], DISK, &fake_time()?),
+        false => Lab::with_disks(MANAGERS, WORKERS, &["busybox"], DISK),
+    };
     let result = torment(&lab, options, &mut tell);
     result.map_err(|error| {
         let error = format!("{error}\n{}", logs(&lab));
@@ -108,12 +114,23 @@ pub fn run(options: Options, mut tell: impl FnMut(&str)) -> Result<Tally, String
     })
 }
 
+/// Where libfaketime is, in its variant for programs with several threads.
+fn fake_time() -> Result<PathBuf, String> {
+    const NAME: &str = "faketime/libfaketimeMT.so.1";
+    let places = ["x86_64-linux-gnu", "aarch64-linux-gnu"].map(|machine| Path::new("/usr/lib").join(machine));
+    let found = places.map(|folder| folder.join(NAME)).into_iter().find(|path| path.exists());
+    found.ok_or_else(|| format!("{NAME} is missing: install the package libfaketime"))
+}
+
 fn torment(lab: &Lab, options: Options, tell: &mut impl FnMut(&str)) -> Result<Tally, String> {
     let mut dice = Dice::new(options.seed);
     let mut model = Model::default();
     let mut tally = Tally::default();
     for round in 1..=options.rounds {
-        let fault = Fault::draw(&mut dice, lab, options.freeze);
+        let fault = match options.clocks && dice.below(2) == 0 {
+            true => Fault::draw_clock(&mut dice, lab),
+            false => Fault::draw(&mut dice, lab, options.freeze),
+        };
         tell(&format!("round {round}: {fault}"));
         let begun = Instant::now();
         let stop = AtomicBool::new(false);

@@ -3,12 +3,17 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Output, binary, eventually, finish, host, http, image_archive};
+
+/// The file in a node's folder that says how far its clock is off.
+const CLOCK: &str = "clock";
+/// How far a clock may be off what was set, in seconds: asking takes its time.
+const CLOCK_SLACK: i64 = 30;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -17,25 +22,67 @@ pub struct Lab {
     name: String,
     folder: tempfile::TempDir,
     nodes: u16,
+    /// The library through which the daemons see a clock of their own, if they do.
+    clocks: Option<PathBuf>,
 }
 
 impl Lab {
     /// A cluster of so many managers, the first nodes, and workers; every node has the images.
     #[track_caller]
     pub fn up(managers: u16, workers: u16, images: &[&str]) -> Lab {
-        Lab::make(managers, workers, images, &[])
+        Lab::make(managers, workers, images, &[], None)
     }
 
     /// Machines that are in no cluster yet.
     #[track_caller]
     pub fn machines(count: u16, images: &[&str]) -> Lab {
-        Lab::make(count, 0, images, &["--no-swarm"])
+        Lab::make(count, 0, images, &["--no-swarm"], None)
     }
 
     /// As [`Lab::up`], where each node's data is on a disk of its own of so many MiB.
     #[track_caller]
     pub fn with_disks(managers: u16, workers: u16, images: &[&str], mebibytes: u32) -> Lab {
-        Lab::make(managers, workers, images, &["--disk", &mebibytes.to_string()])
+        Lab::make(managers, workers, images, &["--disk", &mebibytes.to_string()], None)
+    }
+
+    /// As [`Lab::with_disks`], where each node has a clock of its own, set with [`Lab::set_clock`]. The library is
+    /// libfaketime's, which a program that is one static file does not load: see [`crate::faults`].
+    #[track_caller]
+    pub fn with_clocks(managers: u16, workers: u16, images: &[&str], mebibytes: u32, library: &Path) -> Lab {
+        let disk = ["--disk", &mebibytes.to_string()];
+        Lab::make(managers, workers, images, &disk, Some(library.to_owned()))
+    }
+
+    /// Sets a node's clock so many seconds ahead of this machine's, or behind it; waits until its daemon says so.
+    ///
+    /// # Errors
+    /// When the daemon does not take the time over.
+    pub fn set_clock(&self, node: u16, ahead: i64) -> Result<(), String> {
+        let path = self.folder(node).join(CLOCK);
+        std::fs::write(&path, format!("{ahead:+}")).map_err(|error| error.to_string())?;
+        let begun = Instant::now();
+        loop {
+            let off = self.clock(node)? - ahead;
+            if off.abs() < CLOCK_SLACK {
+                return Ok(());
+            }
+            if begun.elapsed() > Duration::from_secs(10) {
+                return Err(format!("the clock of node {node} is {off} s off what was set"));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// How many seconds a node's clock is ahead of this machine's, by its daemon's own word.
+    fn clock(&self, node: u16) -> Result<i64, String> {
+        let told = self.docker(node, &["info", "--format", "{{.SystemTime}}"]);
+        let seconds = |argument: &str| -> Result<i64, String> {
+            let date = Command::new("date").args(["--date", argument, "+%s"]).output();
+            let date = date.map_err(|error| error.to_string())?;
+            let text = String::from_utf8_lossy(&date.stdout).trim().to_owned();
+            text.parse().map_err(|_| format!("{argument} is no time"))
+        };
+        Ok(seconds(told.stdout.trim())? - seconds("now")?)
     }
 
     /// Leaves no room on a node's disk, until the result is dropped. The node needs a disk of its own.
@@ -50,10 +97,10 @@ impl Lab {
     }
 
     #[track_caller]
-    fn make(managers: u16, workers: u16, images: &[&str], options: &[&str]) -> Lab {
+    fn make(managers: u16, workers: u16, images: &[&str], options: &[&str], clocks: Option<PathBuf>) -> Lab {
         let name = format!("c{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = tempfile::Builder::new().prefix("skep-lab-").tempdir().unwrap();
-        let lab = Lab { name, folder, nodes: managers + workers };
+        let lab = Lab { name, folder, nodes: managers + workers, clocks };
         let (managers, workers) = (managers.to_string(), workers.to_string());
         let mut words: Vec<String> =
             ["up", "--managers", &managers, "--workers", &workers, "--daemon-flag=--debug"]
@@ -80,6 +127,16 @@ impl Lab {
         let mut command = Command::new(binary());
         command.args(["lab", "--name", &self.name]).arg("--dir").arg(self.folder.path());
         command.env("DOCKER_CONFIG", self.folder.path().join("client")).env("DOCKER_BUILDKIT", "0");
+        if let Some(library) = &self.clocks {
+            command
+                .env("LD_PRELOAD", library)
+                // A daemon runs in its node's folder.
+                .env("FAKETIME_TIMESTAMP_FILE", CLOCK)
+                .env("FAKETIME_CACHE_DURATION", "1")
+                // Only what people set: delays and disks go by other clocks.
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+                .env("NO_FAKE_STAT", "1");
+        }
         command
     }
 

@@ -6,12 +6,20 @@ use std::time::Duration;
 use skep_conformance::faults::{Options, run};
 
 fn main() -> ExitCode {
-    let mut options = Options { seed: 1, rounds: 500, freeze: Duration::from_secs(30), keep: false };
+    let mut options =
+        Options { seed: 1, rounds: 500, freeze: Duration::from_secs(30), clocks: false, keep: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        if word == "--keep" {
-            options.keep = true;
-            continue;
+        match word.as_str() {
+            "--keep" => {
+                options.keep = true;
+                continue;
+            }
+            "--clock" => {
+                options.clocks = true;
+                continue;
+            }
+            _ => {}
         }
         let value = words.next().and_then(|value| value.parse::<u32>().ok());
         match (word.as_str(), value) {
@@ -19,7 +27,7 @@ fn main() -> ExitCode {
             ("--seed", Some(seed)) => options.seed = u64::from(seed),
             ("--freeze", Some(seconds)) => options.freeze = Duration::from_secs(u64::from(seconds)),
             _ => {
-                eprintln!("usage: faults [--rounds N] [--seed N] [--freeze SECONDS] [--keep]");
+                eprintln!("usage: faults [--rounds N] [--seed N] [--freeze SECONDS] [--clock] [--keep]");
                 return ExitCode::from(2);
             }
         }

@@ -9,6 +9,9 @@ use crate::Lab;
 /// Longest time from one event of a round to the next, in milliseconds.
 const PAUSE: u64 = 1500;
 
+/// In seconds.
+const HOUR: i64 = 3600;
+
 /// Time within which daemons serve again: a second or two, on a machine that has other things to do.
 const START: Duration = Duration::from_secs(5);
 
@@ -25,6 +28,8 @@ pub(crate) enum Fault {
     Freeze(u16, Duration),
     /// A disk without room.
     Fill(u16),
+    /// A clock that somebody sets so many seconds ahead or back, and perhaps right again.
+    Clock(u16, i64, bool),
 }
 
 impl fmt::Display for Fault {
@@ -35,6 +40,10 @@ impl fmt::Display for Fault {
             Fault::Cut(shape, links) => write!(f, "{shape}: nothing passes on {links:?}"),
             Fault::Freeze(node, time) => write!(f, "the daemon of node {node} stands still for {time:?}"),
             Fault::Fill(node) => write!(f, "the disk of node {node} is full"),
+            Fault::Clock(node, ahead, back) => {
+                let back = if *back { ", and back" } else { "" };
+                write!(f, "the clock of node {node} jumps by {ahead:+} s{back}")
+            }
         }
     }
 }
@@ -73,6 +82,13 @@ impl Fault {
             10 => Fault::Freeze(if dice.below(2) == 0 { leader() } else { dice.pick(&nodes) }, freeze),
             _ => Fault::Fill(leader()),
         }
+    }
+
+    /// Draws a jump of a clock.
+    pub(crate) fn draw_clock(dice: &mut Dice, lab: &Lab) -> Fault {
+        let nodes: Vec<u16> = lab.nodes().collect();
+        let node = if dice.below(2) == 0 { leader(lab).unwrap_or(1) } else { dice.pick(&nodes) };
+        Fault::Clock(node, dice.pick(&[HOUR, -HOUR]), dice.below(2) == 0)
     }
 
     /// The node whose daemon stands still and so answers nobody.
@@ -118,6 +134,14 @@ impl Fault {
                 pause();
                 pause();
                 drop(filled);
+            }
+            Fault::Clock(node, ahead, back) => {
+                lab.set_clock(*node, *ahead)?;
+                pause();
+                pause();
+                if *back {
+                    lab.set_clock(*node, 0)?;
+                }
             }
         }
         pause();

@@ -41,6 +41,8 @@ pub fn start(node: &Node, flags: &[String]) -> Result<()> {
         .arg("--host")
         .arg(format!("unix://{}", node.socket().display()))
         .args(flags)
+        // So that what is named without a folder in its environment is this node's.
+        .current_dir(node.dir())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

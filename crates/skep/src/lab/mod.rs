@@ -122,6 +122,8 @@ pub fn main(arguments: Arguments) -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<()> {
     let Arguments { name, dir, command } = arguments;
+    // The daemons' own folders are not this process's.
+    let dir = std::path::absolute(dir).context("cannot tell the lab's folder")?;
     if !rustix::process::geteuid().is_root() {
         bail!("a lab is made of network namespaces: run it as root");
     }
