@@ -48,7 +48,16 @@ enum End {
     Rest,
     /// The handle is closed.
     Closed,
-    /// The state is complete, and one from our own program can take over.
+    /// The state is complete, so one from our own program can take over.
+    Outdated,
+}
+
+/// What was found at the socket.
+#[derive(Debug)]
+enum Found {
+    Nobody,
+    Server(UnixStream, Server),
+    /// A server that ours is to replace before anything else is said.
     Outdated,
 }
 
@@ -56,7 +65,7 @@ enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Server {
     /// One that runs, from our program.
-    Found,
+    Ours,
     /// One that runs, from another.
     Other,
     /// One that was just started.
@@ -112,11 +121,13 @@ impl Keeper {
 
     /// One conversation with one server. The error comes with whether it had been told everything.
     async fn converse(&self, outdated: bool) -> Result<End, (KeeperError, bool)> {
-        let found = if outdated { None } else { self.greet().await };
+        let found = if outdated { Found::Outdated } else { self.greet().await };
         let (mut stream, server) = match found {
-            Some((stream, server)) => (stream, server),
-            None if self.shared.state().is_idle() && !outdated => return Ok(End::Rest),
-            None => (self.start().map_err(|error| (error, false))?, Server::Started),
+            Found::Server(stream, server) => (stream, server),
+            Found::Nobody if self.shared.state().is_idle() => return Ok(End::Rest),
+            Found::Nobody | Found::Outdated => {
+                (self.start().map_err(|error| (error, false))?, Server::Started)
+            }
         };
         let mut has_all = false;
         let ended = self.tell(&mut stream, server, &mut has_all).await;
@@ -124,7 +135,7 @@ impl Keeper {
     }
 
     /// Looks for a server that runs.
-    async fn greet(&self) -> Option<(UnixStream, Server)> {
+    async fn greet(&self) -> Found {
         let greeting = async {
             let path = ShortPath::of(&self.config.socket)?;
             let mut stream = UnixStream::connect(path.path()).await?;
@@ -132,19 +143,21 @@ impl Keeper {
             let response: Response = protocol::read(&mut stream).await?;
             io::Result::Ok((stream, response))
         };
-        let (stream, response) = timeout(GREETING, greeting).await.ok()?.ok()?;
-        let Response::Welcome { version, build, .. } = response else { return None };
+        let Ok(Ok((stream, Response::Welcome { version, build, .. }))) = timeout(GREETING, greeting).await
+        else {
+            return Found::Nobody;
+        };
         let is_ours = self.program.as_ref().is_ok_and(|(_, ours)| *ours == build);
         if is_ours && version == protocol::VERSION {
-            return Some((stream, Server::Found));
+            return Found::Server(stream, Server::Ours);
         }
         if version != protocol::VERSION {
             // It goes on with what it knows, until we know all that it has to.
             drop(stream);
             self.until_complete().await;
-            return None;
+            return Found::Outdated;
         }
-        Some((stream, Server::Other))
+        Found::Server(stream, Server::Other)
     }
 
     async fn until_complete(&self) {

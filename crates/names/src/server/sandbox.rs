@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::forward::with_length;
 use super::known::{Asker, Known};
 use super::namespace::{Namespace, Sockets};
 use crate::tables::View;
-use crate::wire::{self, DATAGRAM_LIMIT, Received, Transport};
+use crate::wire::{self, DATAGRAM_LIMIT, Question, Received, Transport};
 
 /// How many connections a sandbox has at most; more are closed at once.
 const CONNECTIONS_LIMIT: usize = 32;
@@ -121,25 +122,41 @@ async fn by_datagrams(service: Service, asker: Rc<Asker>, socket: Rc<UdpSocket>)
     }
 }
 
+/// What becomes of a packet.
+enum Next {
+    Nothing,
+    Answer(Vec<u8>),
+    Forward(Question),
+}
+
+fn consider(known: &Known, asker: &Asker, packet: &[u8], transport: Transport) -> Next {
+    match wire::receive(packet, transport) {
+        Received::Question(question) => match known.answer(asker, &question) {
+            Some(answer) => Next::Answer(answer),
+            None => Next::Forward(question),
+        },
+        Received::Refused(answer) => Next::Answer(answer),
+        Received::Noise => Next::Nothing,
+    }
+}
+
 /// Reads and answers one datagram; `false` when there is none.
 fn read_datagram(service: &Service, asker: &Rc<Asker>, socket: &Rc<UdpSocket>) -> bool {
     let received = BUFFER.with_borrow_mut(|buffer| {
         let (length, client) = socket.try_recv_from(buffer)?;
-        io::Result::Ok((wire::receive(&buffer[..length], Transport::Udp), client))
+        // A bug that a packet finds must not cost more than that packet.
+        let read = AssertUnwindSafe(|| consider(&service.known, asker, &buffer[..length], Transport::Udp));
+        io::Result::Ok((catch_unwind(read).unwrap_or(Next::Nothing), client))
     });
     let (question, client) = match received {
-        Ok((Received::Question(question), client)) => (question, client),
-        Ok((Received::Refused(packet), client)) => {
+        Ok((Next::Forward(question), client)) => (question, client),
+        Ok((Next::Answer(packet), client)) => {
             reply(socket, &packet, client);
             return true;
         }
-        Ok((Received::Noise, _)) => return true,
+        Ok((Next::Nothing, _)) => return true,
         Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
     };
-    if let Some(packet) = service.known.answer(asker, &question) {
-        reply(socket, &packet, client);
-        return true;
-    }
     let (known, busy) = (Rc::clone(&service.known), Busy::new(&service.busy));
     let (asker, socket) = (Rc::clone(asker), Rc::clone(socket));
     tokio::task::spawn_local(async move {
@@ -198,13 +215,10 @@ async fn serve_connection(mut service: Service, asker: Rc<Asker>, mut stream: Tc
                 _ = service.over.wait_for(|over| *over) => timeout(LAST_WORDS, next).await??,
             }
         };
-        let answer = match wire::receive(&packet, Transport::Tcp) {
-            Received::Question(question) => match service.known.answer(&asker, &question) {
-                Some(answer) => answer,
-                None => service.known.forward(&asker, &question, Transport::Tcp).await,
-            },
-            Received::Refused(answer) => answer,
-            Received::Noise => return Ok(()),
+        let answer = match consider(&service.known, &asker, &packet, Transport::Tcp) {
+            Next::Answer(answer) => answer,
+            Next::Forward(question) => service.known.forward(&asker, &question, Transport::Tcp).await,
+            Next::Nothing => return Ok(()),
         };
         timeout(IDLE, stream.write_all(&with_length(&answer))).await??;
     }

@@ -9,7 +9,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use skep_names::{Config, Forwarding, Names};
 
-use crate::resolver::Resolver;
+use crate::resolver::{self, Resolver};
 use crate::support::{
     Sandbox, World, at, entry, exchange, exchange_by_tcp, fill_shop, is_running, kill, mode, server, until,
 };
@@ -174,7 +174,11 @@ fn newer(world: &World) -> Config {
 }
 
 pub async fn a_newer_program_takes_over_and_no_question_fails() {
-    let _resolver = Resolver::knowing(at("127.0.0.53"), &[[192, 0, 2, 1]]);
+    // Slow enough that there is always a question under way.
+    let _resolver = Resolver::start(at("127.0.0.53"), |question, _| {
+        std::thread::sleep(Duration::from_millis(60));
+        vec![resolver::found(question, &[[192, 0, 2, 1]])]
+    });
     let world = World::with_shop();
     let sandbox = world.sandbox("one", &["shop-id"], Forwarding::Host).await;
     let (old, load) = (world.server().unwrap(), Load::start(&sandbox));
