@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::error::KernelError;
-use crate::model::{Bridge, Endpoint, Transport};
+use crate::model::{Address6, Bridge, Endpoint, Transport};
 use crate::names::Names;
 use crate::netlink::{Messages, Socket, Subsystem};
 use crate::plan::{Actual, FoundInterface, FoundLink, FoundSandbox, Operation, RuleChange, Services};
@@ -126,6 +126,17 @@ impl Kernel {
                 route::add_address(messages, index_of(socket, link)?, *address, *prefix);
                 Ok(())
             }),
+            Operation::SetAddress6 { link, address, stale } => {
+                if address.is_some() {
+                    namespace::enable_ipv6(link)?;
+                }
+                self.transact(|messages, socket| {
+                    let link = index_of(socket, link)?;
+                    stale.iter().for_each(|it| route::delete_address6(messages, link, *it));
+                    address.iter().for_each(|it| route::set_address6(messages, link, *it));
+                    Ok(())
+                })
+            }
             Operation::RaiseBridge { bridge, mtu } => {
                 self.transact(|messages, _| {
                     route::bring_up(messages, bridge, Some(*mtu));
@@ -341,7 +352,11 @@ impl Kernel {
         let doing = || format!("look at interface {name}");
         let Some(link) = route::link(&mut self.route, name).attempt(doing)? else { return Ok(None) };
         let addresses = route::addresses(&mut self.route).attempt(doing)?;
-        Ok(Some(self.found_link(&link, &addresses, None)))
+        let addresses6 = route::addresses6(&mut self.route).attempt(doing)?;
+        Ok(Some(FoundLink {
+            addresses6: addresses6_of(&addresses6, link.index),
+            ..self.found_link(&link, &addresses, None)
+        }))
     }
 
     /// Looks at all links of the host and into all sandboxes.
@@ -362,9 +377,11 @@ impl Kernel {
                 (link.name.clone(), self.found_link(link, &addresses, master))
             })
             .collect();
+        let addresses6 = route::addresses6(&mut self.route).attempt(doing)?;
         let tables = overlay::Tables::read(&mut self.route).attempt(doing)?;
         for link in &links {
             let Some(seen) = found.get_mut(&link.name).filter(|seen| seen.ours) else { continue };
+            seen.addresses6 = addresses6_of(&addresses6, link.index);
             seen.neighbours = tables.neighbours(link.index);
             let links = (link.index, link.master.unwrap_or(0));
             seen.vxlan = link.vxlan.map(|vxlan| (vxlan, tables.peers(Transport::Vxlan, links)));
@@ -384,6 +401,7 @@ impl Kernel {
             ours: link.alias == self.names.alias(),
             local_clients,
             addresses: addresses_of(addresses, link.index),
+            addresses6: BTreeSet::new(),
             mac: link.mac,
             vxlan: None,
             tap: None,
@@ -421,8 +439,15 @@ fn configure_inside(socket: &mut Socket, endpoint: &Endpoint) -> io::Result<()> 
         route::bring_up(&mut messages, &endpoint.interface, None);
     }
     route::add_address(&mut messages, link.index, endpoint.address, endpoint.prefix);
+    if let Some(address) = endpoint.address6 {
+        namespace::enable_ipv6(&endpoint.interface)?;
+        route::set_address6(&mut messages, link.index, address);
+    }
     if let Some(gateway) = endpoint.gateway {
         route::set_default_route(&mut messages, link.index, gateway);
+    }
+    if let Some(gateway) = endpoint.gateway6 {
+        route::set_default_route6(&mut messages, link.index, gateway);
     }
     match socket.transact(messages) {
         // A half-made interface has some of it. The kernel has carried out the other messages all the same.
@@ -442,18 +467,31 @@ fn verify_inside(socket: &mut Socket, endpoint: &Endpoint) -> io::Result<()> {
 fn observe_inside(socket: &mut Socket) -> io::Result<BTreeMap<String, FoundInterface>> {
     let addresses = route::addresses(socket)?;
     let routes: Vec<DefaultRoute> = route::default_routes(socket)?;
+    let (addresses6, routes6) = (route::addresses6(socket)?, route::default_routes6(socket)?);
     let answering = mesh::answering(&mut Socket::open(Subsystem::Netfilter)?)?;
     let interfaces = route::links(socket)?.into_iter().map(|link| {
         let gateways = routes.iter().filter(|it| it.link == link.index).map(|it| it.gateway).collect();
         let addresses = addresses_of(&addresses, link.index);
-        let answers_senders = answering.contains(&link.name);
-        (link.name, FoundInterface { up: link.up, mtu: link.mtu, addresses, gateways, answers_senders })
+        let interface = FoundInterface {
+            up: link.up,
+            mtu: link.mtu,
+            addresses,
+            gateways,
+            addresses6: addresses6_of(&addresses6, link.index),
+            gateways6: routes6.iter().filter(|(index, _)| *index == link.index).map(|it| it.1).collect(),
+            answers_senders: answering.contains(&link.name),
+        };
+        (link.name, interface)
     });
     Ok(interfaces.collect())
 }
 
 fn addresses_of(addresses: &[Address], link: u32) -> BTreeSet<(Ipv4Addr, u8)> {
     addresses.iter().filter(|it| it.link == link).map(|it| (it.address, it.prefix)).collect()
+}
+
+fn addresses6_of(addresses: &[(u32, Address6)], link: u32) -> BTreeSet<Address6> {
+    addresses.iter().filter(|(index, _)| *index == link).map(|(_, address)| *address).collect()
 }
 
 fn found(link: Option<Link>, name: &str) -> io::Result<Link> {

@@ -121,6 +121,13 @@ fn disable_ipv6() -> io::Result<()> {
     }
 }
 
+/// Lets an interface of the calling thread's namespace have IPv6 addresses, and none that routers on the link hand out.
+pub(crate) fn enable_ipv6(interface: &str) -> io::Result<()> {
+    let settings = format!("/proc/sys/net/ipv6/conf/{interface}");
+    fs::write(format!("{settings}/accept_ra"), "0")?;
+    fs::write(format!("{settings}/disable_ipv6"), "0")
+}
+
 /// A TCP packet that is out of its connection's window, such as a late repetition, is still rewritten as its connection is.
 /// Otherwise it goes out as it came in, is answered with a reset, and the connection ends: kube-proxy's users met that.
 fn track_liberally() {

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use skep_types::ip::Subnet;
 use skep_types::port::Protocol;
 
 use crate::attachments::routed;
-use crate::model::{Bridge, Desired, Endpoint, MacAddress, Peers, Transport};
+use crate::model::{Address6, Bridge, Desired, Endpoint, MacAddress, Peers, Transport};
 use crate::names::Names;
 
 /// Where a service is reached on the host. Ordered so that all addresses of a port are neighbours.
@@ -66,6 +66,12 @@ pub(crate) enum Operation {
         link: String,
         address: Ipv4Addr,
         prefix: u8,
+    },
+    /// Give a link of the host this IPv6 address beside those of its link, and take others away.
+    SetAddress6 {
+        link: String,
+        address: Option<Address6>,
+        stale: BTreeSet<Address6>,
     },
     /// Bring a bridge up with that size of packets, and allow 127.0.0.1 to be answered through it.
     RaiseBridge {
@@ -179,6 +185,10 @@ impl fmt::Display for Operation {
             Operation::AddAddress { link, address, prefix } => {
                 write!(f, "add address {address}/{prefix} to {link}")
             }
+            Operation::SetAddress6 { link, address: Some(Address6 { address, prefix }), .. } => {
+                write!(f, "make {address}/{prefix} the IPv6 address of {link}")
+            }
+            Operation::SetAddress6 { link, address: None, .. } => write!(f, "take IPv6 from {link}"),
             Operation::RaiseBridge { bridge, mtu } => write!(f, "bring up bridge {bridge} with MTU {mtu}"),
             Operation::DeleteLink { link } => write!(f, "delete interface {link}"),
             Operation::CreateSandbox { sandbox } => write!(f, "create sandbox {sandbox}"),
@@ -239,6 +249,8 @@ pub(crate) struct FoundLink {
     /// For a bridge: whether packets to and from 127.0.0.1 may be routed through it.
     pub(crate) local_clients: bool,
     pub(crate) addresses: BTreeSet<(Ipv4Addr, u8)>,
+    /// Those of IPv6 that are not of the link alone.
+    pub(crate) addresses6: BTreeSet<Address6>,
     pub(crate) mac: Option<MacAddress>,
     /// For a VXLAN device that works as ours do: what it was made with, and whom it knows.
     pub(crate) vxlan: Option<(Vxlan, FoundPeers)>,
@@ -255,6 +267,8 @@ pub(crate) struct FoundInterface {
     pub(crate) mtu: u32,
     pub(crate) addresses: BTreeSet<(Ipv4Addr, u8)>,
     pub(crate) gateways: BTreeSet<Ipv4Addr>,
+    pub(crate) addresses6: BTreeSet<Address6>,
+    pub(crate) gateways6: BTreeSet<Ipv6Addr>,
     /// Whether connections that come in by it are answered to the node that they came from.
     pub(crate) answers_senders: bool,
 }
@@ -356,6 +370,12 @@ pub(crate) fn plan_bridge(
     }
     for (address, prefix) in wanted.into_iter().filter(|address| !addresses.contains(address)) {
         operations.push(Operation::AddAddress { link: name.clone(), address, prefix });
+    }
+    let addresses6 = found.map(|link| link.addresses6.clone()).unwrap_or_default();
+    let stale: BTreeSet<Address6> =
+        addresses6.iter().filter(|it| is_ours && Some(**it) != bridge.gateway6).copied().collect();
+    if !stale.is_empty() || bridge.gateway6.is_some_and(|gateway| !addresses6.contains(&gateway)) {
+        operations.push(Operation::SetAddress6 { link: name.clone(), address: bridge.gateway6, stale });
     }
     let mtu = bridge_mtu(bridge, carrier);
     if !found.is_some_and(|link| link.up && link.mtu == mtu && link.local_clients) {
@@ -556,6 +576,8 @@ pub(crate) fn is_configured(interface: &FoundInterface, endpoint: &Endpoint) -> 
     interface.up
         && interface.addresses.contains(&(endpoint.address, endpoint.prefix))
         && endpoint.gateway.is_none_or(|gateway| interface.gateways.contains(&gateway))
+        && endpoint.address6.is_none_or(|address| interface.addresses6.contains(&address))
+        && endpoint.gateway6.is_none_or(|gateway| interface.gateways6.contains(&gateway))
 }
 
 /// The changes from one set of services to another. A front without backends has no rules.

@@ -1,10 +1,10 @@
 //! The route subsystem: links, addresses, routes.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::model::MacAddress;
+use crate::model::{Address6, MacAddress};
 use crate::netlink::{
     ACK, CREATE, DUMP, EXCLUSIVE, Messages, REPLACE, Socket, attributes, find, fixed, text,
 };
@@ -42,6 +42,10 @@ const ROUTE_OUT_LINK: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
 
 const FAMILY_IPV4: u8 = 2;
+const FAMILY_IPV6: u8 = 10;
+/// The address is used at once: the cluster gives it to nobody else.
+const ADDRESS_WITHOUT_DETECTION: u8 = 2;
+const SCOPE_LINK: u8 = 253;
 pub(crate) const FLAG_UP: u32 = 1;
 const TABLE_MAIN: u8 = 254;
 const PROTOCOL_BOOT: u8 = 3;
@@ -191,6 +195,25 @@ pub(crate) fn add_address(messages: &mut Messages, link: u32, address: Ipv4Addr,
     }
 }
 
+/// Makes sure of an IPv6 address of a link.
+pub(crate) fn set_address6(messages: &mut Messages, link: u32, address: Address6) {
+    messages.begin(NEW_ADDRESS, ACK | CREATE | REPLACE, &address6_header(link, address.prefix));
+    let octets = address.address.octets();
+    messages.attribute(ADDRESS_LOCAL, &octets).attribute(ADDRESS_ADDRESS, &octets);
+}
+
+/// Takes an IPv6 address away from a link.
+pub(crate) fn delete_address6(messages: &mut Messages, link: u32, address: Address6) {
+    messages.begin(DELETE_ADDRESS, ACK, &address6_header(link, address.prefix));
+    messages.attribute(ADDRESS_LOCAL, &address.address.octets());
+}
+
+fn address6_header(link: u32, prefix: u8) -> [u8; 8] {
+    let mut header = [FAMILY_IPV6, prefix, ADDRESS_WITHOUT_DETECTION, SCOPE_UNIVERSE, 0, 0, 0, 0];
+    header[4..].copy_from_slice(&link.to_ne_bytes());
+    header
+}
+
 /// Takes an address away from a link.
 pub(crate) fn delete_address(messages: &mut Messages, address: Address) {
     messages.begin(DELETE_ADDRESS, ACK, &address_header(address.link, address.prefix));
@@ -199,9 +222,18 @@ pub(crate) fn delete_address(messages: &mut Messages, address: Address) {
 
 /// Sets the default route, in the place of one that leads elsewhere.
 pub(crate) fn set_default_route(messages: &mut Messages, link: u32, gateway: Ipv4Addr) {
-    let header = [FAMILY_IPV4, 0, 0, 0, TABLE_MAIN, PROTOCOL_BOOT, SCOPE_UNIVERSE, TYPE_UNICAST, 0, 0, 0, 0];
+    default_route(messages, FAMILY_IPV4, link, &gateway.octets());
+}
+
+/// Sets the default route of IPv6, in the place of one that leads elsewhere.
+pub(crate) fn set_default_route6(messages: &mut Messages, link: u32, gateway: Ipv6Addr) {
+    default_route(messages, FAMILY_IPV6, link, &gateway.octets());
+}
+
+fn default_route(messages: &mut Messages, family: u8, link: u32, gateway: &[u8]) {
+    let header = [family, 0, 0, 0, TABLE_MAIN, PROTOCOL_BOOT, SCOPE_UNIVERSE, TYPE_UNICAST, 0, 0, 0, 0];
     messages.begin(NEW_ROUTE, ACK | CREATE | REPLACE, &header);
-    messages.attribute(ROUTE_GATEWAY, &gateway.octets()).native(ROUTE_OUT_LINK, link);
+    messages.attribute(ROUTE_GATEWAY, gateway).native(ROUTE_OUT_LINK, link);
 }
 
 /// All links of the socket's namespace.
@@ -229,6 +261,23 @@ pub(crate) fn link(socket: &mut Socket, name: &str) -> io::Result<Option<Link>> 
 pub(crate) fn addresses(socket: &mut Socket) -> io::Result<Vec<Address>> {
     let answers = socket.query(Messages::one(GET_ADDRESS, DUMP, &address_header(0, 0)))?;
     Ok(answers.iter().filter_map(|(_, body)| parse_address(body)).collect())
+}
+
+/// All IPv6 addresses of the socket's namespace that are not of a link alone, by link.
+pub(crate) fn addresses6(socket: &mut Socket) -> io::Result<Vec<(u32, Address6)>> {
+    let answers = socket.query(Messages::one(GET_ADDRESS, DUMP, &address6_header(0, 0)))?;
+    Ok(answers.iter().filter_map(|(_, body)| parse_address6(body)).collect())
+}
+
+/// The default routes of IPv6 in the main table, as link and gateway.
+pub(crate) fn default_routes6(socket: &mut Socket) -> io::Result<Vec<(u32, Ipv6Addr)>> {
+    let header = [FAMILY_IPV6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let answers = socket.query(Messages::one(GET_ROUTE, DUMP, &header))?;
+    let route = |body: &[u8]| {
+        let (link, gateway) = default_route_of::<16>(body, FAMILY_IPV6)?;
+        Some((link, Ipv6Addr::from(gateway)))
+    };
+    Ok(answers.iter().filter_map(|(_, body)| route(body)).collect())
 }
 
 /// The default routes of the main table.
@@ -285,13 +334,26 @@ fn parse_address(body: &[u8]) -> Option<Address> {
     })
 }
 
-fn parse_default_route(body: &[u8]) -> Option<DefaultRoute> {
-    let (header, rest) = body.split_first_chunk::<12>()?;
-    if header[0] != FAMILY_IPV4 || header[1] != 0 || header[4] != TABLE_MAIN {
+fn parse_address6(body: &[u8]) -> Option<(u32, Address6)> {
+    let (header, rest) = body.split_first_chunk::<8>()?;
+    if header[0] != FAMILY_IPV6 || header[3] == SCOPE_LINK {
         return None;
     }
-    Some(DefaultRoute {
-        link: u32::from_ne_bytes(fixed(find(rest, ROUTE_OUT_LINK)?)?),
-        gateway: Ipv4Addr::from(fixed::<4>(find(rest, ROUTE_GATEWAY)?)?),
-    })
+    let address = find(rest, ADDRESS_LOCAL).or_else(|| find(rest, ADDRESS_ADDRESS))?;
+    let address = Address6 { address: Ipv6Addr::from(fixed::<16>(address)?), prefix: header[1] };
+    Some((u32::from_ne_bytes(fixed(&header[4..])?), address))
+}
+
+fn parse_default_route(body: &[u8]) -> Option<DefaultRoute> {
+    let (link, gateway) = default_route_of::<4>(body, FAMILY_IPV4)?;
+    Some(DefaultRoute { link, gateway: gateway.into() })
+}
+
+/// Link and gateway of a route, if it is a default one.
+fn default_route_of<const LEN: usize>(body: &[u8], family: u8) -> Option<(u32, [u8; LEN])> {
+    let (header, rest) = body.split_first_chunk::<12>()?;
+    if header[0] != family || header[1] != 0 || header[4] != TABLE_MAIN {
+        return None;
+    }
+    Some((u32::from_ne_bytes(fixed(find(rest, ROUTE_OUT_LINK)?)?), fixed(find(rest, ROUTE_GATEWAY)?)?))
 }

@@ -78,6 +78,7 @@ fn healthy() -> Actual {
         mtu: 1500,
         addresses: BTreeSet::from([(Ipv4Addr::new(172, 17, 0, 2), 16)]),
         gateways: BTreeSet::from([Ipv4Addr::new(172, 17, 0, 1)]),
+        ..FoundInterface::default()
     };
     let interfaces = BTreeMap::from([
         ("lo".to_owned(), FoundInterface { up: true, ..FoundInterface::default() }),

@@ -1,6 +1,6 @@
 //! Sandboxes on several networks, and networks of several kinds, against the real kernel.
 
-use skep_network::{Bridge, Endpoint};
+use skep_network::{Address6, Bridge, Endpoint};
 
 use crate::scene::Scene;
 use crate::support::{Machine, bridge};
@@ -97,4 +97,46 @@ fn a_network_has_its_size_of_packets_also_when_it_changes() {
     assert_eq!(report.repaired.len(), 1, "{report:?}");
     has(&web, "eth0", 1200);
     assert!(scene.restart().repaired.is_empty(), "once is enough");
+}
+
+/// An endpoint that has the IPv6 address which follows from its IPv4 one.
+fn with_ipv6(endpoint: Endpoint, subnet: &str) -> Endpoint {
+    let address6 = |address: std::net::Ipv4Addr| {
+        let [a, b, c, d] = address.octets().map(u16::from);
+        format!("{subnet}:{:x}:{:x}", a << 8 | b, c << 8 | d).parse().unwrap()
+    };
+    Endpoint {
+        address6: Some(Address6 { address: address6(endpoint.address), prefix: 96 }),
+        gateway6: endpoint.gateway.map(address6),
+        ..endpoint
+    }
+}
+
+#[test]
+fn a_network_with_ipv6_gives_addresses_and_routes_and_takes_them_back() {
+    let mut scene = Scene::new(&["sk-plain 10.2.0.1"]);
+    let gateway6 = Some(Address6 { address: "fd00::a01:1".parse().unwrap(), prefix: 96 });
+    scene.add(Bridge { gateway6, ..bridge("sk-six", "10.1.0.1") });
+    let [one, two] = ["one", "two"].map(|name| scene.sandbox(name, &["sk-plain 10.2.0.2"]));
+    for (name, last) in [("one", 2), ("two", 3)] {
+        let endpoint = scene.endpoint("eth1", &format!("sk-six 10.1.0.{last}"));
+        scene.attach(name, with_ipv6(endpoint, "fd00:"));
+    }
+    let _servers = (two.serve("[::]:80"), scene.world.host.serve("[fd00::a01:1]:80"));
+    // At once: nobody waits to see whether an address is taken.
+    assert_eq!(one.ask("[fd00::a01:3]:80").unwrap(), "two fd00::a01:2");
+    assert_eq!(one.ask("[fd00::a01:1]:80").unwrap(), "host fd00::a01:2");
+    assert_eq!(one.ask("10.1.0.3:80").unwrap(), "two ::ffff:10.1.0.2");
+    assert!(one.command("ip -6 route show default").starts_with("default via fd00::a01:1 dev eth1"));
+    assert_eq!(one.command("ip -o -6 addr show eth0"), "", "a network without IPv6 gives none");
+    let report = scene.restart();
+    assert!(report.repaired.is_empty() && report.failed.is_empty(), "{report:?}");
+    scene.world.host.command("ip addr del fd00::a01:1/96 dev sk-six");
+    one.command("ip addr del fd00::a01:2/96 dev eth1");
+    let report = scene.restart();
+    let repaired = ["make fd00::a01:1/96 the IPv6 address of sk-six", "configure eth1 of sandbox one"];
+    assert_eq!(report.repaired, repaired);
+    assert_eq!(one.ask("[fd00::a01:3]:80").unwrap(), "two fd00::a01:2");
+    scene.add(bridge("sk-six", "10.1.0.1"));
+    assert!(!scene.world.host.command("ip -6 addr show sk-six").contains("fd00"));
 }
