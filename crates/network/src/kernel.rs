@@ -65,6 +65,25 @@ impl Kernel {
         set_flag("/proc/sys/net/ipv4/ip_forward")
     }
 
+    /// Puts the rules of IPv6 for these bridges in the place of the old ones, atomically. If containers of one are to leave
+    /// it, forwarding of IPv6 is turned on for the whole namespace, without making the host forget its routers.
+    pub(crate) fn replace_rules6<'b>(
+        &mut self,
+        bridges: impl Iterator<Item = &'b Bridge> + Clone,
+    ) -> Result<(), KernelError> {
+        let replaced = self.netfilter.transact(rules::six::replace(&self.table, bridges.clone()));
+        if !bridges.clone().any(|bridge| bridge.gateway6.is_some()) {
+            // A kernel without IPv6 has no rules of ours either.
+            return Ok(());
+        }
+        replaced.attempt(|| format!("replace nft table {} of IPv6", self.table))?;
+        // Rules first: nothing is forwarded that they would refuse.
+        match bridges.into_iter().any(|bridge| bridge.gateway6.is_some() && !bridge.internal) {
+            true => namespace::forward_ipv6().attempt(|| "forward IPv6".to_owned()),
+            false => Ok(()),
+        }
+    }
+
     /// Makes sure of the table's unchanging part, atomically. Bridges and services in it stay.
     pub(crate) fn ensure_base_rules(&mut self) -> Result<(), KernelError> {
         self.netfilter

@@ -128,6 +128,23 @@ pub(crate) fn enable_ipv6(interface: &str) -> io::Result<()> {
     fs::write(format!("{settings}/disable_ipv6"), "0")
 }
 
+/// Turns forwarding of IPv6 on for the calling thread's namespace. Interfaces that listen to routers go on to do so, which
+/// Linux else ends with this.
+pub(crate) fn forward_ipv6() -> io::Result<()> {
+    const FORWARDING: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
+    const ALSO_WHEN_FORWARDING: &str = "2";
+    if fs::read(FORWARDING)?.starts_with(b"1") {
+        return Ok(());
+    }
+    for entry in fs::read_dir("/proc/sys/net/ipv6/conf")? {
+        let setting = entry?.path().join("accept_ra");
+        if fs::read(&setting).is_ok_and(|value| value.starts_with(b"1")) {
+            fs::write(&setting, ALSO_WHEN_FORWARDING)?;
+        }
+    }
+    fs::write(FORWARDING, "1")
+}
+
 /// A TCP packet that is out of its connection's window, such as a late repetition, is still rewritten as its connection is.
 /// Otherwise it goes out as it came in, is answered with a reset, and the connection ends: kube-proxy's users met that.
 fn track_liberally() {

@@ -80,6 +80,7 @@ impl Network {
         }
         let known = self.bridges.insert(bridge.name.clone(), bridge.clone());
         let known_overlay = known.as_ref().and_then(|known| known.overlay);
+        let had_ipv6 = known.as_ref().is_some_and(|known| known.gateway6.is_some());
         if known.as_ref() == Some(bridge) {
             return Ok(());
         }
@@ -92,6 +93,9 @@ impl Network {
             self.bridges.extend(known.map(|known| (known.name.clone(), known)));
         }
         changed?;
+        if had_ipv6 || bridge.gateway6.is_some() {
+            self.kernel.replace_rules6(self.bridges.values())?;
+        }
         if known_overlay != bridge.overlay {
             let peers = self.peers.get(&bridge.name).cloned().unwrap_or_default();
             self.apply_overlay(bridge, &peers)?;
@@ -192,6 +196,9 @@ impl Network {
             if let Err(error) = self.commit(&[change]) {
                 self.bridges.insert(name.to_owned(), bridge);
                 return Err(error.into());
+            }
+            if bridge.gateway6.is_some() {
+                self.kernel.replace_rules6(self.bridges.values())?;
             }
         }
         self.peers.remove(name);
@@ -431,6 +438,7 @@ impl Network {
             self.adopt(key, publications, &mut report);
         }
         self.replace_rules()?;
+        self.kernel.replace_rules6(self.bridges.values())?;
         self.reconcile_services(&desired.services, &mut report);
         let udp = udp_changes(&Services::new(), &self.ports.services());
         if !udp.is_empty() {

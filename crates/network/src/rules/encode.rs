@@ -22,6 +22,8 @@ const BATCH_END: u16 = 0x11;
 
 pub(crate) const FAMILY_IPV4: u8 = 2;
 /// Tables whose chains see what passes one interface, whatever its protocol.
+/// Of IPv6 alone.
+pub(crate) const FAMILY_IPV6: u8 = 10;
 pub(crate) const FAMILY_INTERFACE: u8 = 5;
 const HEADER: [u8; 4] = [FAMILY_IPV4, 0, 0, 0];
 /// Names the subsystem that a batch is for, in network byte order.

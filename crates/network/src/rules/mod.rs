@@ -5,6 +5,7 @@
 
 pub(crate) mod encode;
 mod others;
+pub(crate) mod six;
 
 pub(crate) use others::obstacles;
 

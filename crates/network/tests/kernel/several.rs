@@ -3,7 +3,7 @@
 use skep_network::{Address6, Bridge, Endpoint};
 
 use crate::scene::Scene;
-use crate::support::{Machine, bridge};
+use crate::support::{Machine, bridge, until};
 
 #[test]
 fn the_default_route_passes_on_and_comes_back() {
@@ -139,4 +139,52 @@ fn a_network_with_ipv6_gives_addresses_and_routes_and_takes_them_back() {
     assert_eq!(one.ask("[fd00::a01:3]:80").unwrap(), "two fd00::a01:2");
     scene.add(bridge("sk-six", "10.1.0.1"));
     assert!(!scene.world.host.command("ip -6 addr show sk-six").contains("fd00"));
+}
+
+#[test]
+fn ipv6_leads_out_under_the_hosts_address_and_nowhere_else() {
+    let mut scene = Scene::new(&[]);
+    let six = |name: &str, gateway: &str, gateway6: &str| {
+        let gateway6 = Some(Address6 { address: gateway6.parse().unwrap(), prefix: 96 });
+        Bridge { gateway6, ..bridge(name, gateway) }
+    };
+    scene.add(six("sk-one", "10.1.0.1", "fd00::a01:1"));
+    scene.add(six("sk-two", "10.2.0.1", "fd01::a02:1"));
+    scene.add(Bridge { internal: true, ..six("sk-in", "10.3.0.1", "fd02::a03:1") });
+    let [one, two, inner] =
+        [("one", "sk-one 10.1.0.2"), ("two", "sk-two 10.2.0.2"), ("inner", "sk-in 10.3.0.2")].map(
+            |(name, place)| {
+                let machine = scene.sandbox(name, &[]);
+                let subnet = ["fd00:", "fd01:", "fd02:"]
+                    [["one", "two", "inner"].iter().position(|it| *it == name).unwrap()];
+                let endpoint = scene.endpoint("eth0", place);
+                scene.attach(name, with_ipv6(endpoint, subnet));
+                machine
+            },
+        );
+    let (host, outside) = (&scene.world.host, &scene.world.outside);
+    host.command("ip addr add 2001:db8::1/64 dev uplink nodad");
+    outside.command("ip addr add 2001:db8::2/64 dev cable nodad");
+    outside.command("ip route add fd00::/14 via 2001:db8::1");
+    let _servers = (outside.serve("[::]:80"), one.serve("[::]:80"), inner.serve("[::]:80"));
+    until("the host has asked who has the address", || {
+        one.ask("[2001:db8::2]:80").is_ok_and(|answer| answer == "outside 2001:db8::1")
+    });
+    two.cannot_reach("[fd00::a01:2]:80");
+    two.cannot_reach("[fd02::a03:2]:80");
+    outside.cannot_reach("[fd00::a01:2]:80");
+    outside.cannot_reach("[fd02::a03:2]:80");
+    inner.command("ip -6 route add default via fd02::a03:1");
+    inner.cannot_reach("[2001:db8::2]:80");
+    inner.cannot_reach("[fd00::a01:2]:80");
+    // After a crash, and without any of them, nothing is left.
+    scene.world.host.command("nft flush ruleset");
+    let report = scene.restart();
+    assert!(report.failed.is_empty(), "{report:?}");
+    two.cannot_reach("[fd00::a01:2]:80");
+    scene.world.outside.cannot_reach("[fd00::a01:2]:80");
+    for name in ["sk-one", "sk-two", "sk-in"] {
+        scene.world.network(|network| network.remove_bridge(name)).unwrap();
+    }
+    assert!(!scene.world.host.command("nft list tables").contains("ip6"));
 }
