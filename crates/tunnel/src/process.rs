@@ -351,7 +351,8 @@ impl Carrier {
             return Ok(());
         }
         self.remove_network(vni);
-        if !Path::new("/sys/class/net").join(&device).exists() {
+        // To take hold of one that is not there would make it.
+        if rustix::net::netdevice::name_to_index(&self.listener, &device).is_err() {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("no device {device}")));
         }
         let tap = sys::open_tap(&device)?;
