@@ -26,6 +26,9 @@ const NAMESPACE_FILE_SYSTEM: rustix::fs::FsWord = 0x6e73_6673;
 /// The helper opens sockets and nothing else.
 const STACK: usize = 64 << 10;
 
+/// How much may wait to be read in a sandbox, in bytes as the kernel counts them: over a thousand questions.
+const QUEUE: usize = 512 << 10;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A network namespace, which exists for as long as this does.
@@ -77,6 +80,8 @@ impl Visitor {
         self.inside(namespace, || {
             let udp = UdpSocket::bind((ADDRESS, PORT))?;
             udp.set_nonblocking(true)?;
+            // Memory is taken by what waits only. Refused without the capability: then less can wait.
+            let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&udp, QUEUE);
             let tcp = TcpListener::bind((ADDRESS, PORT))?;
             tcp.set_nonblocking(true)?;
             Ok(Sockets { udp, tcp })
