@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -194,15 +194,18 @@ impl Kernel {
             }
             Operation::SetPeers { transport, link, bridge, peers } => {
                 let links = (index_of(&mut self.route, link)?, index_of(&mut self.route, bridge)?);
-                overlay::set_peers(&mut self.route, *transport, links, peers)
+                let subnet6 = self.subnet6(links.1)?;
+                overlay::set_peers(&mut self.route, *transport, links, peers, subnet6)
             }
             Operation::RemovePeers { transport, link, bridge, addresses } => {
                 let links = (index_of(&mut self.route, link)?, index_of(&mut self.route, bridge)?);
-                overlay::remove_peers(&mut self.route, *transport, links, addresses)
+                let subnet6 = self.subnet6(links.1)?;
+                overlay::remove_peers(&mut self.route, *transport, links, addresses, subnet6)
             }
             Operation::ForgetNeighbours { bridge, addresses } => {
                 let bridge = index_of(&mut self.route, bridge)?;
-                overlay::forget_neighbours(&mut self.route, bridge, addresses)
+                let subnet6 = self.subnet6(bridge)?;
+                overlay::forget_neighbours(&mut self.route, bridge, addresses, subnet6)
             }
             Operation::DeleteLink { link } => self.delete_links(std::slice::from_ref(link)),
             Operation::CreateSandbox { sandbox } => self.create_sandbox(sandbox),
@@ -332,6 +335,12 @@ impl Kernel {
 
     fn change_rules_inside(&self, sandbox: &str, rules: Messages) -> io::Result<()> {
         self.netfilter_of(sandbox)?.transact(rules)
+    }
+
+    /// An IPv6 address of a bridge that has one: those of its network are alike but for the last 32 bits.
+    fn subnet6(&mut self, bridge: u32) -> io::Result<Option<Ipv6Addr>> {
+        let addresses = route::addresses6(&mut self.route)?;
+        Ok(addresses.iter().find(|(link, _)| *link == bridge).map(|(_, found)| found.address))
     }
 
     fn resize(&mut self, sandbox: &str, interface: &str, mtu: u32) -> io::Result<()> {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::model::{MacAddress, Peers, Transport};
 use crate::netlink::{ACK, CREATE, DUMP, EXCLUSIVE, Messages, REPLACE, Socket, attributes, find, fixed};
@@ -37,6 +37,7 @@ const NEIGHBOUR_LINK_ADDRESS: u16 = 2;
 
 const FAMILY_IPV4: u8 = 2;
 const FAMILY_BRIDGE: u8 = 7;
+const FAMILY_IPV6: u8 = 10;
 const STATE_PERMANENT: u16 = 0x80;
 /// A static entry in a bridge's table; there, a permanent one would be an address of the host.
 const STATE_STATIC: u16 = 0x40;
@@ -46,7 +47,7 @@ const FLAG_SELF: u8 = 0x02;
 const FLAG_MASTER: u8 = 0x04;
 
 /// Peers in one batch: should each of its messages be refused, the answers still fit the socket's buffer.
-const PEERS_PER_BATCH: usize = 48;
+const PEERS_PER_BATCH: usize = 40;
 
 /// Creates a VXLAN device that is a port of a bridge, up.
 pub(crate) fn create(
@@ -109,9 +110,11 @@ pub(crate) fn connect(
         info.text(INFO_PORT_KIND, "bridge").nested(INFO_PORT_DATA, |port| {
             port.attribute(PORT_LEARNING, &[0])
                 .attribute(PORT_UNICAST_FLOOD, &[0])
-                .attribute(PORT_MULTICAST_FLOOD, &[0]);
+                .attribute(PORT_MULTICAST_FLOOD, &[0])
+                // The bridge answers itself who asks for a neighbour of its own: over IPv6 such questions are multicast.
+                .attribute(PORT_NEIGHBOUR_SUPPRESSION, &[1]);
             if transport == Transport::Process {
-                port.attribute(PORT_BROADCAST_FLOOD, &[0]).attribute(PORT_NEIGHBOUR_SUPPRESSION, &[1]);
+                port.attribute(PORT_BROADCAST_FLOOD, &[0]);
             }
         });
     });
@@ -124,6 +127,7 @@ pub(crate) fn set_peers(
     transport: Transport,
     (device, bridge): (u32, u32),
     peers: &Peers,
+    subnet6: Option<Ipv6Addr>,
 ) -> io::Result<()> {
     // A TAP device has no table and no neighbours of its own; the bridge answers for it.
     let (flags, knowing) = match transport {
@@ -149,6 +153,13 @@ pub(crate) fn set_peers(
                     .attribute(NEIGHBOUR_DESTINATION, &address.octets())
                     .attribute(NEIGHBOUR_LINK_ADDRESS, &mac.0);
             }
+            if let Some(subnet6) = subnet6 {
+                let header = neighbour_header(FAMILY_IPV6, bridge, STATE_PERMANENT, 0);
+                messages.begin(NEW_NEIGHBOUR, CREATE | REPLACE, &header);
+                messages
+                    .attribute(NEIGHBOUR_DESTINATION, &address6(subnet6, **address).octets())
+                    .attribute(NEIGHBOUR_LINK_ADDRESS, &mac.0);
+            }
         }
         messages.acknowledge_last();
         socket.transact(messages)?;
@@ -161,8 +172,12 @@ pub(crate) fn forget_neighbours(
     socket: &mut Socket,
     bridge: u32,
     addresses: &BTreeSet<Ipv4Addr>,
+    subnet6: Option<Ipv6Addr>,
 ) -> io::Result<()> {
-    forget(socket, addresses, |messages, address| remove_neighbour(messages, bridge, address))
+    forget(socket, addresses, |messages, address| {
+        remove_neighbour(messages, bridge, address);
+        remove_neighbour6(messages, bridge, address, subnet6);
+    })
 }
 
 /// Makes a device and its bridge forget addresses; what they do not know does not matter.
@@ -171,9 +186,11 @@ pub(crate) fn remove_peers(
     transport: Transport,
     (device, bridge): (u32, u32),
     addresses: &BTreeSet<Ipv4Addr>,
+    subnet6: Option<Ipv6Addr>,
 ) -> io::Result<()> {
     forget(socket, addresses, |messages, address| {
         remove_neighbour(messages, bridge, address);
+        remove_neighbour6(messages, bridge, address, subnet6);
         // Apart, as the kernel leaves the second table alone when the first lacks the entry.
         let mut tables = vec![FLAG_MASTER];
         if transport == Transport::Vxlan {
@@ -206,6 +223,19 @@ fn forget(
 fn remove_neighbour(messages: &mut Messages, link: u32, address: Ipv4Addr) {
     messages.begin(DELETE_NEIGHBOUR, 0, &neighbour_header(FAMILY_IPV4, link, 0, 0));
     messages.attribute(NEIGHBOUR_DESTINATION, &address.octets());
+}
+
+fn remove_neighbour6(messages: &mut Messages, link: u32, address: Ipv4Addr, subnet6: Option<Ipv6Addr>) {
+    if let Some(subnet6) = subnet6 {
+        messages.begin(DELETE_NEIGHBOUR, 0, &neighbour_header(FAMILY_IPV6, link, 0, 0));
+        messages.attribute(NEIGHBOUR_DESTINATION, &address6(subnet6, address).octets());
+    }
+}
+
+/// The IPv6 address that goes with an address: the same last 32 bits in the subnet of that address.
+fn address6(subnet6: Ipv6Addr, address: Ipv4Addr) -> Ipv6Addr {
+    let high = u128::from(subnet6) >> 32 << 32;
+    Ipv6Addr::from(high | u128::from(u32::from(address)))
 }
 
 /// The tables of all devices and bridges, read once.

@@ -1,9 +1,12 @@
 //! Sandboxes on several networks, and networks of several kinds, against the real kernel.
 
-use skep_network::{Address6, Bridge, Endpoint};
+use std::net::Ipv4Addr;
+
+use skep_network::{Address6, Bridge, Endpoint, Peers};
 
 use crate::scene::Scene;
-use crate::support::{Machine, bridge, until};
+use crate::support::nodes::{MESH, MESH_GATEWAY, Nodes, mesh_bridge};
+use crate::support::{Machine, bridge, endpoint, until};
 
 #[test]
 fn the_default_route_passes_on_and_comes_back() {
@@ -187,4 +190,30 @@ fn ipv6_leads_out_under_the_hosts_address_and_nowhere_else() {
         scene.world.network(|network| network.remove_bridge(name)).unwrap();
     }
     assert!(!scene.world.host.command("nft list tables").contains("ip6"));
+}
+
+#[test]
+fn neighbours_on_other_hosts_answer_over_ipv6() {
+    let mut nodes = Nodes::new(2);
+    for number in 1..=2 {
+        let gateway6 = Some(Address6 { address: "fd00::a09:1".parse().unwrap(), prefix: 96 });
+        nodes.node(number).ensure(Bridge { gateway6, ..mesh_bridge(number) }).unwrap();
+    }
+    let [here, there] = [(1, "here", "10.9.0.2"), (2, "there", "10.9.0.3")].map(|(node, name, address)| {
+        let machine = nodes.container(node, name, address);
+        let mut endpoint = with_ipv6(endpoint(MESH, MESH_GATEWAY, address), "fd00:");
+        endpoint.prefix = 24;
+        nodes.node(node).network(|network| network.attach(name, &endpoint)).unwrap();
+        machine
+    });
+    let _server = there.serve("[::]:80");
+    let neighbours = |nodes: &mut Nodes| nodes.node(1).machine.command("ip -6 neigh show nud permanent");
+    assert!(neighbours(&mut nodes).contains("fd00::a09:3 dev sk-mesh lladdr 02:42:0a:09:00:03"));
+    assert_eq!(here.ask("[fd00::a09:3]:80").unwrap(), "there fd00::a09:2");
+    assert_eq!(here.ask("10.9.0.3:80").unwrap(), "there ::ffff:10.9.0.2");
+    let gone = [Ipv4Addr::new(10, 9, 0, 3)].into();
+    nodes.node(1).network(|network| network.change_peers(MESH, &Peers::new(), &gone)).unwrap();
+    assert!(!neighbours(&mut nodes).contains("fd00::a09:3"));
+    here.command("ip -6 neigh flush dev eth0");
+    here.cannot_reach("[fd00::a09:3]:80");
 }
