@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::state::Reached;
 use super::{Config, Shared};
 use crate::protocol::{self, Request, Response};
 use crate::server::{BUILD, SOCKET};
@@ -22,12 +23,14 @@ use crate::sys::ShortPath;
 
 /// About how many records are told at once: some hundred kilobytes, which a server reads in a few milliseconds.
 const RECORDS_AT_ONCE: usize = 2000;
-/// How long a server that listens may take to greet.
-const GREETING: Duration = Duration::from_secs(1);
+/// How long a server that listens may take to greet. One that is dead does not listen.
+const GREETING: Duration = Duration::from_secs(5);
 /// How long a server without sandboxes is kept for the next one.
 const REST: Duration = Duration::from_secs(10);
 /// How long until a sandbox that could not be served is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// A server that has lasted for so long does not fail for a reason that lasts.
+const STEADY: Duration = Duration::from_secs(2);
 /// The pauses before a server is looked for, or started, again. The first time it is at once.
 const PAUSES: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(900)];
@@ -57,7 +60,9 @@ enum End {
 enum Found {
     Nobody,
     Server(UnixStream, Server),
-    /// A server that ours is to replace before anything else is said.
+    /// A server with which there is no talking.
+    Incompatible,
+    /// A server that was told everything, and is to be replaced now.
     Outdated,
 }
 
@@ -101,16 +106,18 @@ impl Keeper {
                 }
                 wanted = !state.is_idle();
             }
+            let began = Instant::now();
             let ended = self.converse(outdated).await;
             outdated = matches!(ended, Ok(End::Outdated));
             match ended {
                 Ok(End::Closed) => return,
                 Ok(End::Outdated) => {}
                 Ok(End::Rest) => (wanted, failures) = (false, 0),
-                Err((error, lasted)) => {
-                    failures = if lasted { 0 } else { (failures + 1).min(PAUSES.len() - 1) };
+                Err(error) => {
                     tracing::warn!("{}", chain(&error));
+                    failures = if began.elapsed() > STEADY { 0 } else { failures };
                     sleep(PAUSES[failures]).await;
+                    failures = (failures + 1).min(PAUSES.len() - 1);
                     if self.shared.state().is_closing() {
                         return;
                     }
@@ -119,19 +126,17 @@ impl Keeper {
         }
     }
 
-    /// One conversation with one server. The error comes with whether it had been told everything.
-    async fn converse(&self, outdated: bool) -> Result<End, (KeeperError, bool)> {
+    /// One conversation with one server.
+    async fn converse(&self, outdated: bool) -> Result<End, KeeperError> {
         let found = if outdated { Found::Outdated } else { self.greet().await };
         let (mut stream, server) = match found {
             Found::Server(stream, server) => (stream, server),
             Found::Nobody if self.shared.state().is_idle() => return Ok(End::Rest),
-            Found::Nobody | Found::Outdated => {
-                (self.start().map_err(|error| (error, false))?, Server::Started)
-            }
+            // It goes on with what it knows, until we know all that it has to.
+            Found::Incompatible if !self.until_complete().await => return Ok(End::Closed),
+            Found::Nobody | Found::Incompatible | Found::Outdated => (self.start()?, Server::Started),
         };
-        let mut has_all = false;
-        let ended = self.tell(&mut stream, server, &mut has_all).await;
-        ended.map_err(|error| (KeeperError::Lost(error), has_all))
+        self.tell(&mut stream, server).await.map_err(KeeperError::Lost)
     }
 
     /// Looks for a server that runs.
@@ -152,20 +157,18 @@ impl Keeper {
             return Found::Server(stream, Server::Ours);
         }
         if version != protocol::VERSION {
-            // It goes on with what it knows, until we know all that it has to.
-            drop(stream);
-            self.until_complete().await;
-            return Found::Outdated;
+            return Found::Incompatible;
         }
         Found::Server(stream, Server::Other)
     }
 
-    async fn until_complete(&self) {
+    /// Waits until the state is complete; `false` when the handle is closed before.
+    async fn until_complete(&self) -> bool {
         loop {
             {
                 let state = self.shared.state();
                 if state.is_complete() || state.is_closing() {
-                    return;
+                    return state.is_complete();
                 }
             }
             self.shared.changed.notified().await;
@@ -203,58 +206,40 @@ impl Keeper {
     }
 
     /// Tells a server everything, then what changes.
-    async fn tell(&self, stream: &mut UnixStream, server: Server, has_all: &mut bool) -> io::Result<End> {
+    async fn tell(&self, stream: &mut UnixStream, server: Server) -> io::Result<End> {
         let resolv_conf = self.config.resolv_conf.clone();
         request(stream, &Request::Begin { resolv_conf }).await?;
         self.shared.state().touch_all();
         let (mut is_serving, mut is_complete) = (server != Server::Started, false);
-        let (mut failed, mut retry_at) = (BTreeMap::new(), None);
+        let mut unserved = Unserved::default();
         loop {
-            let version = loop {
-                let (changes, version) = self.shared.state().take(RECORDS_AT_ONCE);
-                if !changes.is_empty() {
-                    failed.extend(request(stream, &Request::Change(changes)).await?);
-                }
-                if let Some(version) = version {
-                    break version;
-                }
-            };
+            let reached = self.flush(stream, &mut unserved).await?;
             if !is_serving {
-                failed.extend(request(stream, &Request::Serve).await?);
+                unserved.add(request(stream, &Request::Serve).await?);
                 is_serving = true;
             }
-            let (closing, idle, complete) = {
-                let state = self.shared.state();
-                (state.is_closing(), state.is_idle(), state.is_complete())
-            };
-            if complete && server == Server::Other && !closing {
+            if reached.is_complete && server == Server::Other && !reached.is_closing {
                 return Ok(End::Outdated);
             }
-            if complete && !is_complete {
+            if reached.is_complete && !is_complete {
                 request(stream, &Request::Complete).await?;
                 is_complete = true;
             }
-            *has_all = true;
-            self.shared.told.send_if_modified(|told| std::mem::replace(told, version) != version);
-            if closing {
-                if idle && is_complete {
+            self.shared
+                .told
+                .send_if_modified(|told| std::mem::replace(told, reached.version) != reached.version);
+            let is_needless = is_complete && reached.is_idle;
+            if reached.is_closing {
+                if is_needless {
                     request(stream, &Request::Release).await?;
                 }
                 return Ok(End::Closed);
             }
-            let rests = idle && is_complete;
-            if !failed.is_empty() && retry_at.is_none() {
-                retry_at = Some(Instant::now() + RETRY);
-            }
-            let due = retry_at.unwrap_or_else(Instant::now);
             tokio::select! {
                 error = lost(stream) => return Err(error),
                 () = self.shared.changed.notified() => {}
-                () = sleep_until(due), if retry_at.is_some() => {
-                    self.retry(std::mem::take(&mut failed));
-                    retry_at = None;
-                }
-                () = sleep(REST), if rests => {
+                () = unserved.due() => self.retry(&mut unserved),
+                () = sleep(REST), if is_needless => {
                     request(stream, &Request::Release).await?;
                     return Ok(End::Rest);
                 }
@@ -262,12 +247,49 @@ impl Keeper {
         }
     }
 
+    /// Tells all that has not been told.
+    async fn flush(&self, stream: &mut UnixStream, unserved: &mut Unserved) -> io::Result<Reached> {
+        loop {
+            let (changes, reached) = self.shared.state().take(RECORDS_AT_ONCE);
+            if !changes.is_empty() {
+                unserved.add(request(stream, &Request::Change(changes)).await?);
+            }
+            if let Some(reached) = reached {
+                return Ok(reached);
+            }
+        }
+    }
+
     /// Has sandboxes told again that are not served, and says why they were not.
-    fn retry(&self, failed: BTreeMap<String, String>) {
+    fn retry(&self, unserved: &mut Unserved) {
         let mut state = self.shared.state();
-        for (sandbox, why) in failed {
+        for (sandbox, why) in std::mem::take(unserved).why {
             tracing::warn!("questions from sandbox {sandbox} cannot be answered: {why}");
             state.retry(&sandbox);
+        }
+    }
+}
+
+/// Sandboxes that a server could not serve.
+#[derive(Debug, Default)]
+struct Unserved {
+    why: BTreeMap<String, String>,
+    retry_at: Option<Instant>,
+}
+
+impl Unserved {
+    fn add(&mut self, why: BTreeMap<String, String>) {
+        self.why.extend(why);
+        if !self.why.is_empty() {
+            self.retry_at.get_or_insert_with(|| Instant::now() + RETRY);
+        }
+    }
+
+    /// Returns when they are to be tried again.
+    async fn due(&self) {
+        match self.retry_at {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
         }
     }
 }

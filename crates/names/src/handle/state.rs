@@ -24,6 +24,19 @@ struct Zone {
     entries: BTreeMap<String, Arc<Entry>>,
 }
 
+/// What a server has come to that was told all changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reached {
+    pub(super) version: u64,
+    /// Whether these were all there are. It belongs to the changes: a server that is told so later than them, and sooner than
+    /// what came between, forgets that.
+    pub(super) is_complete: bool,
+    /// Whether it serves nobody.
+    pub(super) is_idle: bool,
+    /// Whether nothing else will come.
+    pub(super) is_closing: bool,
+}
+
 /// Something that may be told. In the order in which it is: a sandbox comes after what it sees.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Item {
@@ -104,9 +117,9 @@ impl State {
         self.dirty.extend(self.sandboxes.keys().cloned().map(Item::Sandbox));
     }
 
-    /// What to tell, and which version the server has then, if that is all. At least one change, if there is one; more while
+    /// What to tell, and what the server has come to then, if that is all. At least one change, if there is one; more while
     /// they have fewer than `limit` records together.
-    pub(super) fn take(&mut self, limit: usize) -> (Vec<Change>, Option<u64>) {
+    pub(super) fn take(&mut self, limit: usize) -> (Vec<Change>, Option<Reached>) {
         let (mut changes, mut records) = (Vec::new(), 0);
         while records < limit
             && let Some(item) = self.dirty.pop_first()
@@ -118,7 +131,13 @@ impl State {
             };
             changes.push(change);
         }
-        (changes, self.dirty.is_empty().then_some(self.version))
+        let reached = Reached {
+            version: self.version,
+            is_complete: self.is_complete,
+            is_idle: self.sandboxes.is_empty(),
+            is_closing: self.is_closing,
+        };
+        (changes, self.dirty.is_empty().then_some(reached))
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -277,10 +296,10 @@ mod tests {
                 }
             }
             loop {
-                let (changes, version) = state.take(2);
+                let (changes, reached) = state.take(2);
                 changes.into_iter().for_each(|change| told.hear(change));
-                if version.is_some() {
-                    prop_assert_eq!(version, Some(state.version()));
+                if let Some(reached) = reached {
+                    prop_assert_eq!(reached.version, state.version());
                     break;
                 }
             }
