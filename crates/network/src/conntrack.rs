@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use skep_types::port::Protocol;
 
@@ -39,13 +39,17 @@ const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 const IP_SOURCE: u16 = 1;
 const IP_DESTINATION: u16 = 2;
+/// How much further the attributes of IPv6 addresses are.
+const IP6_AFTER_IP: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_SOURCE_PORT: u16 = 2;
 const PROTOCOL_DESTINATION_PORT: u16 = 3;
 
 const FAMILY_IPV4: u8 = 2;
+const FAMILY_IPV6: u8 = 10;
 const HEADER: [u8; 4] = [FAMILY_IPV4, 0, 0, 0];
 const ICMP: u8 = 1;
+const ICMP6: u8 = 58;
 const UDP: u8 = 17;
 /// Each deletion is acknowledged, and a socket's receive queue holds a few hundred acknowledgements.
 const DELETIONS_AT_ONCE: usize = 64;
@@ -69,27 +73,70 @@ pub(crate) fn forget_stale(
     services: &Services,
     local: &BTreeSet<Ipv4Addr>,
 ) -> io::Result<()> {
-    let stale: Vec<Flow> = flows(socket, Wanted::Protocol(UDP))?
+    let stale: Vec<Flow> = flows(socket, Wanted::Protocol(UDP), Over::Four)?
         .into_iter()
         .filter(|it| is_stale(it, services, local))
         .collect();
-    stale.chunks(DELETIONS_AT_ONCE).try_for_each(|flows| forget(socket, flows))
+    stale.chunks(DELETIONS_AT_ONCE).try_for_each(|flows| forget(socket, flows, Over::Four))
 }
 
 /// Forgets the flows to a virtual address whose answerer is not among those of that address: such without connections,
-/// and connections that nobody has answered yet.
-pub(crate) fn forget_strays(socket: &mut Socket, services: &VirtualServices) -> io::Result<()> {
+/// and connections that nobody has answered yet. With an IPv6 subnet also those to the addresses there that end alike.
+pub(crate) fn forget_strays(
+    socket: &mut Socket,
+    services: &VirtualServices,
+    subnet6: Option<Ipv6Addr>,
+) -> io::Result<()> {
     if tracked(socket)? == 0 {
         return Ok(());
     }
-    for wanted in [Wanted::Protocol(UDP), Wanted::Protocol(ICMP), Wanted::Unanswered] {
-        let mut strays = flows(socket, wanted)?;
-        strays.retain(|flow| {
-            services.get(&flow.destination.0).is_some_and(|backends| !backends.contains(&flow.answerer.0))
-        });
-        strays.chunks(DELETIONS_AT_ONCE).try_for_each(|flows| forget(socket, flows))?;
+    for over in [Over::Four].into_iter().chain(subnet6.map(Over::Six)) {
+        for wanted in [Wanted::Protocol(UDP), Wanted::Protocol(over.icmp()), Wanted::Unanswered] {
+            let mut strays = flows(socket, wanted, over)?;
+            strays.retain(|flow| {
+                services.get(&flow.destination.0).is_some_and(|backends| !backends.contains(&flow.answerer.0))
+            });
+            strays.chunks(DELETIONS_AT_ONCE).try_for_each(|flows| forget(socket, flows, over))?;
+        }
     }
     Ok(())
+}
+
+/// Which flows are meant. Those of IPv6 are told of by the last 32 bits of their addresses, which are in that subnet.
+#[derive(Clone, Copy)]
+enum Over {
+    Four,
+    Six(Ipv6Addr),
+}
+
+impl Over {
+    fn header(self) -> [u8; 4] {
+        match self {
+            Over::Four => HEADER,
+            Over::Six(_) => [FAMILY_IPV6, 0, 0, 0],
+        }
+    }
+
+    fn icmp(self) -> u8 {
+        match self {
+            Over::Four => ICMP,
+            Over::Six(_) => ICMP6,
+        }
+    }
+
+    /// One of a tuple's addresses, `kind` for IPv4.
+    fn address(self, addresses: &[u8], kind: u16) -> Option<Ipv4Addr> {
+        match self {
+            Over::Four => find(addresses, kind).and_then(fixed::<4>).map(Ipv4Addr::from),
+            Over::Six(subnet) => {
+                let octets = find(addresses, kind + IP6_AFTER_IP)?;
+                let (high, low) = octets.split_at_checked(12)?;
+                let low = fixed::<4>(low).map(Ipv4Addr::from)?;
+                // An address elsewhere is none of a service.
+                Some(if subnet.octets().starts_with(high) { low } else { Ipv4Addr::UNSPECIFIED })
+            }
+        }
+    }
 }
 
 /// How many flows the namespace tracks. Asking costs next to nothing, unlike a dump, which visits those of all namespaces.
@@ -99,10 +146,10 @@ fn tracked(socket: &mut Socket) -> io::Result<u32> {
     Ok(entries.and_then(fixed).map_or(u32::MAX, u32::from_be_bytes))
 }
 
-fn forget(socket: &mut Socket, flows: &[Flow]) -> io::Result<()> {
+fn forget(socket: &mut Socket, flows: &[Flow], over: Over) -> io::Result<()> {
     let mut messages = Messages::default();
     for flow in flows {
-        messages.begin(DELETE, ACK, &HEADER);
+        messages.begin(DELETE, ACK, &over.header());
         messages.nested(TUPLE_ORIGINAL, |tuple| {
             tuple.raw(&flow.original);
         });
@@ -137,9 +184,9 @@ enum Wanted {
     Unanswered,
 }
 
-/// Flows over IPv4. A kernel too old for the filter tells of others too, so each is looked at.
-fn flows(socket: &mut Socket, wanted: Wanted) -> io::Result<Vec<Flow>> {
-    let mut request = Messages::one(GET, DUMP, &HEADER);
+/// Flows of a family. A kernel too old for the filter tells of others too, so each is looked at.
+fn flows(socket: &mut Socket, wanted: Wanted, over: Over) -> io::Result<Vec<Flow>> {
+    let mut request = Messages::one(GET, DUMP, &over.header());
     match wanted {
         Wanted::Protocol(number) => request
             .nested(TUPLE_ORIGINAL, |tuple| {
@@ -153,10 +200,14 @@ fn flows(socket: &mut Socket, wanted: Wanted) -> io::Result<Vec<Flow>> {
         Wanted::Unanswered => request.network(STATUS, 0).network(STATUS_MASK, SEEN_REPLY),
     };
     let answers = socket.query(request)?;
-    Ok(answers.iter().filter(|(kind, _)| *kind == NEW).filter_map(|(_, body)| parse(body, wanted)).collect())
+    Ok(answers
+        .iter()
+        .filter(|(kind, _)| *kind == NEW)
+        .filter_map(|(_, body)| parse(body, wanted, over))
+        .collect())
 }
 
-fn parse(body: &[u8], wanted: Wanted) -> Option<Flow> {
+fn parse(body: &[u8], wanted: Wanted, over: Over) -> Option<Flow> {
     let body = body.get(HEADER.len()..)?;
     let original = find(body, TUPLE_ORIGINAL)?;
     let is_wanted = match wanted {
@@ -164,8 +215,8 @@ fn parse(body: &[u8], wanted: Wanted) -> Option<Flow> {
         Wanted::Unanswered => u32::from_be_bytes(fixed(find(body, STATUS)?)?) & SEEN_REPLY == 0,
     };
     is_wanted.then_some(Flow {
-        destination: end(original, IP_DESTINATION, PROTOCOL_DESTINATION_PORT)?,
-        answerer: end(find(body, TUPLE_REPLY)?, IP_SOURCE, PROTOCOL_SOURCE_PORT)?,
+        destination: end(original, IP_DESTINATION, PROTOCOL_DESTINATION_PORT, over)?,
+        answerer: end(find(body, TUPLE_REPLY)?, IP_SOURCE, PROTOCOL_SOURCE_PORT, over)?,
         original: original.to_vec(),
         zone: find(body, ZONE).map(<[u8]>::to_vec),
         id: find(body, ID).map(<[u8]>::to_vec),
@@ -173,10 +224,10 @@ fn parse(body: &[u8], wanted: Wanted) -> Option<Flow> {
 }
 
 /// One end of a direction.
-fn end(tuple: &[u8], address: u16, port: u16) -> Option<(Ipv4Addr, u16)> {
-    let address = fixed::<4>(find(find(tuple, TUPLE_IP)?, address)?)?;
+fn end(tuple: &[u8], address: u16, port: u16, over: Over) -> Option<(Ipv4Addr, u16)> {
+    let address = over.address(find(tuple, TUPLE_IP)?, address)?;
     let port = find(find(tuple, TUPLE_PROTOCOL)?, port).and_then(fixed::<2>).unwrap_or_default();
-    Some((address.into(), u16::from_be_bytes(port)))
+    Some((address, u16::from_be_bytes(port)))
 }
 
 #[cfg(test)]

@@ -94,6 +94,7 @@ impl Network {
         }
         changed?;
         if had_ipv6 || bridge.gateway6.is_some() {
+            self.services.note_subnets6(self.bridges.values());
             self.kernel.replace_rules6(self.bridges.values())?;
         }
         if known_overlay != bridge.overlay {
@@ -439,6 +440,7 @@ impl Network {
         }
         self.replace_rules()?;
         self.kernel.replace_rules6(self.bridges.values())?;
+        self.services.note_subnets6(self.bridges.values());
         self.reconcile_services(&desired.services, &mut report);
         let udp = udp_changes(&Services::new(), &self.ports.services());
         if !udp.is_empty() {

@@ -396,12 +396,16 @@ pub(crate) fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
 }
 
-/// The names of the namespace's tables of IPv4.
-pub(crate) fn tables(socket: &mut Socket) -> io::Result<Vec<String>> {
+/// The namespace's tables: family and name.
+pub(crate) fn tables(socket: &mut Socket) -> io::Result<Vec<(u8, String)>> {
     const NAME: u16 = 1;
-    let answers = socket.query(Messages::one(GET_TABLE, DUMP, &HEADER))?;
-    let tables = answers.iter().filter(|(kind, _)| *kind == NEW_TABLE);
-    Ok(tables.filter_map(|(_, body)| Some(text(find(body.get(HEADER.len()..)?, NAME)?))).collect())
+    const EVERY_FAMILY: [u8; 4] = [0; 4];
+    let answers = socket.query(Messages::one(GET_TABLE, DUMP, &EVERY_FAMILY))?;
+    let table = |body: &[u8]| {
+        let (header, rest) = body.split_at_checked(EVERY_FAMILY.len())?;
+        Some((header[0], text(find(rest, NAME)?)))
+    };
+    Ok(answers.iter().filter(|(kind, _)| *kind == NEW_TABLE).filter_map(|(_, body)| table(body)).collect())
 }
 
 /// A map made by [`Batch::rules_own_map`].
@@ -575,11 +579,20 @@ impl Rule<'_> {
         })
     }
 
+    /// Copies 32 bits.
+    pub(crate) fn copy(&mut self, from: Register, into: Register) -> &mut Self {
+        self.masked(from, [0xff; 4], into)
+    }
+
     /// Keeps the bits of `mask`.
     pub(crate) fn mask(&mut self, register: Register, mask: [u8; 4]) -> &mut Self {
+        self.masked(register, mask, register)
+    }
+
+    fn masked(&mut self, from: Register, mask: [u8; 4], into: Register) -> &mut Self {
         self.expression("bitwise", |data| {
-            data.network(1, register.0)
-                .network(2, register.0)
+            data.network(1, from.0)
+                .network(2, into.0)
                 .network(3, 4)
                 .nested(4, |inner| {
                     inner.attribute(DATA_VALUE, &mask);
@@ -679,6 +692,17 @@ impl Rule<'_> {
         })
     }
 
+    /// [`Rule::rewrite_destination_address`] of IPv6; the address takes four registers.
+    pub(crate) fn rewrite_destination_address6(&mut self, address: Register) -> &mut Self {
+        const DESTINATION: u32 = 1;
+        self.expression("nat", |data| {
+            data.network(1, DESTINATION)
+                .network(2, u32::from(FAMILY_IPV6))
+                .network(3, address.0)
+                .network(4, address.0);
+        })
+    }
+
     /// Drops the packet and resets its TCP connection.
     pub(crate) fn reset(&mut self) -> &mut Self {
         const TCP_RESET: u32 = 1;
@@ -689,6 +713,13 @@ impl Rule<'_> {
     pub(crate) fn port_unreachable(&mut self) -> &mut Self {
         const ICMP_UNREACHABLE: u32 = 0;
         const PORT: u8 = 3;
+        self.reject(ICMP_UNREACHABLE, PORT)
+    }
+
+    /// [`Rule::port_unreachable`] of IPv6.
+    pub(crate) fn port_unreachable6(&mut self) -> &mut Self {
+        const ICMP_UNREACHABLE: u32 = 0;
+        const PORT: u8 = 4;
         self.reject(ICMP_UNREACHABLE, PORT)
     }
 

@@ -10,10 +10,10 @@ mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::conntrack;
-use crate::model::VirtualServices;
+use crate::model::{Bridge, VirtualServices};
 use crate::netlink::Socket;
 use crate::rules::encode;
 use table::{Edit, Table};
@@ -27,6 +27,8 @@ pub(crate) struct Virtual {
     instance: String,
     /// The services of bridges; of those that are not here nothing is known yet.
     tables: BTreeMap<String, Table>,
+    /// An IPv6 address of each bridge that has one.
+    subnets6: BTreeMap<String, Ipv6Addr>,
     doors: BTreeMap<String, Door>,
 }
 
@@ -37,8 +39,8 @@ struct Door {
     socket: Socket,
     /// The rules' generation after our last change.
     generation: u32,
-    /// The bridges that have a table here.
-    present: BTreeSet<String>,
+    /// The bridges that have a table here, with its families.
+    present: BTreeMap<String, BTreeSet<u8>>,
     /// Those of them whose tables are as they should be.
     laid: BTreeSet<String>,
 }
@@ -53,7 +55,18 @@ pub(crate) struct Change {
 
 impl Virtual {
     pub(crate) fn new(instance: &str) -> Virtual {
-        Virtual { instance: instance.to_owned(), tables: BTreeMap::new(), doors: BTreeMap::new() }
+        Virtual {
+            instance: instance.to_owned(),
+            tables: BTreeMap::new(),
+            subnets6: BTreeMap::new(),
+            doors: BTreeMap::new(),
+        }
+    }
+
+    /// Notes the bridges' IPv6 addresses: services have the ones there that go with theirs.
+    pub(crate) fn note_subnets6<'b>(&mut self, bridges: impl Iterator<Item = &'b Bridge>) {
+        let six = bridges.filter_map(|bridge| Some((bridge.name.clone(), bridge.gateway6?.address)));
+        self.subnets6 = six.collect();
     }
 
     /// Notes that a bridge has these services and no others. The tables of sandboxes are to be written anew.
@@ -91,7 +104,7 @@ impl Virtual {
     /// Whether a sandbox on the bridge needs a table for it: one is there until the sandbox leaves the bridge, since a
     /// namespace without any no longer rewrites the packets of connections that go on.
     pub(crate) fn concerns(&self, bridge: &str, sandbox: &str) -> bool {
-        let is_present = || self.doors.get(sandbox).is_some_and(|door| door.present.contains(bridge));
+        let is_present = || self.doors.get(sandbox).is_some_and(|door| door.present.contains_key(bridge));
         self.tables.get(bridge).is_some_and(|table| !table.is_empty() || is_present())
     }
 
@@ -104,9 +117,12 @@ impl Virtual {
         open: impl FnOnce() -> io::Result<Socket>,
     ) -> io::Result<()> {
         let name = rules::table_name(&self.instance, bridge);
+        let subnet6 = self.subnets6.get(bridge).copied();
         let changed = match self.doors.get_mut(sandbox).filter(|door| door.laid.contains(bridge)) {
             Some(_) if change.edits.is_empty() => true,
-            Some(door) => door.transact(|generation| rules::change(generation, &name, &change.edits)).is_ok(),
+            Some(door) => {
+                door.transact(|generation| rules::change(generation, &name, subnet6, &change.edits)).is_ok()
+            }
             None => false,
         };
         if !changed {
@@ -114,7 +130,7 @@ impl Virtual {
         }
         let Some(door) = self.doors.get_mut(sandbox) else { return Ok(()) };
         if !change.strays.is_empty() {
-            conntrack::forget_strays(&mut door.socket, &change.strays)?;
+            conntrack::forget_strays(&mut door.socket, &change.strays, subnet6)?;
         }
         door.socket.rest();
         Ok(())
@@ -138,7 +154,10 @@ impl Virtual {
                 door.laid.clear();
             }
             let mut wanted = self.tables.iter().filter(|(bridge, _)| bridges.contains(*bridge));
-            match wanted.try_for_each(|(bridge, table)| door.lay(&self.instance, bridge, table)) {
+            let written = wanted.try_for_each(|(bridge, table)| {
+                door.lay(&self.instance, (bridge, self.subnets6.get(bridge).copied()), table)
+            });
+            match written {
                 Err(error) if error.raw_os_error() == Some(libc::ERESTART) => {}
                 other => {
                     door.socket.rest();
@@ -153,15 +172,13 @@ impl Virtual {
     pub(crate) fn leave(&mut self, sandbox: &str, bridge: &str) -> io::Result<()> {
         let Some(door) = self.doors.get_mut(sandbox) else { return Ok(()) };
         door.laid.remove(bridge);
-        if !door.present.remove(bridge) {
-            return Ok(());
-        }
+        let Some(families) = door.present.remove(bridge) else { return Ok(()) };
         let name = rules::table_name(&self.instance, bridge);
-        let removed = match door.transact(|generation| rules::remove(generation, &name)) {
+        let removed = match door.transact(|generation| rules::remove(generation, &name, &families)) {
             Err(error) if error.raw_os_error() == Some(libc::ERESTART) => {
                 // The next change finds the same and writes all others anew.
                 let generation = encode::generation(&mut door.socket)?;
-                door.socket.transact(rules::remove(generation, &name))
+                door.socket.transact(rules::remove(generation, &name, &families))
             }
             other => other,
         };
@@ -190,17 +207,21 @@ impl Virtual {
         let mut door = Door::new(socket)?;
         let prefix = rules::table_prefix(&self.instance);
         let tables = encode::tables(&mut door.socket)?;
-        let found = tables.iter().filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned));
-        door.present = found.collect();
+        for (family, bridge) in tables.iter().filter_map(|(it, name)| Some((it, name.strip_prefix(&prefix)?)))
+        {
+            door.present.entry(bridge.to_owned()).or_default().insert(*family);
+        }
+        let unwanted = door.present.keys().filter(|bridge| !bridges.contains(*bridge)).cloned();
+        let unwanted: Vec<String> = unwanted.collect();
         self.doors.insert(sandbox.to_owned(), door);
-        let unwanted: Vec<String> = self.doors[sandbox].present.difference(bridges).cloned().collect();
         unwanted.iter().try_for_each(|bridge| self.leave(sandbox, bridge))?;
         Ok(unwanted)
     }
 
     /// Bridges of a sandbox that should have a table there, and have none or one that may be wrong.
     pub(crate) fn lacks(&self, sandbox: &str, bridges: &BTreeSet<String>) -> Vec<String> {
-        let has = |bridge: &&String| self.doors.get(sandbox).is_some_and(|it| it.present.contains(*bridge));
+        let has =
+            |bridge: &&String| self.doors.get(sandbox).is_some_and(|it| it.present.contains_key(*bridge));
         let wanted = bridges.iter().filter(|it| self.tables.get(*it).is_some_and(|table| !table.is_empty()));
         wanted.filter(|bridge| !has(bridge)).cloned().collect()
     }
@@ -214,10 +235,13 @@ impl Virtual {
     ) -> io::Result<()> {
         self.lay(sandbox, bridges, || Err(io::ErrorKind::NotFound.into()))?;
         let Some(door) = self.doors.get_mut(sandbox) else { return Ok(()) };
-        let forgotten = match strays.is_empty() {
-            true => Ok(()),
-            false => conntrack::forget_strays(&mut door.socket, strays),
-        };
+        let mut forgotten = Ok(());
+        if !strays.is_empty() {
+            let subnets6 = bridges.iter().filter_map(|bridge| self.subnets6.get(bridge).copied()).map(Some);
+            for subnet6 in subnets6.chain([None]) {
+                forgotten = forgotten.and(conntrack::forget_strays(&mut door.socket, strays, subnet6));
+            }
+        }
         door.socket.rest();
         forgotten
     }
@@ -233,17 +257,22 @@ impl Virtual {
 impl Door {
     fn new(mut socket: Socket) -> io::Result<Door> {
         let generation = encode::generation(&mut socket)?;
-        Ok(Door { socket, generation, present: BTreeSet::new(), laid: BTreeSet::new() })
+        Ok(Door { socket, generation, present: BTreeMap::new(), laid: BTreeSet::new() })
     }
 
     /// Writes a table unless it is as it should be; an empty one only in the place of another.
-    fn lay(&mut self, instance: &str, bridge: &str, table: &Table) -> io::Result<()> {
-        if self.laid.contains(bridge) || (table.is_empty() && !self.present.contains(bridge)) {
+    fn lay(
+        &mut self,
+        instance: &str,
+        (bridge, subnet6): (&str, Option<Ipv6Addr>),
+        table: &Table,
+    ) -> io::Result<()> {
+        if self.laid.contains(bridge) || (table.is_empty() && !self.present.contains_key(bridge)) {
             return Ok(());
         }
         let (name, whole) = (rules::table_name(instance, bridge), table.whole());
-        self.transact(|generation| rules::replace(generation, &name, &whole))?;
-        self.present.insert(bridge.to_owned());
+        self.transact(|generation| rules::replace(generation, &name, subnet6, &whole))?;
+        self.present.insert(bridge.to_owned(), rules::families(subnet6));
         self.laid.insert(bridge.to_owned());
         Ok(())
     }

@@ -6,7 +6,7 @@ use skep_network::{Address6, Bridge, Endpoint, Peers};
 
 use crate::scene::Scene;
 use crate::support::nodes::{MESH, MESH_GATEWAY, Nodes, mesh_bridge};
-use crate::support::{Machine, bridge, endpoint, until};
+use crate::support::{Machine, bridge, endpoint, exchange, tally, until};
 
 #[test]
 fn the_default_route_passes_on_and_comes_back() {
@@ -216,4 +216,42 @@ fn neighbours_on_other_hosts_answer_over_ipv6() {
     assert!(!neighbours(&mut nodes).contains("fd00::a09:3"));
     here.command("ip -6 neigh flush dev eth0");
     here.cannot_reach("[fd00::a09:3]:80");
+}
+
+#[test]
+fn services_have_an_ipv6_address_that_goes_with_theirs() {
+    let mut scene = Scene::new(&[]);
+    let gateway6 = Some(Address6 { address: "fd00::a01:1".parse().unwrap(), prefix: 96 });
+    scene.add(Bridge { gateway6, ..bridge("sk-six", "10.1.0.1") });
+    let machines: Vec<Machine> = (2..23)
+        .map(|last| {
+            let machine = scene.sandbox(&format!("s{last}"), &[]);
+            let endpoint = scene.endpoint("eth0", &format!("sk-six 10.1.0.{last}"));
+            scene.attach(&format!("s{last}"), with_ipv6(endpoint, "fd00:"));
+            machine
+        })
+        .collect();
+    let _servers: Vec<_> = machines.iter().map(|it| (it.serve("[::]:80"), it.serve_udp("[::]:53"))).collect();
+    let backends: Vec<String> = (2..22).map(|last| format!("10.1.0.{last}")).collect();
+    scene.set_services("sk-six", &[&format!("10.1.1.1: {}", backends.join(" ")), "10.1.1.2:"]);
+    let client = &machines[20];
+    // Each in turn, from more than one group, under the client's own address.
+    let answers = tally(client, "[fd00::a01:101]:80", 40);
+    assert_eq!(answers.len(), 20, "{answers:?}");
+    assert!(answers.values().all(|count| *count == 2), "{answers:?}");
+    assert!(client.ask("[fd00::a01:101]:80").unwrap().ends_with(" fd00::a01:16"));
+    assert!(client.ask("10.1.1.1:80").unwrap().ends_with(" ::ffff:10.1.0.22"));
+    // A caller that is the only backend, and one that has none.
+    let flow = client.udp("[fd00::a01:101]:53");
+    exchange(&flow).unwrap();
+    scene.change_services("sk-six", &["10.1.1.1: 10.1.0.22"], &[]);
+    assert_eq!(client.ask("[fd00::a01:101]:80").unwrap(), "s22 fd00::a01:16");
+    assert_eq!(exchange(&flow).unwrap(), "s22 fd00::a01:16", "the flow to a backend that has gone moves on");
+    let refused = client.ask("[fd00::a01:102]:80").unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    let report = scene.restart();
+    assert!(report.repaired.is_empty() && report.failed.is_empty(), "{report:?}");
+    assert_eq!(client.ask("[fd00::a01:101]:80").unwrap(), "s22 fd00::a01:16");
+    scene.leave("s22", "eth0");
+    assert_eq!(client.command("nft list tables"), "");
 }

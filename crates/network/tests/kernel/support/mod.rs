@@ -124,7 +124,7 @@ impl Machine {
     pub fn udp(&self, address: &str) -> UdpSocket {
         let address: SocketAddr = address.parse().unwrap();
         self.run(|| {
-            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            let socket = UdpSocket::bind(if address.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" }).unwrap();
             socket.connect(address).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket
