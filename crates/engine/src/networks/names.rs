@@ -237,7 +237,10 @@ impl Engine {
     /// 404 for a network that was not ensured; internal, when the kernel refuses.
     pub async fn change_records(&self, network: NetworkId, change: RecordChange) -> Result<()> {
         let engine = self.clone();
-        blocking(move || engine.shared.networks.change_records(engine.names(), network, change)).await?
+        blocking(move || engine.shared.networks.change_records(engine.names(), network, change)).await??;
+        // Whoever waits for this takes it that nobody is told any more of what is gone.
+        self.names().settled().await;
+        Ok(())
     }
 
     /// Keeps what is called how on networks of the cluster for the next daemon, some time after each change: what it
