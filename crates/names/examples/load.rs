@@ -3,7 +3,9 @@
 //! `load <services> <endpoints>`; as root, from a build that has `names-for-tests` beside the folder of examples.
 #![expect(clippy::unwrap_used, reason = "a measurement that fails is none")]
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -23,8 +25,8 @@ async fn main() {
     let folder = tempfile::tempdir().unwrap();
     let program = std::env::current_exe().unwrap();
     let program = program.parent().and_then(Path::parent).unwrap().join("names-for-tests");
-    let config =
-        Config { socket: folder.path().join("names.sock"), program, resolv_conf: "/etc/resolv.conf".into() };
+    let socket = folder.path().join("names.sock");
+    let config = Config { socket: socket.clone(), program, resolv_conf: "/etc/resolv.conf".into() };
     let netns = folder.path().join("netns");
     std::fs::File::create(&netns).unwrap();
     let option = format!("--net={}", netns.display());
@@ -42,14 +44,14 @@ async fn main() {
     };
     names.set_sandbox("one", view);
     assert!(names.settled().await);
-    println!("empty: {}", memory(server()));
+    println!("empty: {}", memory(server(&socket).unwrap()));
     println!("this process: {}", memory(std::process::id()));
     fill(&names, services, endpoints).await;
-    println!("{services} services x {endpoints}: {}", memory(server()));
+    println!("{services} services x {endpoints}: {}", memory(server(&socket).unwrap()));
     println!("this process, with what it must be able to tell again: {}", memory(std::process::id()));
     change(&names, endpoints).await;
-    resynchronise(&names).await;
-    println!("afterwards: {}", memory(server()));
+    resynchronise(&names, &socket).await;
+    println!("afterwards: {}", memory(server(&socket).unwrap()));
     for (name, edns) in
         [("service-0", "a virtual address"), ("tasks.service-0", "all tasks"), ("nobody", "no such name")]
     {
@@ -99,13 +101,12 @@ async fn change(names: &Names, endpoints: u32) {
     println!("one service changed until it is in force: median {:?}, 99 of 100 {:?}", took[500], took[990]);
 }
 
-async fn resynchronise(names: &Names) {
-    let before = server();
-    kill(before);
+async fn resynchronise(names: &Names, socket: &Path) {
+    let before = server(socket).unwrap();
+    let process = rustix::process::Pid::from_raw(before.cast_signed()).unwrap();
     let began = Instant::now();
-    while Command::new("pgrep").args(["-nx", "skep-names"]).output().unwrap().stdout.is_empty()
-        || server() == before
-    {
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+    while server(socket).is_none_or(|now| now == before) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     // A change is told after all else.
@@ -114,13 +115,16 @@ async fn resynchronise(names: &Names) {
     println!("killed until another one knows everything: {:?}", began.elapsed());
 }
 
-fn kill(process: u32) {
-    Command::new("kill").args(["-9", &process.to_string()]).status().unwrap();
-}
-
-fn server() -> u32 {
-    let found = Command::new("pgrep").args(["-nx", "skep-names"]).output().unwrap();
-    String::from_utf8(found.stdout).unwrap().trim().parse().unwrap_or(0)
+/// The process id of the server at our own socket: others on the machine are nobody's business here.
+fn server(socket: &Path) -> Option<u32> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.write_all(b"\x07\0\0\0\"Hello\"").ok()?;
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).ok()?;
+    let mut body = vec![0; u32::from_le_bytes(length) as usize];
+    stream.read_exact(&mut body).ok()?;
+    let welcome: serde_json::Value = serde_json::from_slice(&body).ok()?;
+    welcome["Welcome"]["process"].as_u64().and_then(|process| u32::try_from(process).ok())
 }
 
 fn memory(process: u32) -> String {
