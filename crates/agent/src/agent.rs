@@ -368,6 +368,7 @@ impl Agent {
         self.settle_peers(now, &mut operations);
         self.settle_endpoints(now, &mut operations);
         self.settle_tasks(now, &mut operations);
+        self.explain_endpoints();
         self.drop_networks(now, &mut operations);
         let mut reports = Vec::new();
         for (task, work) in &mut self.tasks {
@@ -436,6 +437,18 @@ impl Agent {
             if duty.state == NetworkState::Absent && due {
                 let begun = duty.begin();
                 operations.extend(begun.map(|(network, overlay)| Operation::EnsureNetwork(network, overlay)));
+            }
+        }
+    }
+
+    /// A port that this node cannot serve is said by the service's tasks here, though they run: in Docker it would be in a
+    /// log of this machine only.
+    fn explain_endpoints(&mut self) {
+        for work in self.tasks.values_mut() {
+            let service = work.task.as_ref().map(|task| task.service);
+            let endpoint = service.and_then(|service| self.endpoints.get(&service));
+            if let Some(trouble) = endpoint.and_then(EndpointDuty::trouble) {
+                work.is_served(trouble);
             }
         }
     }

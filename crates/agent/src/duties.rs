@@ -113,6 +113,8 @@ pub(crate) struct TableDuty<T> {
     since: u64,
     /// That of the first one that the operation under way knows nothing of.
     later: Option<u64>,
+    /// Why the last attempt failed.
+    trouble: Option<String>,
     pub(crate) retry: Retry,
 }
 
@@ -128,6 +130,7 @@ impl<T: Clone + PartialEq> TableDuty<T> {
             applying: None,
             since: number,
             later: None,
+            trouble: None,
             retry: Retry::default(),
         }
     }
@@ -149,6 +152,12 @@ impl<T: Clone + PartialEq> TableDuty<T> {
     /// What the managers want served.
     pub(crate) fn wanted(&self) -> Option<&T> {
         self.wanted.as_ref()
+    }
+
+    /// Why clients are not served as they should be: for the status of those that would answer them. Empty when they are,
+    /// `None` while nobody knows yet.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref().or_else(|| self.in_force().then_some(""))
     }
 
     fn in_force(&self) -> bool {
@@ -194,10 +203,12 @@ impl<T: Clone + PartialEq> TableDuty<T> {
                 self.applied = applying.map_or(Applied::Nothing, Applied::Table);
                 self.since = later.unwrap_or(self.since);
                 self.retry.reset();
+                self.trouble = None;
             }
-            Err(_) => {
+            Err(error) => {
                 self.applied = Applied::Unknown;
                 self.retry.failed(now);
+                self.trouble = Some(error);
             }
         }
     }

@@ -237,6 +237,14 @@ impl Work {
         }
     }
 
+    /// Says of a running task why clients do not reach it by its service's ports; nothing when they do.
+    pub(crate) fn is_served(&mut self, trouble: &str) {
+        if self.status.state == TaskState::Running && self.status.error != trouble {
+            self.status.error = trouble.to_owned();
+            self.unreported = true;
+        }
+    }
+
     /// As SwarmKit's `exec.Do`: an error before the start rejects, one after it fails; the message stays.
     fn fail(&mut self, error: String, now: Time) {
         let state =

@@ -110,6 +110,48 @@ fn running_then(rest: impl IntoIterator<Item = AgentEvent>) -> impl Iterator<Ite
 }
 
 #[test]
+fn running_tasks_say_why_their_services_ports_are_not_served_here() {
+    let refused = "failed to bind host port for 0.0.0.0:80/tcp: address already in use";
+    check(
+        [
+            complete([endpoint(&[1]), duty(1, TaskState::Running)]),
+            applied(Err(refused)),
+            prepared(1),
+            started(1),
+            AgentEvent::Tick,
+            applied(Err(refused)),
+            AgentEvent::Tick,
+            AgentEvent::Tick,
+            applied(Ok(())),
+        ],
+        expect![[r#"
+            1
+              serve web [10.0.0.1]
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+              wake at 3
+            3
+              serve web [10.0.0.1]
+              start 1
+              report 1 starting at 3 "starting" pid 0 exit None
+            4
+              watch 1
+              report 1 running at 4 "started" error "failed to bind host port for 0.0.0.0:80/tcp: address already in use" pid 101 exit None
+            5
+            6
+              wake at 8
+            7
+              wake at 8
+            8
+              serve web [10.0.0.1]
+            9
+              report 1 running at 4 "started" pid 101 exit None
+        "#]],
+    );
+}
+
+#[test]
 fn an_endpoint_changes_before_a_task_behind_it_stops() {
     let rest = [update([endpoint(&[2]), duty(1, TaskState::Shutdown)]), applied(Ok(())), stopped(1, 0)];
     check(
@@ -172,26 +214,28 @@ fn a_table_that_cannot_be_changed_does_not_keep_a_task_alive() {
     check(
         running_then(rest),
         expect![[r#"
-        1
-          serve web [10.0.0.1, 10.0.0.2]
-          prepare 1 at []
-          report 1 preparing at 1 "preparing"
-        2
-        3
-          start 1
-          report 1 starting at 3 "starting" pid 0 exit None
-        4
-          watch 1
-          report 1 running at 4 "started" pid 101 exit None
-        5
-          serve web [10.0.0.2]
-        6
-          stop 1 "SIGINT" Some(3s)
-          wake at 7
-        7
-          serve web [10.0.0.2]
-        8
-    "#]],
+            1
+              serve web [10.0.0.1, 10.0.0.2]
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+            3
+              start 1
+              report 1 starting at 3 "starting" pid 0 exit None
+            4
+              watch 1
+              report 1 running at 4 "started" pid 101 exit None
+            5
+              serve web [10.0.0.2]
+            6
+              stop 1 "SIGINT" Some(3s)
+              report 1 running at 4 "started" error "netlink says no" pid 101 exit None
+              wake at 7
+            7
+              serve web [10.0.0.2]
+            8
+              report 1 running at 4 "started" pid 101 exit None
+        "#]],
     );
 }
 
