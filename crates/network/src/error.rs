@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use skep_types::port::Protocol;
 
+use crate::model::PublicationKey;
+
 /// Why a request to the kernel was refused or could not be understood.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action}")]
@@ -77,6 +79,8 @@ pub enum PublishError {
         address: Ipv4Addr,
         /// The port.
         port: u16,
+        /// Who has it.
+        holder: PublicationKey,
     },
     /// The host refused the port, commonly because a process has it or the address is not the host's.
     #[error("failed to bind host port for {address}:{port}{}/{protocol}: {}", backend_text(*backend), reason(cause))]

@@ -51,9 +51,13 @@ impl Ports {
         wanted: &[Wanted],
     ) -> Result<Published, PublishError> {
         for (place, (front, _)) in wanted.iter().enumerate() {
+            if front.port == 0 {
+                continue;
+            }
             let repeated = wanted[..place].iter().any(|(earlier, _)| earlier.overlaps(front));
-            if front.port != 0 && (repeated || self.owner(front).is_some_and(|owner| owner != key)) {
-                return Err(already_allocated(front));
+            let other = self.owner(front).filter(|owner| *owner != key);
+            if let Some(holder) = other.or_else(|| repeated.then_some(key)) {
+                return Err(already_allocated(front, holder));
             }
         }
         self.release_overlapped(key, wanted);
@@ -129,8 +133,8 @@ impl Ports {
         key: &PublicationKey,
         (front, backends): Wanted,
     ) -> Result<(), PublishError> {
-        if self.owner(&front).is_some() {
-            return Err(already_allocated(&front));
+        if let Some(holder) = self.owner(&front) {
+            return Err(already_allocated(&front, holder));
         }
         if front.port == 0 {
             return Err(refused(&front, &backends, io::ErrorKind::InvalidInput.into()));
@@ -167,8 +171,8 @@ pub(crate) fn filled_in(
     asked
 }
 
-fn already_allocated(front: &Front) -> PublishError {
-    PublishError::AlreadyAllocated { address: shown(front), port: front.port }
+fn already_allocated(front: &Front, holder: &PublicationKey) -> PublishError {
+    PublishError::AlreadyAllocated { address: shown(front), port: front.port, holder: holder.clone() }
 }
 
 fn refused(front: &Front, backends: &[Backend], cause: io::Error) -> PublishError {

@@ -4,6 +4,7 @@
 //! brings cannot be overlooked: it is honoured, or [`refuse`] answers 501 and names it. What clients send
 //! always, with values that mean nothing, is accepted.
 
+pub mod addresses;
 pub mod changes;
 pub mod container;
 pub mod container_view;

@@ -22,7 +22,7 @@ use skep_types::service::{
 };
 
 use super::refuse::{refuse, refuse_all, refuse_if, refuse_unless};
-use super::{duration, health, mount, ordered, unsigned};
+use super::{addresses, duration, health, mount, ordered, unsigned};
 use crate::body;
 use crate::error::ApiError;
 
@@ -83,6 +83,7 @@ pub fn spec(spec: models::ServiceSpec, find: FindNetwork<'_>) -> Result<ServiceS
     // As moby: the place for networks before API 1.25 counts where the template names none.
     let networks = template.networks.take().filter(|networks| !networks.is_empty()).or(networks);
     let (endpoint_mode, ports) = endpoint(endpoint_spec.unwrap_or_default())?;
+    let ports = addresses::apply(ports, labels.as_ref())?;
     Ok(ServiceSpec {
         name: name.unwrap_or_default(),
         labels: ordered(labels),

@@ -5,6 +5,7 @@
 //! one container only; addresses have a mutex of their own.
 
 mod addresses;
+mod conflict;
 mod connect;
 mod create;
 pub mod guests;
@@ -18,12 +19,12 @@ pub(crate) mod wishes;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use skep_network::{Address6, Bridge, Network as Kernel, Peers, Publication, PublicationKey};
+use skep_network::{Address6, Bridge, Network as Kernel, Peers, Publication, PublicationKey, PublishError};
 use skep_types::assignment::{Endpoint, Overlay};
 use skep_types::ip::Subnet;
 use skep_types::network::Network;
@@ -262,13 +263,21 @@ impl Networks {
         if self.cluster().endpoints.get(&endpoint.service) == Some(endpoint) {
             return Ok(());
         }
-        self.kernel()
-            .publish(service_key(endpoint.service), publications(endpoint))
-            .map_err(|error| Error::conflict(crate::error::chain(&error)))?;
+        let published = self.kernel().publish(service_key(endpoint.service), publications(endpoint));
+        published.map_err(|error| Error::conflict(self.explain(&error)))?;
         self.change_cluster(|cluster| {
             cluster.endpoints.insert(endpoint.service, endpoint.clone());
         });
         Ok(())
+    }
+
+    /// Why ports could not be published, and who has them.
+    pub(crate) fn explain(&self, error: &PublishError) -> String {
+        let cluster = self.cluster();
+        conflict::explain(error, |key| {
+            let mut endpoints = cluster.endpoints.values();
+            Some(endpoints.find(|endpoint| service_key(endpoint.service) == *key)?.name.clone())
+        })
     }
 
     /// Takes an address out of every endpoint, ahead of the managers' word. Says whether one had it.
@@ -324,15 +333,21 @@ pub(crate) fn service_key(service: ServiceId) -> PublicationKey {
     PublicationKey(service.to_string())
 }
 
-/// The ports of a service, each answered by every backend in turn.
+/// The ports of a service, each answered by every backend in turn. One with an address is answered where that is this
+/// machine's, and otherwise left alone.
 pub(crate) fn publications(endpoint: &Endpoint) -> Vec<Publication> {
     let publication = |port: &skep_types::assignment::EndpointPort| Publication {
         protocol: port.protocol,
-        host_ip: None,
+        host_ip: port.address,
         host_port: port.published_port,
         backends: endpoint.backends.iter().map(|address| (*address, port.target_port)).collect(),
     };
-    endpoint.ports.iter().map(publication).collect()
+    endpoint.ports.iter().filter(|port| port.address.is_none_or(is_ours)).map(publication).collect()
+}
+
+/// Whether an address is this machine's now: only then can a socket be bound to it.
+fn is_ours(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 impl Engine {

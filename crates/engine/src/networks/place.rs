@@ -165,7 +165,7 @@ impl Networks {
         connection.published = published.map_err(|error| {
             let endpoint = connection.places.first().map_or("", |place| &place.endpoint_id);
             let driver = "driver failed programming external connectivity on endpoint";
-            Error::internal(format!("{driver} {} ({endpoint}): {}", who.name, chain(&error)))
+            Error::internal(format!("{driver} {} ({endpoint}): {}", who.name, self.explain(&error)))
         })?;
         Ok(())
     }
@@ -311,7 +311,8 @@ fn on_cluster(attachment: &ClusterAttachment, interface: String, wish: &Endpoint
         prefix: network.subnet.prefix(),
         gateway: (!network.internal).then(|| network.gateway()),
         mac: MacAddress::of(attachment.address),
-        priority: wish.priority,
+        // Clients of published ports come from anywhere, and servers of datagrams answer from the default route's address.
+        priority: if network.ingress { i64::MAX } else { wish.priority },
         address6: address6(attachment.address).map(|address| Address6 { address, prefix: prefix6 }),
         gateway6: address6(network.gateway()).filter(|_| !network.internal),
     }
