@@ -4,6 +4,9 @@
 //!
 //!     stage FOLDER
 //!     bridge NAME GATEWAY/PREFIX
+//!     overlay NAME GATEWAY/PREFIX VNI OWN-ADDRESS HOST-ADDRESS
+//!     ingress NAME GATEWAY/PREFIX VNI OWN-ADDRESS HOST-ADDRESS
+//!     peers BRIDGE ADDRESS=HOST-ADDRESS...
 //!     sandbox NAME BRIDGE ADDRESS            answers with the file of its namespace
 //!     services BRIDGE VIRTUAL-ADDRESS BACKEND...
 //!     publish PORT BACKEND:PORT...
@@ -17,7 +20,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use skep_network::{
-    Bridge, Config, Endpoint, MacAddress, Network, Publication, PublicationKey, VirtualServices,
+    Bridge, Config, Endpoint, MacAddress, Network, Overlay, Publication, PublicationKey, Transport,
+    VirtualServices,
 };
 use skep_types::port::Protocol;
 
@@ -53,7 +57,26 @@ struct Stage {
 impl Stage {
     fn act(&mut self, words: &[&str]) -> Outcome<String> {
         match words {
-            ["bridge", name, subnet] => self.bridge(name, subnet)?,
+            ["bridge", name, subnet] => self.bridge(name, subnet, None, false)?,
+            [kind @ ("overlay" | "ingress"), name, subnet, vni, own, host] => {
+                let overlay = Overlay {
+                    vni: vni.parse()?,
+                    port: 4789,
+                    local: host.parse()?,
+                    address: own.parse()?,
+                    mtu: None,
+                    overhead: 0,
+                    transport: Transport::Vxlan,
+                };
+                self.bridge(name, subnet, Some(overlay), *kind == "ingress")?;
+            }
+            ["peers", bridge, peers @ ..] => {
+                let parse = |peer: &&str| -> Outcome<(Ipv4Addr, Ipv4Addr)> {
+                    let (address, host) = peer.split_once('=').ok_or("an address and a host, please")?;
+                    Ok((address.parse()?, host.parse()?))
+                };
+                self.network.set_peers(bridge, &peers.iter().map(parse).collect::<Result<_, _>>()?)?;
+            }
             ["sandbox", name, bridge, address] => return self.sandbox(name, bridge, address.parse()?),
             ["services", bridge, address, backends @ ..] => {
                 let backends = backends.iter().map(|it| it.parse()).collect::<Result<_, _>>()?;
@@ -86,7 +109,7 @@ impl Stage {
         Ok("ok".to_owned())
     }
 
-    fn bridge(&mut self, name: &str, subnet: &str) -> Outcome<()> {
+    fn bridge(&mut self, name: &str, subnet: &str, overlay: Option<Overlay>, ingress: bool) -> Outcome<()> {
         let (gateway, prefix) = subnet.split_once('/').ok_or("an address and a prefix, please")?;
         let bridge = Bridge {
             name: name.to_owned(),
@@ -95,9 +118,9 @@ impl Stage {
             mtu: 1500,
             masquerade: true,
             internal: false,
-            ingress: false,
+            ingress,
             gateway6: None,
-            overlay: None,
+            overlay,
         };
         self.network.ensure_bridge(&bridge)?;
         self.bridges.insert(name.to_owned(), bridge);
