@@ -204,6 +204,12 @@ fn endpoints(
     };
     let mut endpoints =
         endpoints_config.unwrap_or_default().into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    // The client names the default network where nobody named any.
+    let implied = |it: &EndpointRequest| {
+        let bare = EndpointRequest { network: it.network.clone(), ..Default::default() };
+        ["default", "bridge"].contains(&it.network.as_str()) && *it == bare
+    };
+    endpoints.retain(|it| *mode != NetworkMode::Bridge || !implied(it));
     // The model forgets the order; by name it is at least always the same.
     endpoints.sort_by(|left, right| left.network.cmp(&right.network));
     let Some(mac) = mac.filter(|text| !text.is_empty()) else { return Ok(endpoints) };

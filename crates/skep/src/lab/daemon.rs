@@ -127,18 +127,23 @@ pub fn resume(node: &Node) -> Result<()> {
     signal(node, Signal::CONT)
 }
 
+/// The words by which our binary is called for what outlives a daemon.
+const OUTLIVING: [&[u8]; 3] = [b"shim", b"names", b"tunnel"];
+
 /// Ends the containers as a power failure does, and forgets what only memory held.
 pub fn lose_power(node: &Node) -> Result<()> {
     let inode = |path: PathBuf| std::fs::metadata(path).ok().map(|found| found.ino());
     let Some(network) = inode(Path::new("/run/netns").join(node.namespace())) else { return Ok(()) };
-    let shim = |directory: &Path| {
-        let skep = std::fs::read(directory.join("cmdline"))
-            .is_ok_and(|line| line.split(|byte| *byte == 0).nth(1).is_some_and(|word| word == b"shim"));
-        skep && inode(directory.join("ns/net")) == Some(network)
+    let outlives = |directory: &Path| {
+        let ours = std::fs::read(directory.join("cmdline")).is_ok_and(|line| {
+            line.split(|byte| *byte == 0).nth(1).is_some_and(|word| OUTLIVING.contains(&word))
+        });
+        ours && inode(directory.join("ns/net")) == Some(network)
     };
-    // A shim lives in its daemon's network; its container dies with it.
-    let shims: Vec<Pid> = processes().filter(|(_, directory)| shim(directory)).map(|(pid, _)| pid).collect();
-    for pid in shims {
+    // They live in their daemon's network; a container dies with its shim.
+    let left = processes().filter(|(_, directory)| outlives(directory));
+    let left: Vec<Pid> = left.map(|(pid, _)| pid).collect();
+    for pid in left {
         // One that has just ended is fine.
         let _ = kill_process(pid, Signal::KILL);
     }

@@ -97,8 +97,8 @@ fn what_skep_cannot_honour_is_refused_by_its_name() {
         assert_eq!(error.status(), StatusCode::NOT_IMPLEMENTED, "{option}");
         assert!(error.to_string().contains(named), "{option}: {error}");
     }
-    let alias = read(r#"{"NetworkingConfig":{"EndpointsConfig":{"bridge":{"Aliases":["x"]}}}}"#).unwrap_err();
-    assert!(alias.to_string().contains("bridge.Aliases"), "{alias}");
+    let link = read(r#"{"NetworkingConfig":{"EndpointsConfig":{"bridge":{"Links":["x"]}}}}"#).unwrap_err();
+    assert!(link.to_string().contains("bridge.Links"), "{link}");
 }
 
 #[test]
