@@ -166,7 +166,12 @@ fn networks(config: &EngineConfig, identity: &mut Identity) -> Result<Networks> 
         .map_err(|error| failed("reading the networks that were made", &error))?;
     let cluster_file = config.exec_root.join("cluster.json");
     let pools = config.default_pools.clone();
-    Networks::new(kernel, bridge, identity.networks.clone(), pools, locals, cluster_file)
+    let tunnel = skep_tunnel::Config {
+        socket: config.exec_root.join("tunnel.sock"),
+        key: config.data_root.join("tunnel.key"),
+        program: config.executable.clone(),
+    };
+    Networks::new(kernel, bridge, identity.networks.clone(), pools, locals, cluster_file, tunnel)
         .map_err(|error| failed("the default bridge's address", &error))
 }
 

@@ -158,6 +158,11 @@ impl Tunnel {
         });
     }
 
+    /// Whether this handle has told of a network.
+    pub fn carries(&self, vni: u32) -> bool {
+        self.handle.shared.lock().networks.contains_key(&vni)
+    }
+
     /// Changes what [`Tunnel::set_network`] told of addresses.
     pub fn change_network(
         &self,

@@ -345,6 +345,8 @@ impl Carrier {
         device: String,
         peers: BTreeMap<Ipv4Addr, Ipv4Addr>,
     ) -> io::Result<()> {
+        // A device of that name may be another one by now.
+        self.drop_dead_networks();
         let peers = Arc::new(peers);
         if let Some(carried) = self.networks.get_mut(&vni).filter(|carried| carried.device == device) {
             carried.network.peers = peers;

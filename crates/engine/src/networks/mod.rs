@@ -14,6 +14,7 @@ pub(crate) mod names;
 pub(crate) mod overlay;
 pub(crate) mod place;
 pub(crate) mod pool;
+mod tunnel;
 mod views;
 pub(crate) mod wishes;
 
@@ -63,6 +64,9 @@ pub(crate) struct Networks {
     /// The same of its records, which change more often.
     records_file: PathBuf,
     records_changed: tokio::sync::Notify,
+    /// For encrypted networks, once there is need of it.
+    tunnel: Mutex<Option<skep_tunnel::Tunnel>>,
+    tunnel_config: skep_tunnel::Config,
 }
 
 /// Ids of the networks that every machine has.
@@ -99,6 +103,7 @@ impl Networks {
         pools: Vec<Subnet>,
         locals: Locals,
         cluster_file: PathBuf,
+        tunnel_config: skep_tunnel::Config,
     ) -> io::Result<Networks> {
         let subnet = bridge.subnet().ok_or(io::ErrorKind::InvalidInput)?;
         let mut addresses =
@@ -121,6 +126,8 @@ impl Networks {
             addresses: Mutex::new(addresses),
             cluster: Mutex::new(cluster.unwrap_or_default()),
             cluster_file,
+            tunnel: Mutex::default(),
+            tunnel_config,
         };
         networks.restore_records();
         Ok(networks)
@@ -242,11 +249,14 @@ impl Networks {
                 None => drop(cluster.overlays.remove(&network.id)),
             }
         });
-        Ok(())
+        self.carry(network.id)
     }
 
     fn forget(&self, id: NetworkId) -> Result<()> {
         let Some(network) = self.cluster().networks.get(&id).cloned() else { return Ok(()) };
+        if network.encrypted {
+            self.carry_no_longer(network.vni);
+        }
         self.kernel().remove_bridge(&bridge_name(id)).map_err(|error| {
             Error::failed(format!("removing the bridge of network {}", network.name), &error)
         })?;

@@ -27,23 +27,20 @@ pub(super) fn carrier(host: IpAddr) -> Result<Ipv4Addr> {
     }
 }
 
-/// What a bridge needs to know of this node's place; `None` for one that [`carrier`] refuses, and for an encrypted
-/// network, of which nothing must leave the machine in clear.
+/// What a bridge needs to know of this node's place; `None` for one that [`carrier`] refuses.
 pub(super) fn of_bridge(network: &Network, overlay: &Overlay) -> Option<skep_network::Overlay> {
-    if network.encrypted {
-        return None;
-    }
     let local = carrier(overlay.host).ok()?;
     let Overlay { address, port, .. } = *overlay;
     let address = address.unwrap_or(network.gateway());
+    let (transport, overhead) = super::tunnel::transport(network.encrypted);
     Some(skep_network::Overlay {
         vni: network.vni,
         port,
         local,
         address,
         mtu: network.mtu,
-        overhead: 0,
-        transport: skep_network::Transport::Vxlan,
+        overhead,
+        transport,
     })
 }
 
@@ -62,7 +59,7 @@ impl Networks {
         self.change_cluster(|cluster| {
             cluster.peers.insert(id, peers);
         });
-        Ok(())
+        self.carry(id)
     }
 
     fn change_peers(
@@ -80,9 +77,9 @@ impl Networks {
         self.change_cluster(|cluster| {
             let peers = cluster.peers.entry(id).or_default();
             peers.retain(|address, _| !remove.contains(address));
-            peers.extend(update);
+            peers.extend(&update);
         });
-        Ok(())
+        self.carry_change(id, &update, remove)
     }
 
     /// A node that has no place on a network cannot reach its peers; they are told again once it has one.
