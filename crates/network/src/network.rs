@@ -1,5 +1,7 @@
 //! The one handle that callers hold: checks, plans, applies, remembers.
 
+mod services;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -8,16 +10,14 @@ use std::path::PathBuf;
 
 use crate::attachments::Attachments;
 use crate::error::{KernelError, LinkError, OpenError, PublishError};
-use crate::kernel::{Attempt, Kernel};
-use crate::model::{
-    Bridge, Config, Desired, Endpoint, Peers, Publication, PublicationKey, Report, VirtualServices,
-};
+use crate::kernel::Kernel;
+use crate::model::{Bridge, Config, Desired, Endpoint, Peers, Publication, PublicationKey, Report};
 use crate::names;
 use crate::namespace;
 use crate::plan::{self, FoundSandbox, Front, Operation, RuleChange, Services};
 use crate::ports::{self, Ports};
 use crate::reservation::Reservation;
-use crate::vip::{self, Virtual};
+use crate::vip::Virtual;
 
 /// The network of one daemon, in the network namespace of the thread that opened it.
 ///
@@ -259,6 +259,9 @@ impl Network {
         };
         if attached.is_err() {
             self.attachments.remove(sandbox, &endpoint.interface);
+            // Undo; the error that matters is the first one, and reconciliation would find the rest.
+            let link = self.kernel.names().host_end(sandbox, &endpoint.interface);
+            let _ = self.kernel.apply(&Operation::DeleteLink { link });
         }
         attached
     }
@@ -294,83 +297,16 @@ impl Network {
         }
     }
 
-    /// Gives a sandbox what follows from its endpoints: default routes, when the endpoint that is `gone` may have had one,
-    /// and the tables of services.
-    fn settle_sandbox(&mut self, sandbox: &str, gone: Option<Endpoint>) -> Result<(), KernelError> {
-        let bridges = self.bridges_of(sandbox);
-        if let Some(gone) = gone {
-            for endpoint in self.attachments.ways_out(sandbox) {
-                self.kernel.apply(&Operation::Configure { sandbox: sandbox.to_owned(), endpoint })?;
-            }
-            if !bridges.contains(&gone.bridge) {
-                let left = self.services.leave(sandbox, &gone.bridge);
-                left.attempt(|| format!("remove the services of {} from sandbox {sandbox}", gone.bridge))?;
-            }
-        }
-        if bridges.iter().any(|bridge| self.services.concerns(bridge, sandbox)) {
-            let laid = self.services.lay(sandbox, &bridges, || self.kernel.netfilter_of(sandbox));
-            laid.attempt(|| format!("write the services of sandbox {sandbox}"))?;
-        }
-        Ok(())
-    }
-
-    fn bridges_of(&self, sandbox: &str) -> BTreeSet<String> {
-        self.attachments.endpoints(sandbox).map(|endpoint| endpoint.bridge.clone()).collect()
-    }
-
-    /// Makes `services` all that sandboxes with an endpoint on `bridge` know of virtual addresses, now and when one is
-    /// attached later. In each, whatever its processes send to a virtual address goes to one of the backends, evenly,
-    /// under the sender's own address; a sandbox may be a backend of what it calls. An address without backends refuses
-    /// at once. Connections are never cut by a change; what is known of flows without connection, and of connections
-    /// not yet answered, to a backend that has gone is forgotten, so that the next packet finds another.
-    ///
-    /// One transaction a sandbox. An error names the sandboxes that could not be reached, the others are changed; what
-    /// is to be is remembered, and the next change makes it so.
-    pub fn set_services(&mut self, bridge: &str, services: &VirtualServices) -> Result<(), KernelError> {
-        let change = self.services.set(bridge, services);
-        self.apply_services(bridge, &change)
-    }
-
-    /// Changes what sandboxes with an endpoint on `bridge` know of virtual addresses: `update` are new or have other
-    /// backends than before, `remove` are no longer. Otherwise as [`Network::set_services`]; the cost depends on the size
-    /// of the change alone.
-    pub fn change_services(
-        &mut self,
-        bridge: &str,
-        update: &VirtualServices,
-        remove: &BTreeSet<Ipv4Addr>,
-    ) -> Result<(), KernelError> {
-        let change = self.services.change(bridge, update, remove);
-        self.apply_services(bridge, &change)
-    }
-
-    fn apply_services(&mut self, bridge: &str, change: &vip::Change) -> Result<(), KernelError> {
-        let mut failed: Vec<(String, io::Error)> = Vec::new();
-        for sandbox in self.attachments.on_bridge(bridge) {
-            if !self.services.concerns(bridge, &sandbox) {
-                continue;
-            }
-            let bridges = self.bridges_of(&sandbox);
-            let open = || self.kernel.netfilter_of(&sandbox);
-            if let Err(error) = self.services.apply((&sandbox, &bridges), bridge, change, open) {
-                failed.push((sandbox, error));
-            }
-        }
-        let sandboxes: Vec<&str> = failed.iter().map(|(sandbox, _)| &sandbox[..]).collect();
-        let action = format!("change the services of {bridge} in sandbox {}", sandboxes.join(", "));
-        match failed.into_iter().next() {
-            Some((_, source)) => Err(KernelError { action, source }),
-            None => Ok(()),
-        }
-    }
-
     /// Has what the sandbox's processes ask at 127.0.0.11, port 53, UDP and TCP, go to another port of that address, where their
     /// server is. It holds for as long as the sandbox is there. Idempotent.
     pub fn redirect_names(&mut self, sandbox: &str, port: u16) -> Result<(), LinkError> {
         self.checked_path(sandbox)?;
         match self.kernel.redirect_names(sandbox, port) {
             Err(_) if !self.is_sandbox(sandbox)? => Err(LinkError::NoSandbox(sandbox.to_owned())),
-            redirected => Ok(redirected?),
+            redirected => {
+                redirected?;
+                Ok(self.note_own_rules(sandbox)?)
+            }
         }
     }
 
@@ -468,35 +404,6 @@ impl Network {
             }
         }
         Ok(())
-    }
-
-    fn reconcile_services(&mut self, services: &BTreeMap<String, VirtualServices>, report: &mut Report) {
-        self.services.reset(services);
-        for sandbox in self.attachments.sandboxes() {
-            if let Err(error) = self.reconcile_services_of(&sandbox, services, report) {
-                report.failed.push(format!("cannot write the services of sandbox {sandbox}: {error}"));
-            }
-            self.services.close_unused(&sandbox);
-        }
-    }
-
-    fn reconcile_services_of(
-        &mut self,
-        sandbox: &str,
-        services: &BTreeMap<String, VirtualServices>,
-        report: &mut Report,
-    ) -> io::Result<()> {
-        let bridges = self.bridges_of(sandbox);
-        let socket = self.kernel.netfilter_of(sandbox)?;
-        for bridge in self.services.adopt(sandbox, &bridges, socket)? {
-            report.removed.push(format!("remove services of {bridge} from sandbox {sandbox}"));
-        }
-        for bridge in self.services.lacks(sandbox, &bridges) {
-            report.repaired.push(format!("write services of {bridge} in sandbox {sandbox}"));
-        }
-        let known = services.iter().filter(|(bridge, _)| bridges.contains(*bridge));
-        let strays = known.flat_map(|(_, services)| services.clone()).collect();
-        self.services.restore(sandbox, &bridges, &strays)
     }
 
     /// Takes over publications that a predecessor made: they are served even where their reservation was lost.

@@ -186,6 +186,18 @@ impl Virtual {
         removed
     }
 
+    /// One change of rules in a sandbox was made beside ours by this process. It is no reason to write ours anew, unless there
+    /// were others.
+    pub(crate) fn note_own_rules(&mut self, sandbox: &str) -> io::Result<()> {
+        let Some(door) = self.doors.get_mut(sandbox) else { return Ok(()) };
+        let generation = encode::generation(&mut door.socket)?;
+        door.socket.rest();
+        if generation == encode::next_generation(door.generation) {
+            door.generation = generation;
+        }
+        Ok(())
+    }
+
     /// Forgets a sandbox that is about to go.
     pub(crate) fn close(&mut self, sandbox: &str) {
         self.doors.remove(sandbox);

@@ -275,3 +275,21 @@ fn a_change_costs_the_same_beside_five_thousand_services() {
     assert!(told < Duration::from_secs(20) && *best < Duration::from_millis(10), "{told:?} {times:?}");
     assert_eq!(client.ask("10.1.1.1:80").unwrap(), "a 10.1.0.9");
 }
+
+#[test]
+fn our_other_rules_in_a_sandbox_are_no_reason_to_write_everything_anew() {
+    let mut shop = Shop::new();
+    // Its number in the namespace.
+    let handle = |shop: &Shop| {
+        let listed = shop.client.command("nft -a list table ip skep-services-sk-front");
+        listed.lines().next().unwrap().to_owned()
+    };
+    let before = handle(&shop);
+    shop.scene.world.network(|network| network.redirect_names("client", 5353)).unwrap();
+    shop.by("10.1.0.3");
+    assert_eq!(handle(&shop), before);
+    shop.client.command("nft add table ip its-own");
+    shop.by("10.1.0.4");
+    assert_ne!(handle(&shop), before);
+    assert_eq!(tally(&shop.client, "10.1.1.1:80", 2), even(&["c"], 2));
+}
