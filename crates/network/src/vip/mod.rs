@@ -69,16 +69,11 @@ impl Virtual {
         self.subnets6 = six.collect();
     }
 
-    /// Notes that a bridge has these services and no others. The tables of sandboxes are to be written anew.
+    /// Notes that a bridge has these services and no others.
     pub(crate) fn set(&mut self, bridge: &str, services: &VirtualServices) -> Change {
-        let before = self.tables.insert(bridge.to_owned(), Table::of(services));
-        self.doors.values_mut().for_each(|door| {
-            door.laid.remove(bridge);
-        });
-        let mut strays = services.clone();
-        let gone = before.iter().flat_map(Table::addresses).filter(|it| !services.contains_key(it));
-        strays.extend(gone.map(|address| (address, Vec::new())));
-        Change { edits: Vec::new(), strays }
+        let known = self.tables.entry(bridge.to_owned()).or_default();
+        let remove = known.addresses().filter(|address| !services.contains_key(address)).collect();
+        self.change(bridge, services, &remove)
     }
 
     /// Notes a change of a bridge's services.
@@ -119,13 +114,18 @@ impl Virtual {
         let name = rules::table_name(&self.instance, bridge);
         let subnet6 = self.subnets6.get(bridge).copied();
         let changed = match self.doors.get_mut(sandbox).filter(|door| door.laid.contains(bridge)) {
-            Some(_) if change.edits.is_empty() => true,
+            Some(door) if change.edits.is_empty() => {
+                encode::generation(&mut door.socket).is_ok_and(|generation| generation == door.generation)
+            }
             Some(door) => {
                 door.transact(|generation| rules::change(generation, &name, subnet6, &change.edits)).is_ok()
             }
             None => false,
         };
         if !changed {
+            if let Some(door) = self.doors.get_mut(sandbox) {
+                door.laid.remove(bridge);
+            }
             self.lay(sandbox, bridges, open)?;
         }
         let Some(door) = self.doors.get_mut(sandbox) else { return Ok(()) };

@@ -184,6 +184,10 @@ fn a_sandbox_that_flushes_its_tables_gets_them_back() {
         shop.scene.change_services("sk-front", &[&format!("10.1.1.2: 10.1.0.{last}")], &[]);
         assert!(shop.client.ask("10.1.1.1:80").is_ok(), "{damage}");
     }
+    // Also when nothing else changes.
+    shop.client.command("nft flush ruleset");
+    shop.scene.change_services("sk-front", &["10.1.1.2: 10.1.0.3"], &[]);
+    assert!(shop.client.ask("10.1.1.1:80").is_ok());
     // What it made itself stays.
     shop.client.command("nft add table ip its-own");
     shop.scene.change_services("sk-front", &["10.1.1.2: 10.1.0.4"], &[]);
@@ -288,6 +292,11 @@ fn our_other_rules_in_a_sandbox_are_no_reason_to_write_everything_anew() {
     shop.scene.world.network(|network| network.redirect_names("client", 5353)).unwrap();
     shop.by("10.1.0.3");
     assert_eq!(handle(&shop), before);
+    // Neither is being told what is known.
+    shop.scene.set_services("sk-front", &["10.1.1.1: 10.1.0.3"]);
+    shop.scene.set_services("sk-front", &["10.1.1.1: 10.1.0.2", "10.1.1.2:"]);
+    assert_eq!(handle(&shop), before);
+    assert_eq!(tally(&shop.client, "10.1.1.1:80", 2), even(&["a"], 2));
     shop.client.command("nft add table ip its-own");
     shop.by("10.1.0.4");
     assert_ne!(handle(&shop), before);
