@@ -64,8 +64,26 @@ struct Course {
     leads: Option<(Term, Instant)>,
     next_beat: Instant,
     last_tick: Instant,
-    /// Members that were told to be silent, while this one leads.
-    silent: BTreeSet<RaftId>,
+    /// While this member leads: since when it knows each other one, and whether it has told that one to be silent.
+    watched: BTreeMap<RaftId, (Instant, bool)>,
+}
+
+impl Course {
+    /// Says who answers no longer, and who does again: once each, though every message to them fails.
+    fn tell_silent(&mut self, metrics: &Metrics, heard: &BTreeSet<RaftId>, patience: Duration) {
+        let members = metrics.membership_config.membership();
+        self.watched.retain(|id, _| members.get_node(id).is_some());
+        for (id, node) in members.nodes() {
+            let (since, silent) = self.watched.entry(*id).or_insert_with(|| (Instant::now(), false));
+            if heard.contains(id) {
+                if std::mem::replace(silent, false) {
+                    tracing::info!(address = node.addr, "a manager answers again");
+                }
+            } else if since.elapsed() > patience && !std::mem::replace(silent, true) {
+                tracing::warn!(address = node.addr, "a manager does not answer");
+            }
+        }
+    }
 }
 
 impl Pulse {
@@ -109,7 +127,7 @@ impl Pulse {
             leads: None,
             next_beat: now,
             last_tick: now,
-            silent: BTreeSet::new(),
+            watched: BTreeMap::new(),
         };
         let mut metrics = self.raft.metrics();
         let mut ticks = tokio::time::interval(self.heartbeat / 2);
@@ -193,19 +211,18 @@ impl Pulse {
             course.leads = Some((term, now));
             course.stood = false;
             course.next_beat = now;
-            course.silent.clear();
+            course.watched.clear();
             self.signs().members.clear();
             self.finish_change(metrics);
         }
         let patience = self.election.end * 3;
         let since = course.leads.map_or(now, |(_, since)| since);
-        if now.duration_since(since) > patience && !is_quorum(metrics, &self.heard(patience)) {
+        let heard = self.heard(patience);
+        if now.duration_since(since) > patience && !is_quorum(metrics, &heard) {
             self.give_up(term).await;
             return;
         }
-        if now.duration_since(since) > patience {
-            self.tell_silent(metrics, &mut course.silent);
-        }
+        course.tell_silent(metrics, &heard, patience);
         if now < course.next_beat || !self.network.may_lead() {
             return;
         }
@@ -222,22 +239,6 @@ impl Pulse {
                     pulse.signs().members.insert(id, Instant::now());
                 }
             });
-        }
-    }
-
-    /// Says who answers no longer, and who does again: once each, though every message to them fails.
-    fn tell_silent(&self, metrics: &Metrics, silent: &mut BTreeSet<RaftId>) {
-        let heard = self.heard(self.election.end);
-        let members = metrics.membership_config.membership();
-        silent.retain(|id| members.get_node(id).is_some());
-        for (id, node) in members.nodes() {
-            match heard.contains(id) {
-                false if silent.insert(*id) => {
-                    tracing::warn!(address = node.addr, "a manager does not answer")
-                }
-                true if silent.remove(id) => tracing::info!(address = node.addr, "a manager answers again"),
-                _ => {}
-            }
         }
     }
 
