@@ -8,6 +8,7 @@
 
 mod check;
 mod fault;
+mod renewal;
 mod users;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ pub struct Options {
     pub freeze: Duration,
     /// Clocks jump, too.
     pub clocks: bool,
+    /// In the end all nodes' certificates come of age. Takes clocks.
+    pub renewal: bool,
     /// Leave the cluster as it is when something was wrong.
     pub keep: bool,
 }
@@ -97,7 +100,7 @@ impl Dice {
 /// # Errors
 /// What was wrong after which round, and the end of the daemons' logs.
 pub fn run(options: Options, mut tell: impl FnMut(&str)) -> Result<Tally, String> {
-    let lab = match options.clocks {
+    let lab = match options.clocks || options.renewal {
         true => Lab::with_clocks(MANAGERS, WORKERS, &["busybox"], DISK, &fake_time()?),
         false => Lab::with_disks(MANAGERS, WORKERS, &["busybox"], DISK),
     };
@@ -153,6 +156,9 @@ fn torment(lab: &Lab, options: Options, tell: &mut impl FnMut(&str)) -> Result<T
         check::converged(lab, &mut model).map_err(in_round)?;
         let (whole, after) = (begun.elapsed().as_secs_f32(), mended.elapsed().as_secs_f32());
         tell(&format!("  {whole:.1} s, of which right after {after:.1} s; {:?}", users.tally));
+    }
+    if options.renewal {
+        tally.add(renewal::torment(lab, dice.next(), &mut model, tell)?);
     }
     Ok(tally)
 }

@@ -58,8 +58,25 @@ impl Lab {
     /// # Errors
     /// When the daemon does not take the time over.
     pub fn set_clock(&self, node: u16, ahead: i64) -> Result<(), String> {
+        self.write_clock(node, ahead)?;
+        self.await_clock(node, ahead)
+    }
+
+    /// Sets all clocks at once.
+    ///
+    /// # Errors
+    /// When a daemon does not take the time over.
+    pub fn set_clocks(&self, ahead: i64) -> Result<(), String> {
+        self.nodes().try_for_each(|node| self.write_clock(node, ahead))?;
+        self.nodes().try_for_each(|node| self.await_clock(node, ahead))
+    }
+
+    fn write_clock(&self, node: u16, ahead: i64) -> Result<(), String> {
         let path = self.folder(node).join(CLOCK);
-        std::fs::write(&path, format!("{ahead:+}")).map_err(|error| error.to_string())?;
+        std::fs::write(&path, format!("{ahead:+}")).map_err(|error| error.to_string())
+    }
+
+    fn await_clock(&self, node: u16, ahead: i64) -> Result<(), String> {
         let begun = Instant::now();
         loop {
             let off = self.clock(node)? - ahead;

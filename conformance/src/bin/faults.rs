@@ -6,8 +6,14 @@ use std::time::Duration;
 use skep_conformance::faults::{Options, run};
 
 fn main() -> ExitCode {
-    let mut options =
-        Options { seed: 1, rounds: 500, freeze: Duration::from_secs(30), clocks: false, keep: false };
+    let mut options = Options {
+        seed: 1,
+        rounds: 500,
+        freeze: Duration::from_secs(30),
+        clocks: false,
+        renewal: false,
+        keep: false,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -19,6 +25,10 @@ fn main() -> ExitCode {
                 options.clocks = true;
                 continue;
             }
+            "--renewal" => {
+                options.renewal = true;
+                continue;
+            }
             _ => {}
         }
         let value = words.next().and_then(|value| value.parse::<u32>().ok());
@@ -27,7 +37,9 @@ fn main() -> ExitCode {
             ("--seed", Some(seed)) => options.seed = u64::from(seed),
             ("--freeze", Some(seconds)) => options.freeze = Duration::from_secs(u64::from(seconds)),
             _ => {
-                eprintln!("usage: faults [--rounds N] [--seed N] [--freeze SECONDS] [--clock] [--keep]");
+                eprintln!(
+                    "usage: faults [--rounds N] [--seed N] [--freeze SECONDS] [--clock] [--renewal] [--keep]"
+                );
                 return ExitCode::from(2);
             }
         }
