@@ -213,8 +213,8 @@ impl Pulse {
             course.next_beat = now;
             course.watched.clear();
             self.signs().members.clear();
-            self.finish_change(metrics);
         }
+        self.finish_change(metrics);
         let patience = self.election.end * 3;
         let since = course.leads.map_or(now, |(_, since)| since);
         let heard = self.heard(patience);
@@ -242,17 +242,24 @@ impl Pulse {
         }
     }
 
-    /// A change of members that the last leader began is between two sets of voters: ends it.
+    /// A change of members that nobody is at any more, because its leader is gone or it took too long, is between two
+    /// sets of voters: ends it.
     fn finish_change(&self, metrics: &Metrics) {
-        if metrics.membership_config.membership().get_joint_config().len() > 1 {
-            let pulse = self.clone();
-            tokio::spawn(async move {
-                let _turn = pulse.changing.lock().await;
-                let none = openraft::ChangeMembers::AddVoterIds(BTreeSet::new());
-                // Losing the lead ends it as well.
-                let _ = change_members(&pulse.raft, pulse.network.store(), none, false).await;
-            });
+        if metrics.membership_config.membership().get_joint_config().len() < 2 {
+            return;
         }
+        let Ok(turn) = self.changing.clone().try_lock_owned() else { return };
+        let pulse = self.clone();
+        tokio::spawn(async move {
+            let _turn = turn;
+            // What was seen before the turn was free may be over.
+            let members = pulse.raft.metrics().borrow().membership_config.clone();
+            if members.membership().get_joint_config().len() > 1 {
+                let none = openraft::ChangeMembers::AddVoterIds(BTreeSet::new());
+                // What fails is tried again as long as this member leads.
+                let _ = change_members(&pulse.raft, pulse.network.store(), none, false).await;
+            }
+        });
     }
 
     /// Votes for nobody in the next term, which ends the lead.
