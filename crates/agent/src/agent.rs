@@ -138,7 +138,7 @@ impl Agent {
                 }
             }
             AgentEvent::Ready { task, result } => self.with(task, |work| work.ready(result, now)),
-            AgentEvent::Unhealthy { task } => self.with(task, |work| work.unhealthy(now)),
+            AgentEvent::Unhealthy { task } => self.with(task, Work::unhealthy),
             AgentEvent::Exited { task, result } => {
                 let alone = self.alone;
                 self.with(task, |work| work.exited(result, now, alone));

@@ -58,6 +58,8 @@ pub(crate) struct Work {
     busy: Option<Busy>,
     /// Whether its connections had their time to end.
     drained: bool,
+    /// Whether it was found unhealthy, and fails when it has stopped.
+    sick: bool,
     pub(crate) retry: Retry,
     /// Whether the managers have yet to hear of `status`.
     pub(crate) unreported: bool,
@@ -155,6 +157,7 @@ impl Work {
             presence,
             busy: None,
             drained: false,
+            sick: false,
             retry: Retry::default(),
             unreported: false,
             revival: None,
@@ -310,7 +313,8 @@ impl Work {
             return None;
         }
         self.retry.at = None;
-        if self.wants_end() || self.status.state.is_terminal() {
+        let sick = self.sick && matches!(self.presence, Presence::Running(_));
+        if self.wants_end() || self.status.state.is_terminal() || sick {
             return self.next_down(now, held);
         }
         if self.needs_preparation() {
@@ -378,7 +382,7 @@ impl Work {
     fn drains(&self) -> bool {
         let served = self.status.state == TaskState::Running
             && self.task.as_ref().is_some_and(|task| !task.attachments.is_empty());
-        served && !self.gone && !self.drained
+        served && !self.gone && !self.drained && !self.sick
     }
 
     /// The exit of a container that runs has to be watched for.
@@ -447,17 +451,17 @@ impl Work {
                 self.climb(TaskState::Running, "started", now);
             }
             Ok(()) => {}
-            Err(_) => self.unhealthy(now),
+            Err(_) => self.unhealthy(),
         }
     }
 
     /// The container's health check failed: the task has failed, though its container is yet to be stopped. As moby's
     /// `ErrContainerUnhealthy`.
-    pub(crate) fn unhealthy(&mut self, now: Time) {
+    pub(crate) fn unhealthy(&mut self) {
         let runs = matches!(self.presence, Presence::Running(_));
-        if runs && !self.wants_end() && !self.status.state.is_terminal() {
-            self.fail("unhealthy container".to_owned(), now);
-        }
+        // Its slot and its addresses are free for another once it is said to have failed: as SwarmKit's controller,
+        // it is stopped before that.
+        self.sick |= runs && !self.wants_end() && !self.status.state.is_terminal();
     }
 
     pub(crate) fn exited(&mut self, result: Result<i32, String>, now: Time, alone: Option<Time>) {
@@ -465,6 +469,9 @@ impl Work {
         self.presence = Presence::Ended(container);
         self.note_exit(result.as_ref().ok().copied());
         // A stop that is under way says what the exit means.
+        if self.busy != Some(Busy::Stopping) {
+            self.end_sick(now);
+        }
         if self.busy != Some(Busy::Stopping) && !self.status.state.is_terminal() {
             self.ended(result, now, alone);
         }
@@ -485,9 +492,17 @@ impl Work {
                 }
                 self.note_exit(code);
                 self.retry.reset();
+                self.end_sick(now);
             }
             // It may still run, so it is not given up.
             Err(_) => self.retry.failed(now),
+        }
+    }
+
+    /// What was found unhealthy has stopped. It has not failed if it was to end anyway.
+    fn end_sick(&mut self, now: Time) {
+        if std::mem::take(&mut self.sick) && !self.wants_end() && !self.status.state.is_terminal() {
+            self.fail("unhealthy container".to_owned(), now);
         }
     }
 

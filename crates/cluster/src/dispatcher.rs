@@ -26,6 +26,8 @@ struct Session {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dispatcher {
     sessions: BTreeMap<NodeId, Session>,
+    /// Nodes that may have tables of a former leader's.
+    unknown: BTreeSet<NodeId>,
     draining: Draining,
 }
 
@@ -36,11 +38,13 @@ impl Dispatcher {
         let ends = objects.tasks().filter(|task| task.status.state == TaskState::Running && !is_wanted(task));
         let tasks = ends.filter(|task| is_worth_waiting(objects, task)).map(|task| task.id).collect();
         let number = objects.applied();
+        self.unknown.clone_from(nodes);
         self.draining.hold(tasks, nodes.iter().map(|node| (*node, number)).collect())
     }
 
     /// Opens a session: the node is sent everything.
     pub fn open(&mut self, objects: &Objects, node: NodeId) -> Assignment {
+        self.unknown.remove(&node);
         self.sessions.insert(node, Session { told: objects.applied(), acknowledged: 0 });
         let duties = tables::all(objects, node);
         let tasks = objects.tasks_on(node).map(|task| {
@@ -55,6 +59,7 @@ impl Dispatcher {
 
     /// Ends a session: the node is sent nothing until it opens another, and is not waited for.
     pub fn close(&mut self, node: NodeId) {
+        self.unknown.remove(&node);
         self.sessions.remove(&node);
         self.draining.forget_node(node);
     }
@@ -114,9 +119,15 @@ impl Dispatcher {
             self.draining.release(task);
         }
         let left = touched.left.iter().filter_map(|id| objects.task(*id));
-        let tasks = left.filter(|task| is_worth_waiting(objects, task)).map(|task| task.id).collect();
+        let tasks: BTreeSet<TaskId> =
+            left.filter(|task| is_worth_waiting(objects, task)).map(|task| task.id).collect();
+        if tasks.is_empty() {
+            return None;
+        }
         let behind = self.sessions.iter().filter(|(_, session)| session.acknowledged < session.told);
-        self.draining.hold(tasks, behind.map(|(node, session)| (*node, session.told)).collect())
+        let behind = behind.map(|(node, session)| (*node, session.told));
+        let unknown = self.unknown.iter().map(|node| (*node, objects.applied()));
+        self.draining.hold(tasks, behind.chain(unknown).collect())
     }
 
     /// The ends that are held back no longer.

@@ -32,8 +32,8 @@ fn a_task_runs_once_it_is_healthy_and_fails_when_it_is_not_any_more() {
               report 1 running at 4 "started" pid 101 exit None
             5
               stop 1 "SIGINT" Some(3s)
-              report 1 failed at 5 "started" error "unhealthy container" pid 101 exit None
             6
+              report 1 failed at 6 "started" error "unhealthy container" pid 0 exit Some(143)
         "#]],
     );
 }
@@ -48,6 +48,7 @@ fn a_task_that_never_becomes_healthy_has_failed() {
             ready(Err("unhealthy container")),
             // The watch says so, too.
             AgentEvent::Unhealthy { task: TaskId(1) },
+            stopped(1, 143),
         ],
         expect![[r#"
             1
@@ -61,8 +62,9 @@ fn a_task_that_never_becomes_healthy_has_failed() {
               await 1 on []
             4
               stop 1 "SIGINT" Some(3s)
-              report 1 failed at 4 "starting" error "unhealthy container" pid 101 exit None
             5
+            6
+              report 1 failed at 6 "starting" error "unhealthy container" pid 0 exit Some(143)
         "#]],
     );
 }

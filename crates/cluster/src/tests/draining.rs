@@ -247,6 +247,29 @@ fn a_new_leader_waits_once_for_all_nodes_that_may_be_there() {
 }
 
 #[test]
+fn a_new_leader_waits_for_nodes_that_it_has_not_heard_of() {
+    let (mut scene, web) = served(3);
+    scene.tell(Event::Deposed);
+    scene.tell(Event::Started);
+    scene.ready(2);
+    scene.ready(3);
+    scene.acknowledge([2, 3]);
+    scene.story();
+    scale(&mut scene, web, 2);
+    scene.acknowledge([2, 3]);
+    scene.story();
+    scene.ready(1);
+    scene.story();
+    scene.acknowledge([1]);
+    says(
+        &mut scene,
+        expect![[r#"
+        send n3: [web.3#1 remove]
+    "#]],
+    );
+}
+
+#[test]
 fn a_node_that_is_removed_by_force_ends_its_tasks_at_once() {
     let (mut scene, _) = served(2);
     scene.ask(Request::RemoveNode { id: NodeId(2), force: Force::Yes }).unwrap();
