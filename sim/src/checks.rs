@@ -2,6 +2,7 @@
 
 mod book;
 mod settled;
+mod tables;
 
 use skep_cluster::{Change, check};
 use skep_types::node::{Availability, NodeState};
@@ -10,6 +11,7 @@ use skep_types::{NodeId, TaskId, TaskState, Time};
 
 pub(crate) use book::Book;
 pub(crate) use settled::settled;
+pub(crate) use tables::{connecting, refused, stopping};
 
 use crate::manager::EPOCH;
 use crate::user::Granted;
@@ -144,22 +146,6 @@ pub(crate) fn granted(world: &World, granted: &Granted) -> Verdict {
     Ok(())
 }
 
-/// When a container is told to stop: no connection may be sent to it by its own node any more.
-pub(crate) fn draining(world: &World, node: usize, task: TaskId) -> Verdict {
-    let Some(machine) = world.machines.get(node) else { return Ok(()) };
-    let Some(container) = machine.containers.get(&task).filter(|container| container.is_running()) else {
-        return Ok(());
-    };
-    let service = container.task.service;
-    let Some(endpoint) = machine.served.get(&service) else { return Ok(()) };
-    match container.addresses().find(|address| endpoint.backends.contains(address)) {
-        Some(address) => {
-            Err(format!("task {task} is told to stop while its node sends connections to {address}"))
-        }
-        None => Ok(()),
-    }
-}
-
 /// When a container starts.
 pub(crate) fn starting(world: &mut World, node: usize, id: TaskId) -> Verdict {
     let machine = world.machines.get(node);
@@ -221,7 +207,7 @@ fn alone(world: &World, node: usize, task: &skep_types::Task) -> Verdict {
 }
 
 /// Whether the managers gave up the node after they gave it the task: others may have taken it over.
-fn forsaken(world: &World, node: usize, task: TaskId) -> bool {
+pub(crate) fn forsaken(world: &World, node: usize, task: TaskId) -> bool {
     let Some(machine) = world.machines.get(node) else { return true };
     match world.book.owner(task) {
         Some((_, since)) => machine.given_up.is_some_and(|given_up| given_up >= since),

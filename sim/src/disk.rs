@@ -14,6 +14,8 @@ const SNAPSHOT_EVERY: u64 = 200;
 pub(crate) struct Log {
     entries: BTreeMap<u64, Rc<[u8]>>,
     last: u64,
+    /// Entries up to this position are forgotten.
+    base: u64,
 }
 
 /// What one manager has on its disk.
@@ -58,6 +60,11 @@ impl Log {
         range.map(|(index, bytes)| (*index, decode(bytes))).collect()
     }
 
+    /// The position up to which only snapshots say what was.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
     /// How many entries lie after a position.
     pub fn count_after(&self, after: u64) -> usize {
         self.entries.range(after + 1..).count()
@@ -74,6 +81,7 @@ impl Log {
     pub fn compact<'d>(&mut self, disks: impl Iterator<Item = &'d Disk>) {
         let oldest = disks.map(|disk| disk.base).min().unwrap_or(0);
         self.entries = self.entries.split_off(&(oldest + 1));
+        self.base = self.base.max(oldest);
     }
 }
 

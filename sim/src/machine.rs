@@ -16,6 +16,10 @@ pub(crate) struct Container {
     pub state: Life,
     /// Whether someone waits for its end.
     pub watched: bool,
+    /// Until when those who connected to it stay.
+    pub clients: Vec<Time>,
+    /// Until when its last clients were to be waited for.
+    pub drains_until: Option<Time>,
 }
 
 /// The life of a container.
@@ -29,6 +33,16 @@ pub(crate) enum Life {
 impl Container {
     pub fn is_running(&self) -> bool {
         self.state == Life::Running
+    }
+
+    /// Whether it never ran.
+    pub fn is_new(&self) -> bool {
+        self.state == Life::Created
+    }
+
+    /// Whether its clients had their time to leave.
+    pub fn had_time(&self, now: Time) -> bool {
+        self.drains_until.is_some_and(|until| until <= now)
     }
 
     /// Its addresses on cluster-wide networks.
@@ -47,6 +61,8 @@ pub(crate) struct Session {
     /// Something that was said in this session is lost: nothing said later in that direction arrives either.
     pub down_is_cut: bool,
     pub up_is_cut: bool,
+    /// Whether the node's tables have become what the manager told in it first.
+    pub has_acknowledged: bool,
 }
 
 /// A node.
@@ -76,6 +92,8 @@ pub(crate) struct Machine {
     pub duties_at: u64,
     /// What its daemon wrote down of its duties, whole or not at all.
     pub memory: Option<BTreeMap<DutyId, Duty>>,
+    /// Whether it does not come back when it is removed.
+    pub stays_away: bool,
     /// When the managers last gave it up: what they gave it earlier may run elsewhere too.
     pub given_up: Option<Time>,
 }
@@ -98,6 +116,7 @@ impl Machine {
             paused_until: Time(0),
             duties_at: 0,
             memory: None,
+            stays_away: false,
             given_up: None,
         }
     }

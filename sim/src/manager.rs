@@ -31,6 +31,8 @@ pub(crate) struct Manager {
     /// Open sessions: the node and the session's number.
     pub sessions: BTreeMap<usize, u64>,
     pub wake_at: Option<Time>,
+    /// Whether it was demoted and gave up its seat. Should its node be promoted again, another takes its place.
+    pub retired: bool,
     /// How far its clock is ahead of the true time, which begins at [`EPOCH`], in nanoseconds.
     pub skew: i64,
 }
@@ -48,6 +50,7 @@ impl Manager {
             in_flight: None,
             sessions: BTreeMap::new(),
             wake_at: None,
+            retired: false,
             skew: 0,
         }
     }

@@ -20,6 +20,7 @@ use crate::options::{Failure, Options, Outcome};
 use crate::story::Story;
 use crate::user::User;
 
+mod clients;
 mod faults;
 mod founding;
 mod leading;
@@ -134,9 +135,23 @@ enum Happening {
     Rejoin {
         node: usize,
     },
+    /// A node's daemon has no session any more.
+    Alone {
+        node: usize,
+        life: u64,
+    },
+    /// Machines see whether they are to be managers.
+    Seats,
+    /// The consensus takes a member away.
+    Unseat {
+        manager: usize,
+        node: NodeId,
+        raft: u64,
+    },
     Fault,
     HealLinks,
     User,
+    Client,
     /// A user asks for a change of a service, in a moment in which something happens to it.
     Deploy {
         service: ServiceId,
@@ -153,6 +168,8 @@ pub(crate) struct Character {
     pub nodes_vanish: bool,
     /// How wrong managers' clocks may be, in seconds.
     pub skew: u64,
+    /// A machine that takes no tasks in the end.
+    pub drained: Option<usize>,
 }
 
 /// Everything.
@@ -218,7 +235,9 @@ impl World {
         let managers = (0..wanted).map(&mut manager).collect();
         let drawn = chance.pick(&[0, 0, 0, 5, 3600]).copied().unwrap_or(0);
         let skew = options.skew.unwrap_or(drawn);
-        let character = Character { nodes_vanish: chance.happens(500), skew };
+        let drained = chance.pick(&(0..nodes).collect::<Vec<_>>()).copied();
+        let drained = drained.filter(|_| nodes > 2 && chance.happens(300));
+        let character = Character { nodes_vanish: chance.happens(500), skew, drained };
         World {
             options,
             character,
@@ -253,7 +272,9 @@ impl World {
         self.at(Time(2_000_000), Happening::Beat);
         self.at(Time(500_000_000), Happening::Found);
         self.at(BEGIN, Happening::Fault);
+        self.at(BEGIN, Happening::Seats);
         self.at(BEGIN, Happening::User);
+        self.at(BEGIN, Happening::Client);
         self.at(heal_at, Happening::Heal);
         self.at(heal_at + CALM, Happening::Rest);
         let end = heal_at + CALM + BOUND;
@@ -303,9 +324,16 @@ impl World {
             Happening::Done { node, life, operation } => self.done(node, life, operation),
             Happening::Exit { node, task, container, code } => self.exit(node, task, container, code),
             Happening::Rejoin { node } => self.rejoin(node),
+            Happening::Alone { node, life } => {
+                let same = self.machine(node).life == life;
+                if same { self.agent(node, AgentEvent::Alone) } else { Ok(()) }
+            }
+            Happening::Seats => self.look_at_seats(),
+            Happening::Unseat { manager, node, raft } => self.unseat(manager, node, raft),
             Happening::Fault => self.fault(),
             Happening::HealLinks => self.heal_links(),
             Happening::User => self.user_acts(),
+            Happening::Client => self.client(),
             Happening::Deploy { service } => self.deploy(service),
             Happening::Found => self.found(),
             Happening::Heal => self.heal(),
@@ -340,12 +368,12 @@ impl World {
     }
 
     /// Whether a manager takes in what is said to it.
-    fn runs(&self, manager: usize) -> bool {
+    pub fn runs(&self, manager: usize) -> bool {
         self.managers.get(&manager).is_some_and(|manager| manager.runs(self.now))
     }
 
     /// Whether a manager believes that it leads in the newest term.
-    fn leads_newest(&self, manager: usize) -> bool {
+    pub fn leads_newest(&self, manager: usize) -> bool {
         self.managers.get(&manager).is_some_and(|manager| manager.leads == Some(self.consensus.term))
     }
 
@@ -358,10 +386,16 @@ impl World {
         usize::try_from(self.chance.below(self.machines.len() as u64)).unwrap_or(0)
     }
 
-    /// One of the machines that have a seat among the managers.
+    /// One of the machines that are managers.
     fn some_manager(&mut self) -> usize {
-        let all: Vec<usize> = self.managers.keys().copied().collect();
+        let all: Vec<usize> =
+            self.managers.keys().copied().filter(|manager| self.is_manager(*manager)).collect();
         self.chance.pick(&all).copied().unwrap_or(0)
+    }
+
+    /// Whether two machines hear each other.
+    pub fn is_linked(&self, one: usize, other: usize) -> bool {
+        self.links.both(one, other)
     }
 
     /// Whether only a few nodes are to be looked at.

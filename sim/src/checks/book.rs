@@ -21,6 +21,8 @@ pub(crate) struct Book {
     /// What runs, by what it holds.
     slots: BTreeMap<(ServiceId, u64), BTreeSet<Place>>,
     addresses: BTreeMap<Ipv4Addr, BTreeSet<Place>>,
+    /// What was stopped because the managers wanted it, by its addresses, until something runs there again.
+    stopped: BTreeMap<Ipv4Addr, Place>,
     running: BTreeMap<Place, ((ServiceId, u64), Vec<Ipv4Addr>)>,
 }
 
@@ -53,6 +55,7 @@ impl Book {
         self.slots.entry(slot).or_default().insert(place);
         for address in &addresses {
             self.addresses.entry(*address).or_default().insert(place);
+            self.stopped.remove(address);
         }
         self.running.insert(place, (slot, addresses));
     }
@@ -68,6 +71,17 @@ impl Book {
                 places.remove(&place);
             }
         }
+    }
+
+    /// A container that ran is stopped because the managers want that.
+    pub fn stops(&mut self, node: usize, task: &Task) {
+        let addresses = task.attachments.iter().map(|held| held.address);
+        self.stopped.extend(addresses.map(|address| (address, (node, task.id))));
+    }
+
+    /// What was stopped at an address where nothing ran since.
+    pub fn stopped_at(&self, address: Ipv4Addr) -> Option<Place> {
+        self.stopped.get(&address).copied()
     }
 
     /// All containers of a node end.

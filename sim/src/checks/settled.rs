@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use skep_cluster::Objects;
-use skep_types::node::{Node, NodeState};
+use skep_types::node::{Availability, Node, NodeRole, NodeState};
 use skep_types::service::{RestartCondition, Service, ServiceMode, UpdateState};
 use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskState};
 
@@ -19,7 +19,7 @@ fn wanted(task: &Task) -> bool {
 /// In the end.
 pub(crate) fn settled(world: &World) -> Verdict {
     let Some(objects) = world.leaders_objects() else { return Err("no manager leads".to_owned()) };
-    for (number, manager) in &world.managers {
+    for (number, manager) in world.managers.iter().filter(|(_, manager)| !manager.retired) {
         if manager.objects() != Some(objects) {
             return Err(format!("manager {number} does not hold what the leader holds"));
         }
@@ -50,6 +50,8 @@ pub(crate) fn settled(world: &World) -> Verdict {
         }
     }
     machines(world, objects)?;
+    seats(world, objects)?;
+    drained(world, objects)?;
     peers(world, objects)
 }
 
@@ -60,9 +62,36 @@ fn is_stuck(objects: &Objects, task: &Task) -> bool {
         let held = objects.tasks_on(node.id).filter(|task| !task.status.state.is_terminal());
         node.description.nano_cpus - held.map(reserved).sum::<i64>()
     };
-    let waits = task.node.is_none() && wanted(task) && !task.spec.placement.is_open();
-    let takes = |node: &Node| task.spec.placement.allows(node) && free(node) >= reserved(task);
+    let waits = task.node.is_none() && wanted(task);
+    let open = |node: &Node| node.state == NodeState::Ready && node.spec.availability == Availability::Active;
+    let takes = |node: &Node| open(node) && task.spec.placement.allows(node) && free(node) >= reserved(task);
     waits && !objects.nodes().any(takes)
+}
+
+/// The consensus has the members that the state names: those that are to be managers.
+fn seats(world: &World, objects: &Objects) -> Verdict {
+    for (number, machine) in world.machines.iter().enumerate() {
+        let node = objects.node(machine.id);
+        let wanted = node.is_some_and(|node| node.spec.role == NodeRole::Manager);
+        let votes = world.consensus.voters.contains(&number);
+        let known = node.and_then(|node| node.manager.as_ref()).map(|member| member.raft);
+        let held = world.managers.get(&number).filter(|manager| !manager.retired).map(|manager| manager.seat);
+        if votes != wanted || known.is_some() != wanted || wanted && held != known {
+            return Err(format!(
+                "node {number} is to be a manager: {wanted}; it votes: {votes}, with seat {held:?}, known as {known:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A node that is drained has no tasks.
+fn drained(world: &World, objects: &Objects) -> Verdict {
+    let Some(machine) = world.character.drained.and_then(|number| world.machines.get(number)) else {
+        return Ok(());
+    };
+    let staying = objects.tasks_on(machine.id).find(|task| wanted(task) && !task.status.state.is_terminal());
+    staying.map_or(Ok(()), |task| Err(format!("task {} is on a node that is drained", task.id)))
 }
 
 /// Every kernel knows where all addresses of other nodes are, and no others.
@@ -181,6 +210,12 @@ fn machines(world: &World, objects: &Objects) -> Verdict {
             {
                 return Err(format!("task {} is said to run on node {number}, and does not", task.id));
             }
+        }
+        if objects.node(machine.id).is_none() {
+            if !machine.served.is_empty() || !machine.peers.is_empty() {
+                return Err(format!("node {number} was removed and serves {:?}", machine.served));
+            }
+            continue;
         }
         if machine.served != expected {
             return Err(format!("node {number} serves {:?}, not {expected:?}", machine.served));

@@ -20,6 +20,9 @@ impl World {
         let leader = self.consensus.leader.unwrap_or(manager);
         let manager = if self.chance.happens(400) { leader } else { manager };
         let vanish = self.character.nodes_vanish;
+        if self.is_small() && self.chance.happens(150) {
+            return self.change_role(node);
+        }
         match self.chance.below(if self.character.skew > 0 { 14 } else { 12 }) {
             0 | 1 => self.crash_manager(manager),
             2 if vanish => self.kill_daemon(node),
@@ -96,7 +99,7 @@ impl World {
     /// Somebody removes a worker by force, whether it is there or not.
     fn remove_node(&mut self, node: usize) -> Verdict {
         let id = self.machine(node).id;
-        if self.managers.contains_key(&node) || self.truth.node(id).is_none() {
+        if self.is_manager(node) || self.truth.node(id).is_none() {
             return Ok(());
         }
         if self.truth.node(id).is_some_and(|node| node.spec.role == NodeRole::Manager) {
@@ -106,12 +109,18 @@ impl World {
         if self.chance.happens(500) {
             self.cut(node)?;
         }
+        self.machine(node).stays_away = self.chance_of_staying_away();
         self.ask_leader(Request::RemoveNode { id, force: Force::Yes })?;
         if let Some(session) = self.machine(node).session {
             // A node that is removed is told to hold nothing, and its session ends.
             self.after(3000, 6000, Happening::Broken { node, session: session.number });
         }
         Ok(())
+    }
+
+    /// Most nodes that are removed come back.
+    fn chance_of_staying_away(&mut self) -> bool {
+        self.is_small() && self.chance.happens(300)
     }
 
     /// The whole machine stands still; its kernel's containers, too.
@@ -206,12 +215,15 @@ impl World {
             self.after(4500, 5000, Happening::Heal);
             return Ok(());
         };
+        let drained = self.character.drained.and_then(|number| self.machines.get(number));
+        let drained = drained.map(|machine| machine.id);
+        let last = |id| if Some(id) == drained { Availability::Drain } else { Availability::Active };
         let wanted: Vec<Request> = objects
             .nodes()
-            .filter(|node| node.spec.availability != Availability::Active)
+            .filter(|node| node.spec.availability != last(node.id))
             .map(|node| {
                 let mut spec = node.spec.clone();
-                spec.availability = Availability::Active;
+                spec.availability = last(node.id);
                 Request::UpdateNode { id: node.id, version: node.meta.version, spec: Box::new(spec) }
             })
             .collect();

@@ -50,7 +50,7 @@ impl World {
     }
 
     fn newcomer(&mut self, number: usize) -> Node {
-        let manages = self.managers.contains_key(&number);
+        let manages = self.is_manager(number);
         Node {
             id: self.machine(number).id,
             meta: skep_types::Meta::default(),

@@ -104,7 +104,7 @@ impl World {
     }
 
     pub(super) fn start_manager(&mut self, number: usize) -> Verdict {
-        if self.manager(number).cluster.is_some() {
+        if self.manager(number).cluster.is_some() || self.manager(number).retired {
             return Ok(());
         }
         let skew = self.some_skew();

@@ -116,7 +116,7 @@ impl World {
             return Ok(());
         };
         let last = self.consensus.log.last();
-        let far = self.consensus.log.count_after(applied) > FAR_BEHIND || applied < self.oldest();
+        let far = self.consensus.log.count_after(applied) > FAR_BEHIND || applied < self.consensus.log.base();
         if far {
             self.tell(|| format!("manager {manager} is sent a snapshot"));
             let snapshot = disk::encode(&self.truth.snapshot());
@@ -132,17 +132,13 @@ impl World {
         checks::replica(self, manager)
     }
 
-    /// The position before the first entry that the log still has.
-    fn oldest(&self) -> u64 {
-        self.managers.values().map(|manager| manager.disk.base()).min().unwrap_or(0)
-    }
-
     /// A manager's disk takes in what it applied.
     fn take_note(&mut self, manager: usize) {
         let Some(manager) = self.managers.get_mut(&manager) else { return };
         let Some(cluster) = &manager.cluster else { return };
         if manager.disk.note(cluster.objects()) {
-            self.consensus.log.compact(self.managers.values().map(|manager| &manager.disk));
+            let managers = self.managers.values().filter(|manager| !manager.retired);
+            self.consensus.log.compact(managers.map(|manager| &manager.disk));
         }
     }
 
@@ -251,7 +247,7 @@ impl World {
     }
 
     /// A manager learns that it leads no longer. Its sessions end.
-    fn depose(&mut self, manager: usize) -> Verdict {
+    pub(super) fn depose(&mut self, manager: usize) -> Verdict {
         self.tell_fault(|| format!("manager {manager} learns that it leads no longer"));
         if self.consensus.leader == Some(manager) && self.leads_newest(manager) {
             self.consensus.leader = None;

@@ -37,17 +37,21 @@ impl World {
     }
 
     fn begin(&mut self, node: usize, life: u64, operation: Operation) -> Verdict {
+        if let Operation::Drain { task, limit, .. } = operation {
+            let (now, wait) = (self.now, self.drains_in(node, task, limit));
+            if let Some(container) = self.machine(node).containers.get_mut(&task) {
+                container.drains_until = Some(now + limit);
+            }
+            self.at(now + wait, Happening::Done { node, life, operation: Box::new(operation) });
+            return Ok(());
+        }
         let slow = self.unsafe_phase && self.chance.happens(60);
         let longest = match &operation {
             Operation::Prepare { .. } if slow => 20_000,
             Operation::Prepare { .. } => 200,
             Operation::Start { .. } if slow => 5000,
-            Operation::Drain { limit, .. } => {
-                // Most have no clients.
-                if self.chance.happens(300) { limit.as_millis() as u64 } else { 40 }
-            }
             Operation::Stop { task, grace, .. } => {
-                checks::draining(self, node, *task)?;
+                checks::stopping(self, node, *task)?;
                 grace.map_or(10_000, |grace| grace.as_millis() as u64)
             }
             Operation::AwaitReady { limit, .. } if slow => limit.as_millis() as u64,
@@ -103,7 +107,14 @@ impl World {
                     Err("No such image: image:missing".to_owned())
                 } else {
                     let fresh = self.ids.container();
-                    let made = Container { id: fresh, task: *task, state: Life::Created, watched: false };
+                    let made = Container {
+                        id: fresh,
+                        task: *task,
+                        state: Life::Created,
+                        watched: false,
+                        clients: Vec::new(),
+                        drains_until: None,
+                    };
                     Ok(self.machine(node).containers.entry(id).or_insert(made).id)
                 };
                 self.agent(node, AgentEvent::Prepared { task: id, result })
@@ -174,8 +185,12 @@ impl World {
             && container.is_running()
         {
             container.state = Life::Ended { code: 143, at: now, asked: true };
-            watched = container.watched;
+            watched = std::mem::take(&mut container.watched);
+            let stopped = container.task.clone();
             self.book.ends(node, task);
+            if !checks::forsaken(self, node, task) {
+                self.book.stops(node, &stopped);
+            }
         }
         self.tell(|| format!("node {node} stopped the container of {task}"));
         let exited = AgentEvent::Exited { task, result: Ok(143) };
@@ -198,7 +213,7 @@ impl World {
             return Ok(());
         }
         container.state = Life::Ended { code, at: now, asked: false };
-        let (watched, service) = (container.watched, container.task.service);
+        let (watched, service) = (std::mem::take(&mut container.watched), container.task.service);
         self.book.ends(node, task);
         if self.chance.happens(500) {
             self.after(0, 15, Happening::Deploy { service });

@@ -1,0 +1,94 @@
+//! Tables before tasks: no client is ever sent to a task that was stopped, or does not run yet.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use skep_types::TaskId;
+
+use super::forsaken;
+use crate::world::{Verdict, World};
+
+/// For so long after it stood still, what a machine's kernel does is nobody's fault.
+const DAZED: Duration = Duration::from_secs(2);
+/// Nodes of a big cluster whose tables are looked at when a container is stopped.
+const SAMPLE: usize = 20;
+
+/// Whether a node is one that the leader speaks with, and has taken in what it was told when their session began. Of
+/// others nobody knows what their tables are; they are waited for, but not for ever.
+fn hears(world: &World, node: usize) -> bool {
+    let Some(machine) = world.machines.get(node) else { return false };
+    let Some(session) = machine.session.filter(|_| machine.up) else { return false };
+    let known = world.managers.get(&session.manager);
+    let held = known.is_some_and(|manager| manager.sessions.get(&node) == Some(&session.number));
+    let whole = !session.down_is_cut && !session.up_is_cut;
+    let linked = world.is_linked(node, session.manager);
+    let leads = world.leads_newest(session.manager) && world.runs(session.manager);
+    leads && held && whole && linked && session.has_acknowledged && machine.paused_until + DAZED <= world.now
+}
+
+/// When a container is told to stop: nobody may be sent to it any more, and who is connected had time.
+pub(crate) fn stopping(world: &World, node: usize, id: TaskId) -> Verdict {
+    let Some(machine) = world.machines.get(node) else { return Ok(()) };
+    let Some(container) = machine.containers.get(&id).filter(|container| container.is_running()) else {
+        return Ok(());
+    };
+    let service = container.task.service;
+    let sends = |place: usize| {
+        let endpoint = world.machines.get(place)?.served.get(&service)?;
+        container.addresses().find(|address| endpoint.backends.contains(address))
+    };
+    if let Some(address) = sends(node) {
+        return Err(format!("task {id} is told to stop while its node sends connections to {address}"));
+    }
+    // What was given up is stopped at once, whoever is connected.
+    if forsaken(world, node, id) {
+        return Ok(());
+    }
+    let count = world.machines.len();
+    let step = if world.is_small() { 1 } else { count.div_ceil(SAMPLE) };
+    for place in (0..count).step_by(step).filter(|place| hears(world, *place)) {
+        if let Some(address) = sends(place) {
+            return Err(format!(
+                "task {id} on node {node} is told to stop while node {place} sends connections to {address}"
+            ));
+        }
+    }
+    let connected = container.clients.iter().filter(|until| **until > world.now).count();
+    if connected > 0 && !container.had_time(world.now) {
+        return Err(format!("task {id} is told to stop while {connected} clients are connected to it"));
+    }
+    Ok(())
+}
+
+/// When a client is sent to a task that runs: not one whose connections are waited for.
+pub(crate) fn connecting(world: &World, node: usize, host: usize, task: TaskId) -> Verdict {
+    let container = world.machines.get(host).and_then(|machine| machine.containers.get(&task));
+    let drains = container.is_some_and(|container| container.drains_until.is_some());
+    if drains && hears(world, node) && !forsaken(world, host, task) {
+        return Err(format!("node {node} sends a client to task {task}, which is about to be stopped"));
+    }
+    Ok(())
+}
+
+/// When a client is sent to an address where nothing runs: what ended by itself, or with its machine, is out of the
+/// tables when its end is known.
+pub(crate) fn refused(world: &World, node: usize, address: Ipv4Addr) -> Verdict {
+    if !hears(world, node) {
+        return Ok(());
+    }
+    if let Some((place, task)) = world.book.stopped_at(address) {
+        return Err(format!(
+            "node {node} sends a client to {address}: task {task} on node {place} was stopped"
+        ));
+    }
+    for (place, machine) in world.machines.iter().enumerate() {
+        let at = machine.containers.values().find(|it| it.is_new() && it.addresses().any(|it| it == address));
+        if let Some(container) = at {
+            let task = container.task.id;
+            return Err(format!(
+                "node {node} sends a client to {address}: task {task} on node {place} does not run yet"
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! Clients: each asks some node, takes a backend from the tables in its kernel, and connects. Some stay for long.
+
+use std::time::Duration;
+
+use skep_types::TaskId;
+
+use super::{Happening, Verdict, World};
+use crate::checks;
+
+/// The longest time between two clients of a small cluster.
+const PAUSE_MS: u64 = 150;
+
+impl World {
+    /// Somebody comes.
+    pub(super) fn client(&mut self) -> Verdict {
+        if !self.busy {
+            return Ok(());
+        }
+        self.after(0, PAUSE_MS, Happening::Client);
+        let node = self.some_machine();
+        if self.stands_still(node) {
+            return Ok(());
+        }
+        let served = self.machine(node).served.values();
+        let backends: Vec<_> = served.flat_map(|endpoint| endpoint.backends.iter().copied()).collect();
+        let Some(address) = self.chance.pick(&backends).copied() else { return Ok(()) };
+        let place = self.book.at_address(address).next();
+        let Some((host, task)) = place else { return checks::refused(self, node, address) };
+        checks::connecting(self, node, host, task)?;
+        // Most ask one thing, and some come again and again on the same connection.
+        let stays = if self.chance.happens(100) { 20_000 } else { 100 };
+        let until = self.now + self.chance.millis(1, stays);
+        let found = self.machine(host).containers.get_mut(&task);
+        if let Some(container) = found.filter(|container| container.drains_until.is_none()) {
+            container.clients.push(until);
+        }
+        Ok(())
+    }
+
+    /// How long it takes until nobody is connected to a container.
+    pub(super) fn drains_in(&self, node: usize, task: TaskId, limit: Duration) -> Duration {
+        let machine = self.machines.get(node);
+        let container = machine.and_then(|machine| machine.containers.get(&task));
+        let clients = container.into_iter().flat_map(|container| &container.clients);
+        clients.map(|until| until.since(self.now)).max().unwrap_or_default().min(limit)
+    }
+}
