@@ -3,11 +3,16 @@
 //! A large frame goes to the other node as segments, each a packet of its own, and is put together again there: only as
 //! much as came, and only from segments that follow each other, so a lost packet costs one segment. Checksums are
 //! neither computed nor verified on the way: what is encrypted is authentic.
+//!
+//! What is encrypted is the payload, then the headers that each segment repeats, then what says what all that is. So
+//! payloads that follow each other are decrypted to where they lie side by side, and nothing is moved.
 
 /// virtio_net_hdr, of which ours has no further fields.
 pub(crate) const VIRTIO_LEN: usize = 10;
-/// What is encrypted in front of each frame.
-pub(crate) const PREFIX_LEN: usize = 8;
+/// What is encrypted behind each frame.
+pub(crate) const LABEL_LEN: usize = 8;
+/// The most that the headers of a segment can have.
+pub(crate) const MOST_HEADERS: usize = u8::MAX as usize;
 pub(crate) const ETHERNET_LEN: usize = 14;
 /// The most that a frame may have: an IP packet cannot say more.
 pub(crate) const MOST_FRAME: usize = ETHERNET_LEN + 65_535;
@@ -66,44 +71,48 @@ impl Virtio {
 
 /// What the other node must know of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Prefix {
+pub(crate) struct Label {
     /// The network, 24 bits.
     pub(crate) vni: u32,
     flags: u8,
-    gso_type: u8,
-    checksum_start: u16,
+    checksum_start: u8,
     checksum_offset: u8,
+    gso_type: u8,
+    /// Length of what stands between the payload and this: 0 for a frame that is no segment, which is all payload.
+    header_len: u8,
 }
 
-impl Prefix {
+impl Label {
     fn write(self, out: &mut [u8]) {
         out[..3].copy_from_slice(&self.vni.to_be_bytes()[1..]);
         out[3] = self.flags;
-        out[4..6].copy_from_slice(&self.checksum_start.to_be_bytes());
-        (out[6], out[7]) = (self.checksum_offset, self.gso_type);
+        (out[4], out[5]) = (self.checksum_start, self.checksum_offset);
+        (out[6], out[7]) = (self.gso_type, self.header_len);
     }
 
-    /// `None` if there is not even a frame's header after it.
-    pub(crate) fn read(text: &[u8]) -> Option<Prefix> {
-        if text.len() < PREFIX_LEN + ETHERNET_LEN {
-            return None;
-        }
-        Some(Prefix {
-            vni: u32::from_be_bytes([0, text[0], text[1], text[2]]),
-            flags: text[3],
-            checksum_start: u16::from_be_bytes([text[4], text[5]]),
-            checksum_offset: text[6],
-            gso_type: text[7],
-        })
+    /// From the end of what was encrypted, with the length of the payload. `None` if there is not even a frame's header.
+    pub(crate) fn read(text: &[u8]) -> Option<(Label, usize)> {
+        let (frame, label) = text.split_last_chunk::<LABEL_LEN>()?;
+        let label = Label {
+            vni: u32::from_be_bytes([0, label[0], label[1], label[2]]),
+            flags: label[3],
+            checksum_start: label[4],
+            checksum_offset: label[5],
+            gso_type: label[6],
+            header_len: label[7],
+        };
+        let payload = frame.len().checked_sub(usize::from(label.header_len))?;
+        let is_whole = if label.is_segment() { label.header_len > 0 } else { label.header_len == 0 };
+        (is_whole && frame.len() >= ETHERNET_LEN).then_some((label, payload))
     }
 
     pub(crate) fn is_segment(self) -> bool {
         self.gso_type != GSO_NONE
     }
 
-    /// Whether it is the next segment of the frame that one with the prefix `first` is the first of.
-    pub(crate) fn continues(self, first: Prefix) -> bool {
-        self.flags & CONTINUES != 0 && Prefix { flags: first.flags, ..self } == first
+    /// Whether it is the next segment of the frame that one with the label `first` is the first of.
+    pub(crate) fn continues(self, first: Label) -> bool {
+        self.flags & CONTINUES != 0 && Label { flags: first.flags, ..self } == first
     }
 }
 
@@ -111,8 +120,8 @@ impl Prefix {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame<'a> {
     bytes: &'a [u8],
-    prefix: Prefix,
-    /// Headers that each segment repeats; all, if there is one packet.
+    label: Label,
+    /// Headers that each segment repeats.
     header_len: usize,
     segment_len: usize,
 }
@@ -123,51 +132,49 @@ impl<'a> Frame<'a> {
         if bytes.len() < ETHERNET_LEN || bytes.len() > MOST_FRAME {
             return None;
         }
-        let prefix = Prefix {
+        let mut label = Label {
             vni,
             flags: virtio.flags & NEEDS_CHECKSUM,
-            gso_type: virtio.gso_type,
-            checksum_start: virtio.checksum_start,
+            checksum_start: u8::try_from(virtio.checksum_start).ok()?,
             checksum_offset: u8::try_from(virtio.checksum_offset).ok()?,
+            gso_type: virtio.gso_type,
+            header_len: 0,
         };
         let (header_len, segment_len) = match virtio.gso_type {
-            GSO_NONE => (bytes.len(), 0),
-            _ => (headers_len(prefix, bytes)?, usize::from(virtio.gso_size)),
+            GSO_NONE => (0, bytes.len()),
+            _ => (headers_len(label, bytes)?, usize::from(virtio.gso_size)),
         };
-        (header_len == bytes.len() || segment_len > 0).then_some(Frame {
-            bytes,
-            prefix,
-            header_len,
-            segment_len,
-        })
+        label.header_len = u8::try_from(header_len).ok()?;
+        (segment_len > 0).then_some(Frame { bytes, label, header_len, segment_len })
     }
 
     /// How many packets it takes.
     pub(crate) fn packets(&self) -> usize {
-        match self.bytes.len() - self.header_len {
-            0 => 1,
-            payload => payload.div_ceil(self.segment_len),
-        }
+        (self.bytes.len() - self.header_len).div_ceil(self.segment_len).max(1)
+    }
+
+    fn payload(&self, number: usize) -> &'a [u8] {
+        let start = self.header_len + number * self.segment_len;
+        &self.bytes[start..self.bytes.len().min(start + self.segment_len)]
     }
 
     /// What the packet with this number has to carry, in bytes.
     pub(crate) fn text_len(&self, number: usize) -> usize {
-        let payload = (self.bytes.len() - self.header_len - number * self.segment_len).min(self.segment_len);
-        PREFIX_LEN + self.header_len + payload
+        self.payload(number).len() + self.header_len + LABEL_LEN
     }
 
     /// Writes that. `out` has [`Frame::text_len`] bytes.
     pub(crate) fn write(&self, number: usize, out: &mut [u8]) {
-        let (prefix, text) = out.split_at_mut(PREFIX_LEN);
-        let flags = if number > 0 { self.prefix.flags | CONTINUES } else { self.prefix.flags };
-        Prefix { flags, ..self.prefix }.write(prefix);
-        let (headers, payload) = text.split_at_mut(self.header_len);
+        let payload = self.payload(number);
+        let (first, rest) = out.split_at_mut(payload.len());
+        first.copy_from_slice(payload);
+        let (headers, label) = rest.split_at_mut(self.header_len);
         headers.copy_from_slice(&self.bytes[..self.header_len]);
-        let start = self.header_len + number * self.segment_len;
-        payload.copy_from_slice(&self.bytes[start..start + payload.len()]);
-        if self.prefix.is_segment() {
+        if self.label.is_segment() {
             self.mark_segment(number, headers);
         }
+        let flags = if number > 0 { self.label.flags | CONTINUES } else { self.label.flags };
+        Label { flags, ..self.label }.write(label);
     }
 
     /// Makes the headers those of a segment. Lengths and checksums are the receiver's, who knows what came.
@@ -176,8 +183,8 @@ impl<'a> Frame<'a> {
             let id = u16::from_be_bytes([headers[18], headers[19]]).wrapping_add(number as u16);
             headers[18..20].copy_from_slice(&id.to_be_bytes());
         }
-        if is_tcp(self.prefix.gso_type) {
-            let tcp = &mut headers[usize::from(self.prefix.checksum_start)..];
+        if is_tcp(self.label.gso_type) {
+            let tcp = &mut headers[usize::from(self.label.checksum_start)..];
             let sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
             let sequence = sequence.wrapping_add((number * self.segment_len) as u32);
             tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
@@ -200,21 +207,21 @@ fn is_tcp(gso_type: u8) -> bool {
 }
 
 /// The length of all headers of a large frame; `None` for one that is not as virtio has it.
-pub(crate) fn headers_len(prefix: Prefix, frame: &[u8]) -> Option<usize> {
-    if prefix.flags & NEEDS_CHECKSUM == 0 {
+pub(crate) fn headers_len(label: Label, frame: &[u8]) -> Option<usize> {
+    if label.flags & NEEDS_CHECKSUM == 0 {
         return None;
     }
-    let start = usize::from(prefix.checksum_start);
+    let start = usize::from(label.checksum_start);
     let ip_len = if is_ipv4(frame) { 20 } else { 40 };
     if start < ETHERNET_LEN + ip_len {
         return None;
     }
-    let (least, place) = match prefix.gso_type & !GSO_ECN {
+    let (least, place) = match label.gso_type & !GSO_ECN {
         GSO_TCP4 | GSO_TCP6 => (TCP_HEADER_LEN, 16),
         GSO_UDP => (UDP_HEADER_LEN, 6),
         _ => return None,
     };
-    if prefix.checksum_offset != place || frame.len() < start + least {
+    if label.checksum_offset != place || frame.len() < start + least {
         return None;
     }
     let len = match least {
@@ -225,14 +232,14 @@ pub(crate) fn headers_len(prefix: Prefix, frame: &[u8]) -> Option<usize> {
 }
 
 /// The virtio header for a frame that came in one packet.
-pub(crate) fn whole(prefix: Prefix) -> Virtio {
-    if prefix.flags & NEEDS_CHECKSUM == 0 {
+pub(crate) fn whole(label: Label) -> Virtio {
+    if label.flags & NEEDS_CHECKSUM == 0 {
         return Virtio::default();
     }
     Virtio {
         flags: NEEDS_CHECKSUM,
-        checksum_start: prefix.checksum_start,
-        checksum_offset: u16::from(prefix.checksum_offset),
+        checksum_start: u16::from(label.checksum_start),
+        checksum_offset: u16::from(label.checksum_offset),
         ..Virtio::default()
     }
 }
@@ -240,7 +247,7 @@ pub(crate) fn whole(prefix: Prefix) -> Virtio {
 /// The segments of a large frame, as much as came of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Whole {
-    pub(crate) prefix: Prefix,
+    pub(crate) label: Label,
     pub(crate) header_len: usize,
     /// Payload of the first segment in bytes; that of all but the last.
     pub(crate) segment_len: usize,
@@ -252,29 +259,30 @@ pub(crate) struct Whole {
 
 impl Whole {
     /// Begins with a first segment; `None` for one that is not as a node of ours would send it.
-    pub(crate) fn new(prefix: Prefix, frame: &[u8]) -> Option<Whole> {
-        let header_len = headers_len(prefix, frame)?;
-        let payload_len = frame.len() - header_len;
-        let last_flags = tcp_flags(prefix, frame);
-        Some(Whole { prefix, header_len, segment_len: payload_len, payload_len, last_flags })
+    pub(crate) fn new(label: Label, headers: &[u8], payload_len: usize) -> Option<Whole> {
+        if headers.len() < ETHERNET_LEN || headers_len(label, headers)? != headers.len() {
+            return None;
+        }
+        let last_flags = tcp_flags(label, headers);
+        let header_len = headers.len();
+        Some(Whole { label, header_len, segment_len: payload_len, payload_len, last_flags })
     }
 
-    /// Whether `frame`, the next segment, still fits; if so it is counted in.
-    pub(crate) fn take(&mut self, frame: &[u8]) -> bool {
-        let payload = frame.len().saturating_sub(self.header_len);
+    /// Whether the next segment, with these headers, still fits; if so it is counted in.
+    pub(crate) fn take(&mut self, headers: &[u8], payload: usize) -> bool {
         let is_full = self.payload_len.is_multiple_of(self.segment_len.max(1));
         let fits = self.header_len + self.payload_len + payload <= MOST_FRAME;
         if payload == 0 || payload > self.segment_len || !is_full || !fits {
             return false;
         }
         self.payload_len += payload;
-        self.last_flags = tcp_flags(self.prefix, frame);
+        self.last_flags = tcp_flags(self.label, headers);
         true
     }
 
     /// Makes the first segment's headers those of all, and returns the virtio header for them.
     pub(crate) fn finish(&self, headers: &mut [u8]) -> Virtio {
-        let start = usize::from(self.prefix.checksum_start);
+        let start = usize::from(self.label.checksum_start);
         let len = self.header_len + self.payload_len;
         let pseudo = if is_ipv4(headers) {
             let ip_len = (len - ETHERNET_LEN) as u16;
@@ -289,7 +297,7 @@ impl Whole {
             sum_addresses(&headers[22..54])
         };
         let transport = &mut headers[start..];
-        let protocol = match is_tcp(self.prefix.gso_type) {
+        let protocol = match is_tcp(self.label.gso_type) {
             true => {
                 transport[13] |= self.last_flags & TCP_FIN_PSH;
                 6
@@ -301,11 +309,11 @@ impl Whole {
         };
         // What the kernel completes with the sum of the rest.
         let pseudo = fold(pseudo + protocol + (len - start) as u64);
-        let place = usize::from(self.prefix.checksum_offset);
+        let place = usize::from(self.label.checksum_offset);
         transport[place..place + 2].copy_from_slice(&pseudo.to_be_bytes());
-        let mut virtio = whole(self.prefix);
+        let mut virtio = whole(self.label);
         if self.payload_len > self.segment_len {
-            virtio.gso_type = self.prefix.gso_type;
+            virtio.gso_type = self.label.gso_type;
             virtio.gso_size = self.segment_len as u16;
             virtio.header_len = self.header_len as u16;
         }
@@ -313,9 +321,9 @@ impl Whole {
     }
 }
 
-fn tcp_flags(prefix: Prefix, frame: &[u8]) -> u8 {
-    let place = usize::from(prefix.checksum_start) + 13;
-    frame.get(place).copied().filter(|_| is_tcp(prefix.gso_type)).unwrap_or(0)
+fn tcp_flags(label: Label, frame: &[u8]) -> u8 {
+    let place = usize::from(label.checksum_start) + 13;
+    frame.get(place).copied().filter(|_| is_tcp(label.gso_type)).unwrap_or(0)
 }
 
 fn sum(bytes: &[u8]) -> u64 {

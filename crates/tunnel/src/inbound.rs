@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 
 use crate::clock::now_ms;
-use crate::frame::{PREFIX_LEN, Prefix, Whole, whole};
+use crate::frame::{LABEL_LEN, Label, MOST_HEADERS, Whole, whole};
 use crate::process::Event;
 use crate::session::{Refused, Session};
 use crate::sys::{self, RECEIVED, ROOM, Received};
@@ -59,7 +59,7 @@ impl Inbound {
                 let packet = start..range.end.min(start + segment);
                 start = packet.end;
                 count += 1;
-                let Some(text) = self.open(packet, buffer, last, now_ms) else { continue };
+                let Some(text) = self.open(packet, buffer, (last, &assembly), now_ms) else { continue };
                 self.place(text, buffer, &mut assembly);
             }
         }
@@ -67,15 +67,16 @@ impl Inbound {
         Counters::add(&self.view.shared.counters.received, count);
     }
 
-    /// Decrypts a packet; where the frame with its prefix lies, if it has one.
+    /// Decrypts a packet, to behind the payload that it may be the continuation of; where the frame with its label lies
+    /// then, if it has one.
     fn open(
         &mut self,
         packet: Range<usize>,
         buffer: &mut [u8],
-        last: &mut Option<Arc<Session>>,
+        (last, assembly): (&mut Option<Arc<Session>>, &Assembly),
         now_ms: u64,
     ) -> Option<Text> {
-        let bytes = &mut buffer[packet.clone()];
+        let bytes = &buffer[packet.clone()];
         let counters = &self.view.shared.counters;
         let Some(header) = DataHeader::read(bytes) else {
             if bytes.len() <= LONGEST_HANDSHAKE {
@@ -93,7 +94,10 @@ impl Inbound {
             Counters::add(&counters.unknown, 1);
             return None;
         };
-        let len = match session.open(header.counter, &mut bytes[DATA_HEADER_LEN..]) {
+        let sealed = packet.start + DATA_HEADER_LEN;
+        let start = assembly.end_before(header.receiver, header.counter).unwrap_or(sealed);
+        let room = &mut buffer[start..packet.end];
+        let len = match session.open(header.counter, room, sealed - start) {
             Ok(len) => len,
             Err(refused) => {
                 let counter = match refused {
@@ -109,7 +113,6 @@ impl Inbound {
             // Should it be lost here, the next handshake makes up for it: this session is received from all the same.
             let _ = self.events.try_send(Event::Confirmed(header.receiver));
         }
-        let start = packet.start + DATA_HEADER_LEN;
         (len > 0).then_some(Text {
             session: header.receiver,
             counter: header.counter,
@@ -118,21 +121,20 @@ impl Inbound {
     }
 
     /// Puts a frame to those of the same large one, or on its way.
-    fn place(&self, text: Text, buffer: &mut [u8], assembly: &mut Assembly) {
-        let bytes = &buffer[text.range.clone()];
-        let Some(prefix) = Prefix::read(bytes) else { return };
-        let frame = text.range.start + PREFIX_LEN..text.range.end;
-        if prefix.is_segment() {
-            if assembly.take(prefix, &text, frame.clone(), buffer) {
-                return;
+    fn place(&self, text: Text, buffer: &[u8], assembly: &mut Assembly) {
+        let Some((label, payload)) = Label::read(&buffer[text.range.clone()]) else { return };
+        let payload = text.range.start..text.range.start + payload;
+        if label.is_segment() {
+            let headers = &buffer[payload.end..text.range.end - LABEL_LEN];
+            if !assembly.take(label, &text, headers, payload.clone()) {
+                assembly.finish(&self.view, buffer);
+                assembly.begin(label, &text, headers, payload);
             }
-            assembly.finish(&self.view, buffer);
-            assembly.begin(prefix, &text, frame, buffer);
             return;
         }
         assembly.finish(&self.view, buffer);
-        let header = whole(prefix).bytes();
-        deliver(&self.view, prefix.vni, &[IoSlice::new(&header), IoSlice::new(&buffer[frame])]);
+        let header = whole(label).bytes();
+        deliver(&self.view, label.vni, &[IoSlice::new(&header), IoSlice::new(&buffer[payload])]);
     }
 }
 
@@ -154,49 +156,64 @@ fn is_passing(error: &io::Error) -> bool {
 struct Text {
     session: u32,
     counter: u64,
-    /// Prefix and frame, in the buffer.
+    /// Payload, headers and label, in the buffer.
     range: Range<usize>,
 }
 
 /// The large frame that segments are being gathered of.
-#[derive(Default)]
 struct Assembly {
     whole: Option<Whole>,
     session: u32,
     next_counter: u64,
-    /// The first segment with its headers, then the payloads of the others.
-    parts: Vec<Range<usize>>,
+    headers: [u8; MOST_HEADERS],
+    /// Where the payloads lie, side by side.
+    payload: Range<usize>,
+}
+
+impl Default for Assembly {
+    fn default() -> Assembly {
+        Assembly { whole: None, session: 0, next_counter: 0, headers: [0; MOST_HEADERS], payload: 0..0 }
+    }
 }
 
 impl Assembly {
-    fn begin(&mut self, prefix: Prefix, text: &Text, frame: Range<usize>, buffer: &[u8]) {
-        self.whole = Whole::new(prefix, &buffer[frame.clone()]);
-        (self.session, self.next_counter) = (text.session, text.counter + 1);
-        self.parts.push(frame);
+    /// Where the payload of a packet would continue what is being gathered, if it may.
+    fn end_before(&self, session: u32, counter: u64) -> Option<usize> {
+        let follows = self.whole.is_some() && (session, counter) == (self.session, self.next_counter);
+        follows.then_some(self.payload.end)
+    }
+
+    fn begin(&mut self, label: Label, text: &Text, headers: &[u8], payload: Range<usize>) {
+        self.whole = Whole::new(label, headers, payload.len());
+        self.headers[..headers.len()].copy_from_slice(headers);
+        (self.session, self.next_counter) = (text.session, text.counter.wrapping_add(1));
+        self.payload = payload;
     }
 
     /// Whether the segment belongs to what is being gathered; then it is gathered.
-    fn take(&mut self, prefix: Prefix, text: &Text, frame: Range<usize>, buffer: &[u8]) -> bool {
-        let Some(whole) = &mut self.whole else { return false };
-        let follows = (text.session, text.counter) == (self.session, self.next_counter);
-        if !follows || !prefix.continues(whole.prefix) || !whole.take(&buffer[frame.clone()]) {
+    fn take(&mut self, label: Label, text: &Text, headers: &[u8], payload: Range<usize>) -> bool {
+        let continues = self.end_before(text.session, text.counter) == Some(payload.start);
+        let Some(whole) = self.whole.as_mut().filter(|whole| continues && label.continues(whole.label))
+        else {
+            return false;
+        };
+        if !whole.take(headers, payload.len()) {
             return false;
         }
         self.next_counter += 1;
-        self.parts.push(frame.start + whole.header_len..frame.end);
+        self.payload.end = payload.end;
         true
     }
 
     /// Puts what was gathered on its way.
-    fn finish(&mut self, view: &View, buffer: &mut [u8]) {
-        if let (Some(whole), Some(first)) = (self.whole.take(), self.parts.first()) {
-            let header = whole.finish(&mut buffer[first.clone()]).bytes();
-            let mut slices = Vec::with_capacity(self.parts.len() + 1);
-            slices.push(IoSlice::new(&header));
-            slices.extend(self.parts.iter().map(|part| IoSlice::new(&buffer[part.clone()])));
-            deliver(view, whole.prefix.vni, &slices);
+    fn finish(&mut self, view: &View, buffer: &[u8]) {
+        if let Some(whole) = self.whole.take() {
+            let headers = &mut self.headers[..whole.header_len];
+            let header = whole.finish(headers).bytes();
+            let payload = &buffer[self.payload.clone()];
+            let slices = [IoSlice::new(&header), IoSlice::new(headers), IoSlice::new(payload)];
+            deliver(view, whole.label.vni, &slices);
         }
-        self.parts.clear();
     }
 }
 

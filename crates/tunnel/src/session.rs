@@ -161,13 +161,13 @@ impl Session {
         tag.copy_from_slice(sealed.as_ref());
     }
 
-    /// Decrypts what follows a packet's header, in place, and returns how much it is.
-    pub(crate) fn open(&self, counter: u64, sealed: &mut [u8]) -> Result<usize, Refused> {
+    /// Decrypts what lies at `from` in `room` up to its end, to its beginning, and returns how much it is.
+    pub(crate) fn open(&self, counter: u64, room: &mut [u8], from: usize) -> Result<usize, Refused> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         if !window.admits(counter) {
             return Err(Refused::Replayed);
         }
-        let text = self.receiving.open_in_place(nonce(counter), Aad::empty(), sealed);
+        let text = self.receiving.open_within(nonce(counter), Aad::empty(), room, from..);
         let len = text.map_err(|_| Refused::Forged)?.len();
         window.take(counter);
         Ok(len)

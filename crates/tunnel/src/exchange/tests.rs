@@ -107,7 +107,7 @@ impl World {
         session.seal(session.counters(1).expect("a fresh session"), &mut packet);
         session.times().note_sent(now, false);
         let header = DataHeader::read(&packet).expect("a packet");
-        assert_eq!(theirs.open(header.counter, &mut packet[DATA_HEADER_LEN..]), Ok(0), "{of} to {to}");
+        assert_eq!(theirs.open(header.counter, &mut packet[DATA_HEADER_LEN..], 0), Ok(0), "{of} to {to}");
         theirs.times().note_received(now, false);
         if theirs.confirm() {
             node.confirmed(session.identity.theirs);
@@ -125,7 +125,7 @@ impl World {
         let mut packet = vec![7; DATA_HEADER_LEN + 5 + TAG_LEN];
         session.seal(session.counters(1).expect("a fresh session"), &mut packet);
         let header = DataHeader::read(&packet).expect("a packet");
-        let opened = theirs.open(header.counter, &mut packet[DATA_HEADER_LEN..]);
+        let opened = theirs.open(header.counter, &mut packet[DATA_HEADER_LEN..], 0);
         assert_eq!(opened, Ok(5));
         theirs.times().note_received(now, true);
         if theirs.confirm() {
@@ -319,5 +319,5 @@ fn sessions_pass_to_the_next_process() {
     let ours = world.node(1).receiving()[&theirs.identity.theirs].clone();
     let mut packet = vec![0; DATA_HEADER_LEN + TAG_LEN];
     theirs.seal(0, &mut packet);
-    assert_eq!(ours.open(0, &mut packet[DATA_HEADER_LEN..]), Err(crate::session::Refused::Replayed));
+    assert_eq!(ours.open(0, &mut packet[DATA_HEADER_LEN..], 0), Err(crate::session::Refused::Replayed));
 }

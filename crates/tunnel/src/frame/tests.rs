@@ -57,17 +57,26 @@ fn packets(virtio: Virtio, bytes: &[u8]) -> Vec<Vec<u8>> {
     (0..frame.packets()).map(text).collect()
 }
 
+/// A packet's label, headers and payload.
+fn parts(packet: &[u8]) -> (Label, &[u8], &[u8]) {
+    let (label, payload) = Label::read(packet).expect("a label");
+    (label, &packet[payload..packet.len() - LABEL_LEN], &packet[..payload])
+}
+
 /// What the receiver makes of packets that follow each other.
 fn put_together(packets: &[Vec<u8>]) -> (Virtio, Vec<u8>) {
-    let prefix = Prefix::read(&packets[0]).expect("a prefix");
-    let mut frame = packets[0][PREFIX_LEN..].to_vec();
-    let mut gathered = Whole::new(prefix, &frame).expect("a first segment");
+    let (label, headers, payload) = parts(&packets[0]);
+    let (mut frame, mut payloads) = (headers.to_vec(), payload.to_vec());
+    let mut gathered = Whole::new(label, headers, payload.len()).expect("a first segment");
     for packet in &packets[1..] {
-        assert!(Prefix::read(packet).expect("a prefix").continues(prefix));
-        assert!(gathered.take(&packet[PREFIX_LEN..]));
-        frame.extend(&packet[PREFIX_LEN + gathered.header_len..]);
+        let (next, headers, payload) = parts(packet);
+        assert!(next.continues(label));
+        assert!(gathered.take(headers, payload.len()));
+        payloads.extend(payload);
     }
-    (gathered.finish(&mut frame), frame)
+    let virtio = gathered.finish(&mut frame);
+    frame.extend(payloads);
+    (virtio, frame)
 }
 
 #[test]
@@ -107,9 +116,9 @@ fn frames_that_are_one_packet_pass_unchanged() {
         Virtio { flags: NEEDS_CHECKSUM, checksum_start: 34, checksum_offset: 16, ..Virtio::default() };
     for virtio in [virtio, Virtio::default()] {
         let packets = packets(virtio, &bytes);
-        let prefix = Prefix::read(&packets[0]).expect("a prefix");
-        assert_eq!((packets.len(), prefix.vni, prefix.is_segment()), (1, 4096, false));
-        assert_eq!((whole(prefix), &packets[0][PREFIX_LEN..]), (virtio, &bytes[..]));
+        let (label, headers, payload) = parts(&packets[0]);
+        assert_eq!((packets.len(), label.vni, label.is_segment()), (1, 4096, false));
+        assert_eq!((whole(label), headers.len(), payload), (virtio, 0, &bytes[..]));
     }
 }
 
@@ -117,13 +126,14 @@ fn frames_that_are_one_packet_pass_unchanged() {
 fn segments_that_do_not_fit_are_not_put_together() {
     let (virtio, frame) = large(GSO_TCP4, 3500, 1000);
     let packets = packets(virtio, &frame);
-    let prefix = Prefix::read(&packets[0]).expect("a prefix");
-    let mut gathered = Whole::new(prefix, &packets[0][PREFIX_LEN..]).expect("a segment");
-    assert!(!gathered.take(&[]) && !gathered.take(&frame), "none, or too long");
-    assert!(gathered.take(&packets[3][PREFIX_LEN..]), "a short one");
-    assert!(!gathered.take(&packets[1][PREFIX_LEN..]), "ends it");
-    let mut gathered = Whole::new(prefix, &packets[0][PREFIX_LEN..]).expect("a segment");
-    let fitting = (1..).take_while(|_| gathered.take(&packets[1][PREFIX_LEN..])).count();
+    let (label, headers, payload) = parts(&packets[0]);
+    let begin = || Whole::new(label, headers, payload.len()).expect("a segment");
+    let mut gathered = begin();
+    assert!(!gathered.take(headers, 0) && !gathered.take(headers, 1001), "none, or too long");
+    assert!(gathered.take(headers, 500), "a short one");
+    assert!(!gathered.take(headers, 1000), "ends it");
+    let mut gathered = begin();
+    let fitting = (1..).take_while(|_| gathered.take(headers, 1000)).count();
     assert_eq!(fitting, (MOST_FRAME - 66) / 1000 - 1, "an IP packet has a longest length");
 }
 
@@ -137,30 +147,31 @@ fn whatever_a_node_or_the_kernel_says_nothing_is_read_out_of_bounds() {
     for _ in 0..200_000 {
         let len = random() as usize % 120;
         let mut text: Vec<u8> = (0..len).map(|_| random() as u8).collect();
-        if len > 22 {
-            // What is likely to be looked into further.
-            text[3] = random() as u8 & 3;
-            text[4] = 0;
-            text[6] = [16, 6][random() as usize % 2];
-            text[7] = [0, 1, 4, 5, 0x81][random() as usize % 5];
-            (text[20], text[21]) = (0x08, [0x00, 0x01][random() as usize % 2]);
+        if len > 40 {
+            // What is likely to be looked into further: headers only, or some of them payload.
+            let header_len = (len - LABEL_LEN - random() as usize % 20) as u8;
+            let label = [0, 0, 9, random() as u8 & 3, 34, [16, 6][random() as usize % 2]];
+            text[len - LABEL_LEN..len - 2].copy_from_slice(&label);
+            (text[len - 2], text[len - 1]) = ([0, 1, 4, 5, 0x81][random() as usize % 5], header_len);
+            let start = len - LABEL_LEN - usize::from(header_len);
+            (text[start + 12], text[start + 13]) = (0x08, [0x00, 0x01][random() as usize % 2]);
         }
-        let Some(prefix) = Prefix::read(&text) else { continue };
-        let mut frame = text[PREFIX_LEN..].to_vec();
-        if let Some(mut gathered) = Whole::new(prefix, &frame) {
-            let other = frame.clone();
-            gathered.take(&other);
-            gathered.finish(&mut frame);
+        let Some((label, payload)) = Label::read(&text) else { continue };
+        let mut headers = text[payload..text.len() - LABEL_LEN].to_vec();
+        if let Some(mut gathered) = Whole::new(label, &headers, payload) {
+            gathered.take(&headers.clone(), random() as usize % 70_000);
+            gathered.finish(&mut headers);
         }
+        let bytes = &text[..text.len() - LABEL_LEN];
         let virtio = Virtio {
-            flags: text[3],
-            gso_type: text[7],
+            flags: label.flags,
+            gso_type: label.gso_type,
             header_len: random() as u16,
             gso_size: random() as u16 % 64,
-            checksum_start: u16::from(text[5]),
-            checksum_offset: u16::from(text[6]),
+            checksum_start: u16::from(label.checksum_start),
+            checksum_offset: u16::from(label.checksum_offset),
         };
-        if let Some(frame) = Frame::new(1, virtio, &text[PREFIX_LEN..]) {
+        if let Some(frame) = Frame::new(1, virtio, bytes) {
             for number in 0..frame.packets() {
                 frame.write(number, &mut vec![0; frame.text_len(number)]);
             }
