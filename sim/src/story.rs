@@ -134,6 +134,7 @@ pub(crate) fn brief_request(request: &Request) -> String {
         Request::CreateService(service) => format!("create {}", spec(None, service)),
         Request::UpdateService { id, spec: service, .. } => format!("update {}", spec(Some(*id), service)),
         Request::RemoveService(id) => format!("remove service {id}"),
+        Request::RotateNetworkKeys(keys) => format!("network keys {keys:?}"),
         Request::CreateNetwork(network) => format!("create {network:?}"),
         Request::RemoveNetwork(id) => format!("remove network {id}"),
         Request::Attach { node, container, network, .. } => {

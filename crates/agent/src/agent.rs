@@ -1,16 +1,19 @@
 //! The agent: duties in, operations and reports out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use skep_types::assignment::{Assignment, Duty, DutyId, Overlay, StatusReport};
 use skep_types::container::ClusterAttachment;
 use skep_types::port::Protocol;
+use skep_types::tunnel::{Tunnel, TunnelPeer};
 use skep_types::{ContainerId, NetworkId, ServiceId, Task, TaskId, Time};
 
-use crate::duties::{EndpointDuty, NetworkDuty, NetworkState};
+use crate::duties::{EndpointDuty, NetworkDuty, NetworkState, TunnelDuty};
 use crate::event::{AgentEvent, Observed, Operation, PeerPlace, Recovered};
 use crate::peers::PeersDuty;
+use crate::records::RecordsDuty;
 use crate::work::{Networks, Work};
 
 /// Wait before an operation that failed once is tried again.
@@ -80,6 +83,9 @@ pub struct Agent {
     /// This node's own places; one may be named before its network is.
     overlays: BTreeMap<NetworkId, Overlay>,
     peers: BTreeMap<NetworkId, PeersDuty>,
+    records: BTreeMap<NetworkId, RecordsDuty>,
+    /// `None` while no manager spoke of encrypted networks.
+    tunnel: Option<TunnelDuty>,
     endpoints: BTreeMap<ServiceId, EndpointDuty>,
     /// Containers of a former agent that no assignment has named yet.
     found: BTreeMap<TaskId, (ContainerId, Observed)>,
@@ -122,7 +128,16 @@ impl Agent {
                     duty.end(&result, now);
                 }
             }
-            AgentEvent::RecordsUpdated { .. } => {}
+            AgentEvent::RecordsUpdated { network, result } => {
+                if let Some(duty) = self.records.get_mut(&network) {
+                    duty.end(&result, now);
+                }
+            }
+            AgentEvent::TunnelSet { result } => {
+                if let Some(duty) = &mut self.tunnel {
+                    duty.end(result, now);
+                }
+            }
             AgentEvent::EndpointApplied { service, result } => {
                 if let Some(duty) = self.endpoints.get_mut(&service) {
                     duty.end(result, now);
@@ -231,14 +246,19 @@ impl Agent {
 
     fn take_on(&mut self, duty: Duty, resync: bool, now: Time, operations: &mut Vec<Operation>) {
         match duty {
-            Duty::Network(network) => match self.networks.get_mut(&network.id) {
-                Some(known) => known.update(network),
-                None => {
-                    let (id, mut duty) = (network.id, NetworkDuty::wanted(network));
-                    duty.place(self.overlays.get(&id).copied());
-                    self.networks.insert(id, duty);
+            Duty::Network(network) => {
+                if !network.ingress {
+                    self.records.entry(network.id).or_default();
                 }
-            },
+                match self.networks.get_mut(&network.id) {
+                    Some(known) => known.update(network),
+                    None => {
+                        let (id, mut duty) = (network.id, NetworkDuty::wanted(network));
+                        duty.place(self.overlays.get(&id).copied());
+                        self.networks.insert(id, duty);
+                    }
+                }
+            }
             Duty::Endpoint(endpoint) => match self.endpoints.get_mut(&endpoint.service) {
                 Some(known) => known.want(Some(endpoint), self.heard),
                 None => {
@@ -252,18 +272,35 @@ impl Agent {
                 let place = PeerPlace { host: peer.host, via: peer.via };
                 self.peers.entry(peer.network).or_default().want(peer.address, Some(place));
             }
-            Duty::Record(_) | Duty::Guest(_) => {}
+            Duty::Record(record) => {
+                let duty = self.records.entry(record.network).or_default();
+                duty.want_service(record.service, Some(record), self.heard);
+            }
+            Duty::Guest(guest) => {
+                let duty = self.records.entry(guest.network).or_default();
+                duty.want_guest(guest.container, Some(guest), self.heard);
+            }
+            Duty::Tunnel(tunnel) => self.change_tunnel(|own, _| *own = Some(tunnel)),
+            Duty::TunnelPeer(peer) => self.change_tunnel(|_, peers| {
+                peers.insert(peer.host, peer);
+            }),
         }
     }
 
     /// Gives up the places and peers that a whole set does not name.
     fn keep_overlays(&mut self, duties: &[Duty]) {
         let (mut overlays, mut peers) = (BTreeSet::new(), BTreeSet::new());
+        let (mut records, mut guests) = (BTreeSet::new(), BTreeSet::new());
+        let (mut tunnels, mut has_tunnel) = (BTreeSet::new(), false);
         for duty in duties {
             match duty {
                 Duty::Overlay(overlay) => drop(overlays.insert(overlay.network)),
                 Duty::Peer(peer) => drop(peers.insert((peer.network, peer.address))),
-                Duty::Task(_) | Duty::Network(_) | Duty::Endpoint(_) | Duty::Record(_) | Duty::Guest(_) => {}
+                Duty::Record(record) => drop(records.insert((record.network, record.service))),
+                Duty::Guest(guest) => drop(guests.insert((guest.network, guest.container))),
+                Duty::Tunnel(_) => has_tunnel = true,
+                Duty::TunnelPeer(peer) => drop(tunnels.insert(peer.host)),
+                Duty::Task(_) | Duty::Network(_) | Duty::Endpoint(_) => {}
             }
         }
         let gone: Vec<NetworkId> =
@@ -273,6 +310,16 @@ impl Agent {
         }
         for (network, duty) in &mut self.peers {
             duty.keep(|address| peers.contains(&(*network, address)));
+        }
+        for (network, duty) in &mut self.records {
+            let service = |service| records.contains(&(*network, service));
+            duty.keep(service, |guest| guests.contains(&(*network, guest)), self.heard);
+        }
+        if self.tunnel.is_some() {
+            self.change_tunnel(|own, peers| {
+                *own = own.take().filter(|_| has_tunnel);
+                peers.retain(|host, _| tunnels.contains(host));
+            });
         }
     }
 
@@ -315,7 +362,20 @@ impl Agent {
                     duty.want(address, None);
                 }
             }
-            DutyId::Record(..) | DutyId::Guest(..) => {}
+            DutyId::Record(service, network) => {
+                if let Some(duty) = self.records.get_mut(&network) {
+                    duty.want_service(service, None, self.heard);
+                }
+            }
+            DutyId::Guest(container, network) => {
+                if let Some(duty) = self.records.get_mut(&network) {
+                    duty.want_guest(container, None, self.heard);
+                }
+            }
+            DutyId::Tunnel => self.change_tunnel(|own, _| *own = None),
+            DutyId::TunnelPeer(host) => self.change_tunnel(|_, peers| {
+                peers.remove(&host);
+            }),
             DutyId::Network(network) => {
                 if let Some(duty) = self.networks.get_mut(&network) {
                     duty.wanted = None;
@@ -329,12 +389,22 @@ impl Agent {
         }
     }
 
+    fn change_tunnel(&mut self, change: impl FnOnce(&mut Option<Tunnel>, &mut BTreeMap<IpAddr, TunnelPeer>)) {
+        let duty = self.tunnel.get_or_insert_with(|| TunnelDuty::new(Some(Default::default()), self.heard));
+        let (mut own, mut peers) = duty.wanted().cloned().unwrap_or_default();
+        change(&mut own, &mut peers);
+        duty.want(Some((own, peers)), self.heard);
+    }
+
     fn network_ensured(&mut self, network: NetworkId, result: Result<(), String>, now: Time) {
         let Some(duty) = self.networks.get_mut(&network) else { return };
         let Err(error) = result else {
             duty.ensured();
             if let Some(peers) = self.peers.get_mut(&network) {
                 peers.invalidate();
+            }
+            if let Some(records) = self.records.get_mut(&network) {
+                records.invalidate();
             }
             return;
         };
@@ -364,8 +434,10 @@ impl Agent {
     /// Gives out every operation that is due. The whole table is looked at after each event: it holds the
     /// tasks of one node, and a pass takes less time than one of their system calls.
     fn settle(&mut self, now: Time, mut operations: Vec<Operation>) -> AgentOutput {
+        self.settle_tunnel(now, &mut operations);
         self.settle_networks(now, &mut operations);
         self.settle_peers(now, &mut operations);
+        self.settle_records(now, &mut operations);
         self.settle_endpoints(now, &mut operations);
         self.settle_tasks(now, &mut operations);
         self.explain_endpoints();
@@ -383,15 +455,44 @@ impl Agent {
 
     /// What the managers can be told of the tables.
     fn acknowledge(&mut self) -> Option<u64> {
-        let first = self.endpoints.values().filter_map(EndpointDuty::holds_back).min();
+        let records = self.records.iter().filter(|(network, _)| self.is_up(**network));
+        let records = records.filter_map(|(_, duty)| duty.holds_back());
+        let first = self.endpoints.values().filter_map(EndpointDuty::holds_back).chain(records).min();
         let last = first.map_or(u64::MAX, |first| first.saturating_sub(1));
         let done = self.unacknowledged.range(..=last).next_back().copied()?;
         self.unacknowledged = self.unacknowledged.split_off(&(done + 1));
         Some(done)
     }
 
+    fn is_up(&self, network: NetworkId) -> bool {
+        self.networks.get(&network).is_some_and(NetworkDuty::is_up)
+    }
+
+    fn settle_tunnel(&mut self, now: Time, operations: &mut Vec<Operation>) {
+        let begun = self.tunnel.as_mut().and_then(|duty| duty.begin(now)).flatten();
+        operations.extend(
+            begun
+                .map(|(tunnel, peers)| Operation::SetTunnel { tunnel, peers: peers.into_values().collect() }),
+        );
+    }
+
+    /// Peers come first: a name must not lead to an address that nobody knows the place of.
+    fn settle_records(&mut self, now: Time, operations: &mut Vec<Operation>) {
+        for (network, duty) in &mut self.records {
+            if self.networks.get(network).is_some_and(NetworkDuty::is_up)
+                && !self.peers.get(network).is_some_and(PeersDuty::is_under_way)
+                && let Some(change) = duty.begin(now)
+            {
+                operations.push(Operation::UpdateRecords { network: *network, change });
+            }
+        }
+    }
+
     fn settle_peers(&mut self, now: Time, operations: &mut Vec<Operation>) {
         for (network, duty) in &mut self.peers {
+            if self.records.get(network).is_some_and(RecordsDuty::is_under_way) {
+                continue;
+            }
             if self.networks.get(network).is_some_and(NetworkDuty::is_up)
                 && let Some(change) = duty.begin(now)
             {
@@ -428,7 +529,11 @@ impl Agent {
 
     fn settle_networks(&mut self, now: Time, operations: &mut Vec<Operation>) {
         for (id, duty) in &mut self.networks {
-            if duty.wanted.is_none() || self.peers.get(id).is_some_and(PeersDuty::is_under_way) {
+            let busy = self.peers.get(id).is_some_and(PeersDuty::is_under_way)
+                || self.records.get(id).is_some_and(RecordsDuty::is_under_way);
+            let Some(wanted) = duty.wanted.as_ref().filter(|_| !busy) else { continue };
+            // Nothing is sent in clear for want of what encrypts it.
+            if wanted.encrypted && self.tunnel.as_ref().is_some_and(TunnelDuty::unsettled) {
                 continue;
             }
             // A task that needs the network does not wait for the time to try again.
@@ -454,14 +559,23 @@ impl Agent {
     }
 
     fn settle_tasks(&mut self, now: Time, operations: &mut Vec<Operation>) {
-        let networks = &self.networks;
+        let (networks, records) = (&self.networks, &self.records);
+        let changes = |task: &Task| {
+            let mut on = task.attachments.iter().map(|attachment| attachment.network);
+            on.any(|network| {
+                let up = networks.get(&network).is_some_and(NetworkDuty::is_up);
+                up && records.get(&network).is_some_and(RecordsDuty::unsettled)
+            })
+        };
         for work in self.tasks.values_mut() {
             // A container of a task that nobody names may stand behind any service.
             let held = match &work.task {
-                Some(task) => self.endpoints.get(&task.service).is_some_and(EndpointDuty::unsettled),
+                Some(task) => {
+                    self.endpoints.get(&task.service).is_some_and(EndpointDuty::unsettled) || changes(task)
+                }
                 None => self.endpoints.values().any(EndpointDuty::unsettled),
             };
-            operations.extend(work.next(now, held, |task| attachments(task, networks)));
+            operations.extend(work.next(now, held, |task| attachments(task, networks, records)));
         }
         self.tasks.retain(|_, work| !work.is_finished());
     }
@@ -469,7 +583,8 @@ impl Agent {
     fn drop_networks(&mut self, now: Time, operations: &mut Vec<Operation>) {
         for (id, duty) in &mut self.networks {
             let used = self.tasks.values().any(|work| work.uses_networks() && uses(work, *id));
-            let busy = self.peers.get(id).is_some_and(PeersDuty::is_under_way);
+            let busy = self.peers.get(id).is_some_and(PeersDuty::is_under_way)
+                || self.records.get(id).is_some_and(RecordsDuty::is_under_way);
             let due = !duty.retry.waits(now) && !busy;
             let rests = matches!(duty.state, NetworkState::Ready | NetworkState::Absent);
             let unwanted = self.complete && duty.wanted.is_none() && duty.leaves_something;
@@ -483,18 +598,31 @@ impl Agent {
             duty.wanted.is_some() || duty.leaves_something || duty.state != NetworkState::Absent
         });
         self.peers.retain(|network, duty| !duty.is_idle() || self.networks.contains_key(network));
+        let networks = &self.networks;
+        self.records.retain(|network, duty| !duty.is_idle() || networks.contains_key(network));
     }
 
     /// The end of an operation that something waits for is an event too, so that needs no time.
     fn wake_at(&self) -> Option<Time> {
         let tasks = self.tasks.values().filter_map(Work::wakes_at);
-        let networks = self.networks.iter().filter(|(id, _)| !self.updates_peers(**id));
+        let networks = self.networks.iter().filter(|(id, duty)| {
+            let encrypted = duty.wanted.as_ref().is_some_and(|wanted| wanted.encrypted);
+            let waits = encrypted && self.tunnel.as_ref().is_some_and(TunnelDuty::unsettled);
+            !self.updates_peers(**id) && !self.updates_records(**id) && !waits
+        });
         let networks = networks.filter_map(|(_, duty)| duty.retry.at);
-        let peers = self.peers.iter().filter(|(id, _)| self.networks.get(id).is_some_and(NetworkDuty::is_up));
+        let peers = self.peers.iter().filter(|(id, _)| self.is_up(**id) && !self.updates_records(**id));
         let peers = peers.filter_map(|(_, duty)| duty.retry.at);
+        let records = self.records.iter().filter(|(id, _)| self.is_up(**id) && !self.updates_peers(**id));
+        let records = records.filter_map(|(_, duty)| duty.retry.at);
+        let tunnel = self.tunnel.as_ref().and_then(|duty| duty.retry.at);
         let endpoints = self.endpoints.values().filter(|_| !self.awaits_peers());
         let endpoints = endpoints.filter_map(|duty| duty.retry.at);
-        tasks.chain(networks).chain(peers).chain(endpoints).min()
+        tasks.chain(networks).chain(peers).chain(records).chain(endpoints).chain(tunnel).min()
+    }
+
+    fn updates_records(&self, network: NetworkId) -> bool {
+        self.records.get(&network).is_some_and(RecordsDuty::is_under_way)
     }
 
     fn updates_peers(&self, network: NetworkId) -> bool {
@@ -509,7 +637,11 @@ fn uses(work: &Work, network: NetworkId) -> bool {
         .is_none_or(|task| task.attachments.iter().any(|attachment| attachment.network == network))
 }
 
-fn attachments(task: &Task, networks: &BTreeMap<NetworkId, NetworkDuty>) -> Networks {
+fn attachments(
+    task: &Task,
+    networks: &BTreeMap<NetworkId, NetworkDuty>,
+    records: &BTreeMap<NetworkId, RecordsDuty>,
+) -> Networks {
     let mut ready = Vec::new();
     for attachment in &task.attachments {
         let duty = networks.get(&attachment.network);
@@ -517,7 +649,9 @@ fn attachments(task: &Task, networks: &BTreeMap<NetworkId, NetworkDuty>) -> Netw
             // As moby's `network %s not found`.
             return Networks::Missing(format!("network {} not found", attachment.network));
         };
-        if state != NetworkState::Ready {
+        // A container that is asked for a name on a network knows the names there from its start.
+        let told = records.get(&attachment.network).is_none_or(RecordsDuty::is_told);
+        if state != NetworkState::Ready || !told {
             return Networks::Pending;
         }
         let on = task.spec.networks.iter().find(|on| on.network == network.id);

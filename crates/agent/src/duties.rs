@@ -1,8 +1,12 @@
 //! Networks and endpoints: kept as asked, each with at most one operation under way.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use skep_types::Time;
 use skep_types::assignment::{Endpoint, Overlay};
 use skep_types::network::Network;
+use skep_types::tunnel::{Tunnel, TunnelPeer};
 
 use crate::agent::Retry;
 
@@ -117,6 +121,9 @@ pub(crate) struct TableDuty<T> {
     trouble: Option<String>,
     pub(crate) retry: Retry,
 }
+
+/// A node's part in encrypted networks, and the others that may take part.
+pub(crate) type TunnelDuty = TableDuty<(Option<Tunnel>, BTreeMap<IpAddr, TunnelPeer>)>;
 
 /// A service's endpoint.
 pub(crate) type EndpointDuty = TableDuty<Endpoint>;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use skep_types::assignment::{Assignment, Duty, Endpoint, Overlay, ServiceRecord};
 use skep_types::container::ClusterAttachment;
 use skep_types::network::{Guest, Network};
+use skep_types::tunnel::{Tunnel, TunnelPeer};
 use skep_types::{ContainerId, NetworkId, ServiceId, Task, TaskId};
 
 /// What happened. Errors are texts that end up in a task's status, so they must be fit for the user's eyes.
@@ -53,6 +54,11 @@ pub enum AgentEvent {
         /// Which network.
         network: NetworkId,
         /// Why not all of it is as asked.
+        result: Result<(), String>,
+    },
+    /// [`Operation::SetTunnel`] ended.
+    TunnelSet {
+        /// Why it is not as asked.
         result: Result<(), String>,
     },
     /// [`Operation::ServeEndpoint`] or [`Operation::RemoveEndpoint`] ended.
@@ -229,6 +235,13 @@ pub enum Operation {
         network: NetworkId,
         /// What to answer.
         change: RecordChange,
+    },
+    /// Take part in encrypted networks like this, or in none, and know exactly these other nodes.
+    SetTunnel {
+        /// This node's own part.
+        tunnel: Option<Tunnel>,
+        /// The others.
+        peers: Vec<TunnelPeer>,
     },
     /// Serve a service's published ports with exactly these backends.
     ServeEndpoint(Endpoint),

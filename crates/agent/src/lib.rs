@@ -14,6 +14,7 @@ mod agent;
 mod duties;
 mod event;
 mod peers;
+mod records;
 mod work;
 
 pub use agent::{Agent, AgentOutput};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
-use skep_types::assignment::{Assignment, Duty, DutyId, Endpoint, Overlay, Peer};
-use skep_types::network::Network;
+use skep_types::assignment::{Assignment, Duty, DutyId, Endpoint, Overlay, Peer, ServiceRecord, TaskAddress};
+use skep_types::network::{Guest, Network};
 use skep_types::resources::Resources;
 use skep_types::service::{RestartPolicy, ServiceContainer, TaskSpec};
 use skep_types::task::Attachment;
@@ -17,13 +17,15 @@ use skep_types::{
 };
 
 use crate::{
-    Agent, AgentEvent, AgentOutput, Launched, Observed, Operation, PeerChange, PeerPlace, Recovered, Watched,
+    Agent, AgentEvent, AgentOutput, Launched, Observed, Operation, PeerChange, PeerPlace, RecordChange,
+    Records, Recovered, Watched,
 };
 
 mod alone;
 mod duties;
 mod health;
 mod random;
+mod records;
 mod recovery;
 
 const INGRESS: NetworkId = NetworkId(90);
@@ -115,6 +117,22 @@ fn hosts(peers: &BTreeMap<Ipv4Addr, PeerPlace>) -> BTreeMap<Ipv4Addr, IpAddr> {
     peers.iter().map(|(address, place)| (*address, place.host)).collect()
 }
 
+fn record(service: u128, tasks: &[u8]) -> Duty {
+    let tasks = tasks.iter().map(|last| TaskAddress {
+        slot: u64::from(*last),
+        task: TaskId(u128::from(*last)),
+        address: [10, 0, 0, *last].into(),
+    });
+    Duty::Record(ServiceRecord {
+        service: ServiceId(service),
+        network: INGRESS,
+        name: format!("s{service}"),
+        aliases: Vec::new(),
+        virtual_ip: None,
+        tasks: tasks.collect(),
+    })
+}
+
 fn endpoint(backends: &[u8]) -> Duty {
     let backends = backends.iter().map(|last| [10, 0, 0, *last].into()).collect();
     Duty::Endpoint(Endpoint { service: WEB, name: "web".to_owned(), ports: Vec::new(), backends })
@@ -172,6 +190,13 @@ fn number(id: impl ToString) -> String {
     id.to_string().trim_start_matches('0').to_owned()
 }
 
+/// Each name with how many tasks it leads to.
+fn names(records: &Records) -> String {
+    let services = records.services.values().map(|it| format!("{}:{}", it.name, it.tasks.len()));
+    let guests = records.guests.values().flat_map(|guest| guest.names.clone());
+    services.chain(guests).collect::<Vec<_>>().join(" ")
+}
+
 fn operation_text(operation: &Operation) -> String {
     match operation {
         Operation::EnsureNetwork(network, None) => format!("ensure network {}", network.name),
@@ -183,7 +208,13 @@ fn operation_text(operation: &Operation) -> String {
         Operation::UpdatePeers { change: PeerChange::Changed { update, remove }, .. } => {
             format!("peers +{:?} -{remove:?}", hosts(update))
         }
-        Operation::UpdateRecords { change, .. } => format!("records {change:?}"),
+        Operation::UpdateRecords { change: RecordChange::All(all), .. } => format!("records {}", names(all)),
+        Operation::UpdateRecords { change: RecordChange::Changed { update, services, guests }, .. } => {
+            format!("records +{} -{} -{}", names(update), services.len(), guests.len())
+        }
+        Operation::SetTunnel { tunnel, peers } => {
+            format!("tunnel {:?} to {}", tunnel.as_ref().map(|tunnel| tunnel.host), peers.len())
+        }
         Operation::RemoveNetwork(_) => "remove network".to_owned(),
         Operation::ServeEndpoint(endpoint) => format!("serve {} {:?}", endpoint.name, endpoint.backends),
         Operation::RemoveEndpoint(_) => "remove endpoint".to_owned(),

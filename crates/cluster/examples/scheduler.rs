@@ -128,6 +128,8 @@ fn stage(nodes: u64) -> Stage {
         unlock_key: None,
         worker_token: String::new(),
         manager_token: String::new(),
+        network_keys: Vec::new(),
+        network_keys_at: Default::default(),
     });
     stage.ask(Request::CreateCluster { cluster, node: Box::new(node(0)) });
     for number in 1..nodes {

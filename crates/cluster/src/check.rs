@@ -1,9 +1,12 @@
 //! What must hold of the objects at every position of the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 
-use skep_types::{NodeId, ServiceId, TaskId, TaskState};
+use skep_types::network::Network;
+use skep_types::service::EndpointMode;
+use skep_types::{NetworkId, NodeId, ServiceId, TaskId, TaskState};
 
 use crate::Objects;
 use crate::objects::{is_live, is_wanted};
@@ -21,7 +24,7 @@ pub enum Violation {
         /// What is held twice.
         what: String,
     },
-    /// More than one task is wanted in one slot.
+    /// More than one task of one specification is wanted in one slot.
     Slot {
         /// The slot.
         service: ServiceId,
@@ -34,6 +37,16 @@ pub enum Violation {
     Backend {
         /// Which service.
         service: ServiceId,
+    },
+    /// A service's names lead elsewhere than to its tasks, or it lacks a virtual address.
+    Record {
+        /// Which service.
+        service: ServiceId,
+    },
+    /// A node has a network that it does not need, or lacks one.
+    Networks {
+        /// Which node.
+        node: NodeId,
     },
     /// A task is past its assignment and has no node.
     Homeless {
@@ -65,6 +78,10 @@ impl fmt::Display for Violation {
             Violation::Backend { service } => {
                 write!(f, "service {service} is said to be reached at an address where no task runs")
             }
+            Violation::Record { service } => {
+                write!(f, "the names of service {service} do not lead to its tasks")
+            }
+            Violation::Networks { node } => write!(f, "node {node} has not the networks that it needs"),
             Violation::Homeless { task } => write!(f, "task {task} is assigned to no node"),
             Violation::Overcommitted { node } => write!(f, "more is reserved on node {node} than it has"),
             Violation::Attempts { service, slot } => {
@@ -80,6 +97,7 @@ pub fn check(objects: &Objects) -> Vec<Violation> {
     let mut violations = Vec::new();
     indexes(objects, &mut violations);
     holders(objects, &mut violations);
+    records(objects, &mut violations);
     slots(objects, &mut violations);
     tasks(objects, &mut violations);
     violations
@@ -101,6 +119,12 @@ fn indexes(objects: &Objects, violations: &mut Vec<Violation>) {
         ("spread", kept.spread == rebuilt.spread),
         ("addresses", kept.addresses == rebuilt.addresses),
         ("backends", kept.backends == rebuilt.backends),
+        ("host_ports", kept.host_ports == rebuilt.host_ports),
+        ("services_on", kept.services_on == rebuilt.services_on),
+        ("guests_on", kept.guests_on == rebuilt.guests_on),
+        ("guests_of_node", kept.guests_of_node == rebuilt.guests_of_node),
+        ("presence", kept.presence == rebuilt.presence),
+        ("ports_of_node", kept.ports_of_node == rebuilt.ports_of_node),
         ("unallocated", kept.unallocated == rebuilt.unallocated),
         ("unassigned", kept.unassigned == rebuilt.unassigned),
         ("tasks_of_slot", every_task_in_one_slot(objects)),
@@ -119,34 +143,96 @@ fn every_task_in_one_slot(objects: &Objects) -> bool {
 
 fn holders(objects: &Objects, violations: &mut Vec<Violation>) {
     let mut held: BTreeMap<String, usize> = BTreeMap::new();
+    let mut hold = |what: String| *held.entry(what).or_default() += 1;
+    let at = |network: NetworkId, address: Ipv4Addr| format!("address {address} of network {network}");
     for service in objects.services() {
-        *held.entry(format!("service name {}", service.spec.name)).or_default() += 1;
-        for port in &service.ports {
-            *held.entry(format!("port {}/{}", port.published_port, port.protocol)).or_default() += 1;
-        }
-        for address in &service.virtual_ips {
-            *held.entry(format!("address {}", address.address)).or_default() += 1;
-        }
+        hold(format!("service name {}", service.spec.name));
+        service
+            .ingress_ports()
+            .for_each(|port| hold(format!("port {}/{}", port.published_port, port.protocol)));
+        service.virtual_ips.iter().for_each(|given| hold(at(given.network, given.address)));
     }
-    for node in objects.nodes() {
-        if let Some(address) = node.ingress_address {
-            *held.entry(format!("address {address}")).or_default() += 1;
-        }
+    for network in objects.networks() {
+        hold(format!("network name {}", network.name));
+        hold(format!("VXLAN identifier {}", network.vni));
+        // Held by nobody else either.
+        let reserved = [network.subnet.network(), network.subnet.broadcast(), network.gateway()];
+        reserved.into_iter().for_each(|address| hold(at(network.id, address)));
+        objects.guests_on(network.id).for_each(|guest| hold(at(network.id, guest.address)));
+    }
+    if let Some(ingress) = objects.ingress() {
+        let own = objects.nodes().filter_map(|node| node.ingress_address);
+        own.for_each(|address| hold(at(ingress.id, address)));
     }
     for task in objects.tasks().filter(|task| is_live(task)) {
-        for attachment in &task.attachments {
-            *held.entry(format!("address {}", attachment.address)).or_default() += 1;
-        }
+        task.attachments.iter().for_each(|given| hold(at(given.network, given.address)));
     }
     let shared = held.into_iter().filter(|(_, holders)| *holders > 1);
     violations.extend(shared.map(|(what, _)| Violation::Shared { what }));
+    let networks: Vec<&Network> = objects.networks().collect();
+    for (place, one) in networks.iter().enumerate() {
+        for other in networks.iter().skip(place + 1).filter(|other| other.subnet.overlaps(one.subnet)) {
+            violations.push(Violation::Shared {
+                what: format!("{} of {} and {}", one.subnet, one.name, other.name),
+            });
+        }
+    }
+}
+
+/// Names lead to the tasks that run and are to run, and to virtual addresses of networks that services are on.
+fn records(objects: &Objects, violations: &mut Vec<Violation>) {
+    for service in objects.services() {
+        let on: BTreeSet<NetworkId> = service.spec.task.networks.iter().map(|on| on.network).collect();
+        let ingress = objects.ingress().map(|ingress| ingress.id);
+        let expected: BTreeSet<NetworkId> = match service.spec.endpoint_mode {
+            EndpointMode::Dnsrr => BTreeSet::new(),
+            EndpointMode::Vip => {
+                let publishes = service.ingress_ports().next().is_some();
+                on.iter().copied().chain(ingress.filter(|_| publishes)).collect()
+            }
+        };
+        let given: BTreeSet<NetworkId> = service.virtual_ips.iter().map(|given| given.network).collect();
+        let mut right = given == expected && given.len() == service.virtual_ips.len();
+        for network in on {
+            right &= objects.network(network).is_some();
+            let serving = objects
+                .tasks_of(service.id)
+                .filter(|task| task.status.state == TaskState::Running && task.desired == TaskState::Running);
+            let attached =
+                serving.flat_map(|task| &task.attachments).filter(|given| given.network == network);
+            let mut addresses: Vec<Ipv4Addr> = attached.map(|given| given.address).collect();
+            let record = objects.record(service.id, network);
+            let mut told: Vec<Ipv4Addr> =
+                record.into_iter().flat_map(|record| record.tasks).map(|task| task.address).collect();
+            addresses.sort();
+            told.sort();
+            right &= addresses == told;
+        }
+        if !right {
+            violations.push(Violation::Record { service: service.id });
+        }
+    }
+    for node in objects.nodes() {
+        let live = objects.tasks_on(node.id).filter(|task| is_live(task)).flat_map(|task| &task.attachments);
+        let guests = objects.guests_of(node.id).map(|guest| guest.network);
+        let needed: BTreeSet<NetworkId> = live.map(|given| given.network).chain(guests).collect();
+        let wrong = objects.networks().any(|network| {
+            objects.has_network(node.id, network.id) != (network.ingress || needed.contains(&network.id))
+        });
+        if wrong {
+            violations.push(Violation::Networks { node: node.id });
+        }
+    }
 }
 
 fn slots(objects: &Objects, violations: &mut Vec<Violation>) {
     for (service, slot) in objects.index().tasks_of_slot.keys().copied() {
         let tasks = objects.tasks_of_slot(service, slot);
         let wanted: Vec<TaskId> = tasks.filter(|task| is_wanted(task)).map(|task| task.id).collect();
-        if wanted.len() > 1 {
+        // A successor that is started first is of another specification.
+        let versions: BTreeSet<_> =
+            wanted.iter().filter_map(|id| objects.task(*id)).map(|task| task.spec_version).collect();
+        if wanted.len() > versions.len() {
             violations.push(Violation::Slot { service, slot, wanted });
         }
         let Some(service) = objects.service(service) else { continue };
@@ -166,16 +252,20 @@ fn tasks(objects: &Objects, violations: &mut Vec<Violation>) {
             violations.push(Violation::Homeless { task: task.id });
         }
     }
+    let ingress = objects.ingress().map(|ingress| ingress.id);
     for service in objects.services() {
         let serving = objects
             .tasks_of(service.id)
             .filter(|task| task.status.state == TaskState::Running && task.desired == TaskState::Running);
-        let mut addresses: Vec<_> =
-            serving.flat_map(|task| &task.attachments).map(|attachment| attachment.address).collect();
+        let mut addresses: Vec<_> = serving
+            .flat_map(|task| &task.attachments)
+            .filter(|given| Some(given.network) == ingress)
+            .map(|given| given.address)
+            .collect();
         let mut backends = objects.endpoint(service.id).map(|endpoint| endpoint.backends).unwrap_or_default();
         addresses.sort();
         backends.sort();
-        if !service.ports.is_empty() && addresses != backends {
+        if service.ingress_ports().next().is_some() && addresses != backends {
             violations.push(Violation::Backend { service: service.id });
         }
     }

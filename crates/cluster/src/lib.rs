@@ -30,6 +30,7 @@ mod step;
 mod tables;
 mod tasks;
 mod timers;
+mod tunnels;
 
 #[cfg(test)]
 mod tests;

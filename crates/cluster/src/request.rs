@@ -8,6 +8,7 @@ use skep_types::network::NetworkSpec;
 use skep_types::node::{Member, Node, NodeSpec};
 use skep_types::service::ServiceSpec;
 use skep_types::swarm::{Authority, ClusterObject, ClusterSpec, Secret};
+use skep_types::tunnel::NetworkKey;
 use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, Version};
 
 /// Names one request of one leader's life, chosen by whoever asks.
@@ -83,6 +84,8 @@ pub enum Request {
     },
     /// Remove a service, and then its tasks.
     RemoveService(ServiceId),
+    /// Add these to the secrets of encrypted networks, if that is due. The leader itself asks for this.
+    RotateNetworkKeys(Vec<NetworkKey>),
     /// Create a network; answered with [`Answer::Network`].
     CreateNetwork(Box<NetworkSpec>),
     /// Remove a network that nothing uses.

@@ -1,12 +1,13 @@
 //! Choosing nodes: first who can, then who carries least.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::iter::Peekable;
 
 use skep_types::node::{Availability, Node, NodeState};
+use skep_types::port::Protocol;
 use skep_types::resources::Resources;
-use skep_types::service::TaskSpec;
+use skep_types::service::{PortSpec, TaskSpec};
 use skep_types::{NodeId, ServiceId, TaskId, TaskState};
 
 use crate::objects::{Group, Load};
@@ -24,6 +25,8 @@ enum Unfit {
     Constraints,
     /// Is of another platform than the image.
     Platform,
+    /// Has a port that the task would publish there.
+    HostPort,
 }
 
 impl Unfit {
@@ -39,6 +42,8 @@ impl Unfit {
             Unfit::Constraints => format!("scheduling constraints not satisfied on {nodes} nodes"),
             Unfit::Platform if one => "unsupported platform on 1 node".to_owned(),
             Unfit::Platform => format!("unsupported platform on {nodes} nodes"),
+            Unfit::HostPort if one => "host-mode port already in use on 1 node".to_owned(),
+            Unfit::HostPort => format!("host-mode port already in use on {nodes} nodes"),
         }
     }
 }
@@ -48,6 +53,7 @@ impl Unfit {
 pub(crate) struct Placed {
     loads: BTreeMap<NodeId, Load>,
     spread: BTreeMap<(ServiceId, NodeId), u64>,
+    ports: BTreeSet<(NodeId, Protocol, u16)>,
 }
 
 /// The nodes that fit one group of tasks, the least loaded first: by the service's tasks there, then by
@@ -56,14 +62,24 @@ pub(crate) struct Candidates<'a> {
     objects: &'a Objects,
     service: ServiceId,
     spec: &'a TaskSpec,
+    /// Ports that each task publishes on its node, where it asks for certain ones.
+    ports: Vec<(Protocol, u16)>,
     order: BinaryHeap<Reverse<(u64, u64, NodeId)>>,
     unfit: BTreeMap<Unfit, u64>,
 }
 
 impl<'a> Candidates<'a> {
-    pub fn new(objects: &'a Objects, placed: &Placed, service: ServiceId, spec: &'a TaskSpec) -> Self {
+    pub fn new<'p>(
+        objects: &'a Objects,
+        placed: &Placed,
+        service: ServiceId,
+        spec: &'a TaskSpec,
+        host_ports: impl Iterator<Item = &'p PortSpec>,
+    ) -> Self {
         let order = BinaryHeap::new();
-        let mut candidates = Candidates { objects, service, spec, order, unfit: BTreeMap::new() };
+        let ports = host_ports.filter(|port| port.published_port != 0);
+        let ports = ports.map(|port| (port.protocol, port.published_port)).collect();
+        let mut candidates = Candidates { objects, service, spec, ports, order, unfit: BTreeMap::new() };
         // Everything is ordered by the nodes' ids: read side by side instead of looked up for each node.
         let mut loads = objects.index().loads.iter().peekable();
         let mut spread = objects.index().spread.get(&service).into_iter().flatten().peekable();
@@ -93,11 +109,24 @@ impl<'a> Candidates<'a> {
             load.tasks += added.tasks;
             of_service += placed.spread.get(&(self.service, node.id)).copied().unwrap_or_default();
         }
-        if let Some(reason) = unfit(node, self.spec, load) {
+        let reason = unfit(node, self.spec, load);
+        let reason = reason.or_else(|| self.lacks_port(node.id, placed).then_some(Unfit::HostPort));
+        if let Some(reason) = reason {
             *self.unfit.entry(reason).or_default() += 1;
             return None;
         }
         Some(Reverse((of_service, load.tasks, node.id)))
+    }
+
+    fn lacks_port(&self, node: NodeId, placed: &Placed) -> bool {
+        if self.ports.is_empty() {
+            return false;
+        }
+        let held = self.objects.index().ports_of_node.get(&node);
+        self.ports.iter().any(|(protocol, port)| {
+            held.is_some_and(|held| held.contains_key(&(*protocol, *port)))
+                || placed.ports.contains(&(node, *protocol, *port))
+        })
     }
 
     /// The best node, which from now on carries one task more.
@@ -108,6 +137,7 @@ impl<'a> Candidates<'a> {
         added.memory_bytes += self.spec.reservations.memory_bytes;
         added.tasks += 1;
         *placed.spread.entry((self.service, id)).or_default() += 1;
+        placed.ports.extend(self.ports.iter().map(|(protocol, port)| (id, *protocol, *port)));
         let node = self.objects.node(id).expect("candidates are nodes of the cluster");
         let index = self.objects.index();
         let load = index.loads.get(&id).copied().unwrap_or_default();
@@ -168,7 +198,7 @@ pub(crate) fn retry(
     explained.retain(|group, _| objects.index().unassigned.contains_key(group));
     for (group, waiting) in &objects.index().unassigned {
         let Some(first) = waiting.first().and_then(|id| objects.task(*id)) else { continue };
-        let mut candidates = Candidates::new(objects, placed, group.0, &first.spec);
+        let mut candidates = Candidates::new(objects, placed, group.0, &first.spec, first.host_ports.iter());
         let mut waiting = waiting.iter();
         for task in waiting.by_ref() {
             plan.reserve(1)?;

@@ -10,8 +10,8 @@ use std::net::Ipv4Addr;
 use skep_types::assignment::{Duty, DutyId, Peer};
 use skep_types::{ContainerId, NetworkId, NodeId, ServiceId};
 
-use crate::Objects;
 use crate::objects::{Place, Touched};
+use crate::{Objects, tunnels};
 
 /// A node's part of an entry: new or changed duties, and those that are gone.
 pub(crate) type Difference = (Vec<Duty>, Vec<DutyId>);
@@ -24,6 +24,7 @@ pub(crate) fn all(objects: &Objects, node: NodeId) -> Vec<Duty> {
     }
     let endpoints = objects.services().filter_map(|service| objects.endpoint(service.id));
     duties.extend(endpoints.map(Duty::Endpoint));
+    duties.extend(tunnels::all(objects, node));
     duties
 }
 
@@ -89,7 +90,8 @@ pub(crate) fn differences(
             objects.nodes_on(*network).filter(|node| has_session(*node)).for_each(tell);
         }
     }
-    endpoints(objects, touched, sessions, &mut told);
+    endpoints(objects, touched, sessions.clone(), &mut told);
+    tunnels::differences(objects, touched, listens, sessions, &mut told);
     told.retain(|_, (update, remove)| !update.is_empty() || !remove.is_empty());
     told
 }

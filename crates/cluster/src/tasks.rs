@@ -16,7 +16,8 @@ pub(crate) fn create(plan: &mut Plan, placed: &mut Placed) {
     scheduler::by_service(&mut drafts);
     for drafts in drafts.chunk_by(|one, other| one.service == other.service) {
         let Some(service) = drafts.first().and_then(|draft| objects.service(draft.service)) else { continue };
-        let mut candidates = Candidates::new(objects, placed, service.id, &service.spec.task);
+        let spec = &service.spec.task;
+        let mut candidates = Candidates::new(objects, placed, service.id, spec, service.host_ports());
         for draft in drafts {
             let task = make(plan, placed, &mut candidates, service, draft);
             plan.changes.push(Change::CreateTask(Box::new(task)));

@@ -10,6 +10,7 @@ use skep_identity::{
 use skep_types::ip::Subnet;
 use skep_types::node::{Member, Node, NodeDescription, NodeRole, NodeSpec, NodeState};
 use skep_types::swarm::{Authority, ClusterObject, ClusterSpec, Secret};
+use skep_types::tunnel::NetworkKey;
 use skep_types::{ClusterId, Meta, NodeId};
 
 use crate::addresses::{self, Place};
@@ -31,6 +32,11 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], SwarmError> {
     // getrandom(2): up to 256 bytes always arrive whole.
     assert_eq!(filled, N, "a request of at most 256 bytes is filled");
     Ok(bytes)
+}
+
+/// New secrets of encrypted networks, numbered after `last`.
+pub(crate) fn network_keys(last: u64, count: u64) -> Result<Vec<NetworkKey>, SwarmError> {
+    (1..=count).map(|next| Ok(NetworkKey { number: last + next, secret: random()? })).collect()
 }
 
 /// A new name in the consensus: random, and not 0.
@@ -157,6 +163,8 @@ impl Founding {
             manager_token: join_token(&root_ca)?,
             authority: Authority { certificate: root_ca, key: Some(Secret(root.key_pem())), rotation: None },
             unlock_key: None,
+            network_keys: network_keys(0, 2)?,
+            network_keys_at: SystemTime::now().into(),
         };
         cluster.unlock_key = authority::new_unlock_key(&cluster, &cluster.spec, false)?;
         let locked_with = cluster.unlock_key.as_ref().map(|Secret(text)| text.parse()).transpose();

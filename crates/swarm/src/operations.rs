@@ -34,6 +34,7 @@ pub(crate) async fn perform(engine: &Engine, operation: Operation) -> AgentEvent
             network,
             result: logged("tell a network its names", engine.change_records(network, records(change)).await),
         },
+        Operation::SetTunnel { .. } => AgentEvent::TunnelSet { result: Ok(()) },
         Operation::RemoveNetwork(network) => AgentEvent::NetworkRemoved {
             network,
             result: logged("take a network away", engine.remove_network(network).await),

@@ -413,6 +413,15 @@ impl Swarm {
         Err(no_manager(&membership))
     }
 
+    /// The node, where it is in a swarm and works.
+    pub(crate) fn resident(&self) -> Result<Arc<Resident>, SwarmError> {
+        match self.membership() {
+            Membership::Active(resident) => Ok(resident),
+            Membership::None => Err(SwarmError::Unavailable(NO_SWARM.to_owned())),
+            other => Err(no_manager(&other)),
+        }
+    }
+
     /// This node's id, where it is in a swarm.
     pub(crate) fn own_id(&self) -> Option<NodeId> {
         match self.membership() {

@@ -22,7 +22,9 @@ mod proto {
 }
 
 pub(crate) use answers::Answers;
-pub(crate) use calls::{Barrier, CallError, JoinAnswer, JoinCall, Peer, RenewAnswer, RenewCall, SeatCall};
+pub(crate) use calls::{
+    Barrier, CallError, GuestAnswer, GuestCall, JoinAnswer, JoinCall, Peer, RenewAnswer, RenewCall, SeatCall,
+};
 pub(crate) use client::Connections;
 pub(crate) use server::Listener;
 

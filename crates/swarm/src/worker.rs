@@ -260,6 +260,7 @@ fn works_hard(operation: &Operation) -> bool {
         Operation::EnsureNetwork(..)
         | Operation::UpdatePeers { .. }
         | Operation::UpdateRecords { .. }
+        | Operation::SetTunnel { .. }
         | Operation::RemoveNetwork(_)
         | Operation::ServeEndpoint(_)
         | Operation::RemoveEndpoint(_)

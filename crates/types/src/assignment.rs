@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::{Guest, Network};
 use crate::port::Protocol;
+use crate::tunnel::{Tunnel, TunnelPeer};
 use crate::{ContainerId, NetworkId, ServiceId, Task, TaskId, TaskStatus};
 
 /// A change to what a node is responsible for. Applying changes in order to an empty node gives its duties.
@@ -39,6 +40,10 @@ pub enum Duty {
     Record(ServiceRecord),
     /// Answer for the names of a guest of a network that this node has, wherever the guest is.
     Guest(Guest),
+    /// Take part in encrypted networks.
+    Tunnel(Tunnel),
+    /// Know another node that may.
+    TunnelPeer(TunnelPeer),
 }
 
 impl Duty {
@@ -52,6 +57,8 @@ impl Duty {
             Duty::Peer(peer) => DutyId::Peer(peer.network, peer.address),
             Duty::Record(record) => DutyId::Record(record.service, record.network),
             Duty::Guest(guest) => DutyId::Guest(guest.container, guest.network),
+            Duty::Tunnel(_) => DutyId::Tunnel,
+            Duty::TunnelPeer(peer) => DutyId::TunnelPeer(peer.host),
         }
     }
 }
@@ -73,6 +80,10 @@ pub enum DutyId {
     Record(ServiceId, NetworkId),
     /// The names of a guest on a network.
     Guest(ContainerId, NetworkId),
+    /// A node's own part in encrypted networks.
+    Tunnel,
+    /// Another node's, by its data path address.
+    TunnelPeer(IpAddr),
 }
 
 impl DutyId {
@@ -84,7 +95,9 @@ impl DutyId {
             | DutyId::Network(_)
             | DutyId::Overlay(_)
             | DutyId::Peer(..)
-            | DutyId::Guest(..) => false,
+            | DutyId::Guest(..)
+            | DutyId::Tunnel
+            | DutyId::TunnelPeer(_) => false,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::tunnel::TunnelKey;
 use crate::{Meta, NodeId};
 
 /// What a node may do in the cluster.
@@ -58,6 +59,9 @@ pub struct NodeDescription {
     pub engine_labels: BTreeMap<String, String>,
     /// What its certificate stands on.
     pub tls: NodeTls,
+    /// What it is known by in encrypted networks, once it can take part in them.
+    #[serde(default)]
+    pub tunnel_key: Option<TunnelKey>,
 }
 
 /// What the user wants of a node.

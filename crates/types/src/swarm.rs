@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ip::Subnet;
-use crate::{ClusterId, Meta};
+use crate::tunnel::NetworkKey;
+use crate::{ClusterId, Meta, Time};
 
 /// Port that managers listen on.
 pub const CLUSTER_PORT: u16 = 2377;
@@ -86,6 +87,12 @@ pub struct ClusterObject {
     pub worker_token: String,
     /// Token that lets a manager join.
     pub manager_token: String,
+    /// The newest secrets of encrypted networks, in the order of their numbers; none before the leader made some.
+    #[serde(default)]
+    pub network_keys: Vec<NetworkKey>,
+    /// When the last of them was made.
+    #[serde(default)]
+    pub network_keys_at: Time,
 }
 
 /// The cluster's certificate authority.

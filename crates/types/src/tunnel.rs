@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 /// How many network keys are kept: one before, the one in use, and one that is told before it is used.
 pub const NETWORK_KEYS_KEPT: usize = 3;
+
+/// Time after which a new network key is made.
+pub const NETWORK_KEY_LIFE: Duration = Duration::from_secs(12 * 3600);
 
 /// A node's public X25519 key, by which others know it in the handshake.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -31,6 +31,8 @@ impl World {
             unlock_key: None,
             worker_token: "worker".to_owned(),
             manager_token: "manager".to_owned(),
+            network_keys: Vec::new(),
+            network_keys_at: Default::default(),
         };
         let node = Box::new(self.newcomer(leader));
         self.ask(leader, Request::CreateCluster { cluster: Box::new(cluster), node })?;

@@ -80,6 +80,7 @@ impl World {
             Operation::UpdateRecords { network, .. } => {
                 self.agent(node, AgentEvent::RecordsUpdated { network, result: Ok(()) })
             }
+            Operation::SetTunnel { .. } => self.agent(node, AgentEvent::TunnelSet { result: Ok(()) }),
             Operation::EnsureNetwork(network, _) => {
                 let id = network.id;
                 if !self.machine(node).networks.contains(&id) {

@@ -18,6 +18,10 @@ enum Happening {
     Overlay(u8),
     Peer(u8, u8),
     PeerGone(u8),
+    Record(u128, Vec<u8>),
+    RecordGone(u128),
+    Guest(u8),
+    GuestGone(u8),
     Exit(usize, i32),
     /// The operation under way at this place ends, well or not.
     End(usize, bool),
@@ -40,6 +44,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (1u8..3).prop_map(Happening::Overlay),
         4 => (10u8..20, 1u8..4).prop_map(|(last, host)| Happening::Peer(last, host)),
         2 => (10u8..20).prop_map(Happening::PeerGone),
+        2 => (1u128..4, proptest::collection::vec(1u8..6, 0..3)).prop_map(|(id, tasks)| Happening::Record(id, tasks)),
+        1 => (1u128..4).prop_map(Happening::RecordGone),
+        1 => (1u8..4).prop_map(Happening::Guest),
+        1 => (1u8..4).prop_map(Happening::GuestGone),
         1 => (any::<usize>(), 0i32..2).prop_map(|(place, code)| Happening::Exit(place, code)),
         8 => (any::<usize>(), proptest::bool::weighted(0.8)).prop_map(|(place, well)| Happening::End(place, well)),
         1 => Just(Happening::Resync),
@@ -78,6 +86,7 @@ struct World {
     overlay: Option<Overlay>,
     /// While the network is up.
     peers: Option<BTreeMap<Ipv4Addr, PeerPlace>>,
+    records: Option<Records>,
 }
 
 impl World {
@@ -124,6 +133,7 @@ impl World {
                 assert!(self.containers.is_empty(), "the network is in use");
                 Subject::Network(*network)
             }
+            Operation::SetTunnel { .. } => unreachable!("no network is encrypted"),
             Operation::ServeEndpoint(endpoint) => Subject::Endpoint(endpoint.service),
             Operation::RemoveEndpoint(service) => Subject::Endpoint(*service),
             Operation::Prepare { task, .. } => {
@@ -147,6 +157,12 @@ impl World {
         assert!(self.under_way.insert(subject, operation).is_none(), "two operations for {subject:?}");
     }
 
+    fn unassign(&mut self, id: DutyId) {
+        if self.duties.remove(&id).is_some() {
+            self.step(remove([id]));
+        }
+    }
+
     /// A change that fails has happened in part.
     fn update_peers(&mut self, change: PeerChange, well: bool) {
         let peers = self.peers.as_mut().expect("peers belong to a network that is up");
@@ -168,6 +184,24 @@ impl World {
         }
     }
 
+    /// A change that fails has happened in part.
+    fn update_records(&mut self, change: RecordChange, well: bool) {
+        let records = self.records.as_mut().expect("names belong to a network that is up");
+        match change {
+            RecordChange::All(all) => *records = if well { all } else { Records::default() },
+            RecordChange::Changed { update, services, guests } => {
+                let changes = update != Records::default() || !services.is_empty() || !guests.is_empty();
+                assert!(changes, "it changes something");
+                records.services.retain(|id, _| !services.contains(id));
+                records.guests.retain(|id, _| !guests.contains(id));
+                if well {
+                    records.services.extend(update.services);
+                    records.guests.extend(update.guests);
+                }
+            }
+        }
+    }
+
     /// Ends one of the operations under way.
     fn end(&mut self, place: usize, well: bool) {
         let Some(subject) = self.under_way.keys().nth(place % self.under_way.len().max(1)).copied() else {
@@ -181,12 +215,14 @@ impl World {
                 if well {
                     self.overlay = overlay;
                     self.peers.get_or_insert_default();
+                    self.records.get_or_insert_default();
                 }
                 AgentEvent::NetworkEnsured { network: network.id, result: plain() }
             }
             Operation::RemoveNetwork(network) => {
                 if well {
                     self.peers = None;
+                    self.records = None;
                 }
                 AgentEvent::NetworkRemoved { network, result: plain() }
             }
@@ -194,9 +230,11 @@ impl World {
                 self.update_peers(change, well);
                 AgentEvent::PeersUpdated { network, result: plain() }
             }
-            Operation::UpdateRecords { network, .. } => {
+            Operation::UpdateRecords { network, change } => {
+                self.update_records(change, well);
                 AgentEvent::RecordsUpdated { network, result: plain() }
             }
+            Operation::SetTunnel { .. } => unreachable!("no network is encrypted"),
             Operation::ServeEndpoint(endpoint) => {
                 self.served = well.then_some(endpoint.backends);
                 self.table_failed = !well;
@@ -280,12 +318,23 @@ impl World {
             Happening::Peer(last, host) => {
                 self.assign(DutyId::Peer(INGRESS, [10, 0, 0, last].into()), peer(last, host));
             }
-            Happening::PeerGone(last) => {
-                let id = DutyId::Peer(INGRESS, [10, 0, 0, last].into());
-                if self.duties.remove(&id).is_some() {
-                    self.step(remove([id]));
-                }
+            Happening::PeerGone(last) => self.unassign(DutyId::Peer(INGRESS, [10, 0, 0, last].into())),
+            Happening::Record(id, tasks) => {
+                self.assign(DutyId::Record(ServiceId(id), INGRESS), record(id, &tasks))
             }
+            Happening::RecordGone(id) => self.unassign(DutyId::Record(ServiceId(id), INGRESS)),
+            Happening::Guest(id) => {
+                let id = u128::from(id);
+                let guest = Guest {
+                    container: container(id),
+                    node: NodeId(1),
+                    network: INGRESS,
+                    address: [10, 0, 0, 100].into(),
+                    names: vec![id.to_string()],
+                };
+                self.assign(DutyId::Guest(container(id), INGRESS), Duty::Guest(guest));
+            }
+            Happening::GuestGone(id) => self.unassign(DutyId::Guest(container(u128::from(id)), INGRESS)),
             Happening::Exit(place, code) => {
                 let running: Vec<TaskId> = self.watched.iter().copied().collect();
                 if let Some(task) = running.get(place % running.len().max(1)).copied() {
@@ -359,6 +408,16 @@ impl World {
                 _ => None,
             });
             assert_eq!(self.peers, Some(peers.collect()));
+            let mut records = Records::default();
+            for duty in self.duties.values().cloned() {
+                match duty {
+                    Duty::Record(record) => drop(records.services.insert(record.service, record)),
+                    Duty::Guest(guest) => drop(records.guests.insert(guest.container, guest)),
+                    _ => {}
+                }
+            }
+            let told = self.records.clone().unwrap_or_default();
+            assert_eq!(told, records);
         } else {
             assert_eq!(self.peers, None, "the network is gone with its peers");
         }

@@ -88,6 +88,7 @@ impl Objects {
         node.meta.version = self.version();
         let id = node.id;
         let old = self.nodes.get(&id);
+        touched.tunnels.entry(id).or_insert_with(|| self.tunnel_peer(id));
         self.note_node_change(&node, touched);
         let same_place = old.is_some_and(|old| looks_alike(old, &node));
         if let Some(old) = old {
@@ -107,6 +108,7 @@ impl Objects {
 
     fn remove_node(&mut self, id: NodeId, touched: &mut Touched) {
         touched.nodes.insert(id);
+        touched.tunnels.entry(id).or_insert_with(|| self.tunnel_peer(id));
         self.note_node(id, touched);
         let guests: Vec<_> = self.guests_of(id).map(|guest| (guest.container, guest.network)).collect();
         for (container, network) in guests {

@@ -79,6 +79,8 @@ pub(crate) struct Index {
     pub services_on: BTreeMap<NetworkId, BTreeSet<ServiceId>>,
     pub guests_on: BTreeMap<NetworkId, BTreeSet<ContainerId>>,
     pub guests_of_node: BTreeMap<NodeId, BTreeSet<(ContainerId, NetworkId)>>,
+    /// Ports that tasks that have not ended publish on their nodes.
+    pub ports_of_node: BTreeMap<NodeId, BTreeMap<(Protocol, u16), u64>>,
     /// How many tasks that have not ended and guests each node has on a network.
     pub presence: BTreeMap<NetworkId, BTreeMap<NodeId, u64>>,
     pub ingress: Option<NetworkId>,
@@ -248,9 +250,19 @@ impl Index {
     }
 
     fn change_presence(&mut self, task: &Task, way: Way) {
-        if let Some(node) = task.node.filter(|_| is_live(task)) {
-            for attachment in &task.attachments {
-                self.count(attachment.network, node, way);
+        let Some(node) = task.node.filter(|_| is_live(task)) else { return };
+        for attachment in &task.attachments {
+            self.count(attachment.network, node, way);
+        }
+        for port in task.host_ports.iter().filter(|port| port.published_port != 0) {
+            let ports = self.ports_of_node.entry(node).or_default();
+            let count = ports.entry((port.protocol, port.published_port)).or_default();
+            *count = count.strict_add_signed(way.sign());
+            if *count == 0 {
+                ports.remove(&(port.protocol, port.published_port));
+            }
+            if ports.is_empty() {
+                self.ports_of_node.remove(&node);
             }
         }
     }

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use skep_types::assignment::{Overlay, ServiceRecord, TaskAddress};
 use skep_types::network::Guest;
+use skep_types::tunnel::TunnelPeer;
 use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, Task, TaskId};
 
 use super::index::Holder;
@@ -18,6 +19,8 @@ use super::{Objects, Touched};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Held {
     pub has: bool,
+    /// Whether that is encrypted.
+    pub encrypted: bool,
     /// Its own place there, once there is one.
     pub overlay: Option<Overlay>,
 }
@@ -52,7 +55,18 @@ impl Objects {
 
     fn held(&self, node: NodeId, network: NetworkId) -> Held {
         let has = self.has_network(node, network);
-        Held { has, overlay: if has { self.overlay(node, network) } else { None } }
+        self.held_if(has, node, network)
+    }
+
+    fn held_if(&self, has: bool, node: NodeId, network: NetworkId) -> Held {
+        let encrypted = self.networks.get(&network).is_some_and(|network| network.encrypted);
+        Held { has, encrypted, overlay: if has { self.overlay(node, network) } else { None } }
+    }
+
+    /// What others know a node by in encrypted networks, once it said so.
+    pub(crate) fn tunnel_peer(&self, node: NodeId) -> Option<TunnelPeer> {
+        let node = self.nodes.get(&node)?;
+        Some(TunnelPeer { host: data_path(node), key: node.description.tunnel_key? })
     }
 
     /// A node's own place on a network, if it has that.
@@ -82,7 +96,7 @@ impl Objects {
                 let others = count.copied().unwrap_or(0) > u64::from(began);
                 let is_ingress = self.index.ingress == Some(network) && self.nodes.contains_key(&node);
                 let has = self.networks.contains_key(&network) && (is_ingress || others || !began);
-                Held { has, overlay: if has { self.overlay(node, network) } else { None } }
+                self.held_if(has, node, network)
             });
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use skep_types::tunnel::TunnelPeer;
 use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, TaskId};
 
 use super::peers::{AddressKey, Place};
@@ -32,6 +33,8 @@ pub(crate) struct Touched {
     pub places: BTreeMap<AddressKey, Option<Place>>,
     /// What nodes may have of networks now, with what they had before.
     pub held: BTreeMap<(NodeId, NetworkId), Held>,
+    /// Nodes that others may know differently in encrypted networks, with what they knew before.
+    pub tunnels: BTreeMap<NodeId, Option<TunnelPeer>>,
     /// Services' names on networks that may have changed, or what they lead to.
     pub records: BTreeSet<(ServiceId, NetworkId)>,
     /// Guests that came, changed or went.

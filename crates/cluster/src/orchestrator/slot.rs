@@ -2,7 +2,7 @@
 
 use skep_types::{ServiceId, Task, TaskState, Time};
 
-use super::{replicated, restart, updater};
+use super::{gives_up_tasks, replicated, restart, updater};
 use crate::objects::{is_live, is_wanted};
 use crate::plan::{Full, Plan};
 use crate::{Change, reaper};
@@ -29,10 +29,26 @@ pub(crate) fn examine(plan: &mut Plan, id: ServiceId, slot: u64) -> Result<Optio
             remind(updater::watch(plan, service, rollout, task)?);
         }
     }
-    for task in tasks.into_iter().filter(|task| is_wanted(task)) {
-        remind(restart::examine(plan, task)?);
+    let wanted: Vec<&Task> = tasks.into_iter().filter(|task| is_wanted(task)).collect();
+    if let Some((youngest, older)) = wanted.split_last() {
+        succeed(plan, youngest, older)?;
+        remind(restart::examine(plan, youngest)?);
     }
     Ok(next)
+}
+
+/// Ends tasks whose successor was started first, once it runs. Those that ended themselves nobody starts again.
+fn succeed(plan: &mut Plan, youngest: &Task, older: &[&Task]) -> Result<(), Full> {
+    let objects = plan.objects;
+    for task in older {
+        let lost = task.node.is_none_or(|node| gives_up_tasks(objects, node));
+        if youngest.status.state == TaskState::Running || !is_live(task) || lost {
+            plan.reserve(1)?;
+            plan.slots.insert((task.service, task.slot));
+            plan.end_task(task, TaskState::Shutdown);
+        }
+    }
+    Ok(())
 }
 
 /// Ends, on paper, the tasks whose node is gone for good: nobody will ever report on them.

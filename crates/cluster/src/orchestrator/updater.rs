@@ -1,8 +1,8 @@
-//! Rolling updates, stop-first: a few slots at a time, each watched for a while, as SwarmKit's updater.
+//! Rolling updates, stop-first or start-first: a few slots at a time, each watched for a while, as SwarmKit's updater.
 //!
 //! Its progress is replicated ([`crate::Rollout`]), so a new leader goes on in the middle.
 
-use skep_types::service::{FailureAction, Service, UpdateState, UpdateStatus};
+use skep_types::service::{FailureAction, Service, UpdateOrder, UpdateState, UpdateStatus};
 use skep_types::{Task, TaskId, TaskState, Time};
 
 use super::{blocks_successor, first_desired};
@@ -55,14 +55,19 @@ pub(crate) fn advance(plan: &mut Plan, service: &Service) -> Result<(), Full> {
     Ok(())
 }
 
-/// Stops what a slot has and prepares a task of the new specification.
+/// Prepares a task of the new specification in a slot, and stops what the slot has: at once, or once the new task
+/// runs ([`super::slot`]) if that is to be first.
 fn renew(plan: &mut Plan, service: &Service, slot: u64) -> Result<(), Full> {
     let objects = plan.objects;
     let tasks = objects.tasks_of_slot(service.id, slot);
     plan.reserve(2 + tasks.clone().count())?;
     plan.slots.insert((service.id, slot));
-    let waits = tasks.clone().any(|task| blocks_successor(objects, task));
-    for task in tasks.filter(|task| is_wanted(task)) {
+    let stays = |task: &Task| {
+        let start_first = service.spec.update.order == UpdateOrder::StartFirst;
+        start_first && is_wanted(task) && task.status.state == TaskState::Running
+    };
+    let waits = tasks.clone().any(|task| !stays(task) && blocks_successor(objects, task));
+    for task in tasks.filter(|task| is_wanted(task) && !stays(task)) {
         plan.end_task(task, TaskState::Shutdown);
     }
     plan.drafts.push(Draft {

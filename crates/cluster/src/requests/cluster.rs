@@ -6,6 +6,7 @@ use skep_types::ip::Subnet;
 use skep_types::network::{INGRESS, Network};
 use skep_types::node::{Node, NodeRole};
 use skep_types::swarm::{Authority, ClusterObject, ClusterSpec, Secret};
+use skep_types::tunnel::{NETWORK_KEY_LIFE, NETWORK_KEYS_KEPT, NetworkKey};
 use skep_types::{Meta, NetworkId, Version};
 
 use super::{out_of_sequence, refuse};
@@ -82,6 +83,30 @@ pub(super) fn update(
     if cluster.spec.autolock && cluster.unlock_key.is_none() {
         return refuse(RefusalKind::Invalid, "managers cannot be locked without a key that unlocks them");
     }
+    plan.changes.push(Change::PutCluster(Box::new(cluster)));
+    Ok(Answer::Done)
+}
+
+/// Adds secrets of encrypted networks. All that are kept are accepted by nodes, and the second newest is used: so nothing
+/// has to wait for all nodes to know the newest.
+pub(super) fn rotate_network_keys(plan: &mut Plan, keys: Vec<NetworkKey>) -> Result<Answer, Refusal> {
+    let Some(old) = plan.objects.cluster() else {
+        return refuse(RefusalKind::NotFound, "there is no cluster yet");
+    };
+    if plan.changes.iter().any(|change| matches!(change, Change::PutCluster(_))) {
+        return out_of_sequence();
+    }
+    let last = old.network_keys.last().map_or(0, |key| key.number);
+    let follows = (last + 1..).zip(&keys).all(|(number, key)| key.number == number);
+    let due = last == 0 || plan.now.since(old.network_keys_at) >= NETWORK_KEY_LIFE;
+    if !due || !follows || keys.is_empty() {
+        return Ok(Answer::Done);
+    }
+    let mut cluster = old.clone();
+    cluster.network_keys.extend(keys);
+    let excess = cluster.network_keys.len().saturating_sub(NETWORK_KEYS_KEPT);
+    cluster.network_keys.drain(..excess);
+    cluster.network_keys_at = plan.now;
     plan.changes.push(Change::PutCluster(Box::new(cluster)));
     Ok(Answer::Done)
 }

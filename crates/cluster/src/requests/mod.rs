@@ -40,6 +40,7 @@ pub(crate) fn decide(
         Request::CreateService(spec) => service::create(plan, *spec),
         Request::UpdateService { id, version, spec } => service::update(plan, id, version, *spec),
         Request::RemoveService(id) => service::remove(plan, id),
+        Request::RotateNetworkKeys(keys) => cluster::rotate_network_keys(plan, keys),
         Request::CreateNetwork(spec) => network::create(plan, *spec),
         Request::RemoveNetwork(id) => network::remove(plan, id),
         Request::Attach { node, container, network, names, address } => {

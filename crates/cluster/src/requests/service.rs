@@ -57,7 +57,12 @@ pub(super) fn update(
         return refuse(RefusalKind::Invalid, "renaming services is not supported");
     }
     let (ports, virtual_ips) = endpoint(plan, &spec, Some(old))?;
-    let raise = u64::from(spec.task != old.spec.task);
+    // Also what the tasks' ports need makes them out of date.
+    let of_host = |port: &&PortSpec| port.mode == PublishMode::Host;
+    let publishes = |ports: &[PortSpec]| ports.iter().any(|port| port.mode == PublishMode::Ingress);
+    let other_ports =
+        !ports.iter().filter(of_host).eq(old.host_ports()) || publishes(&ports) && !publishes(&old.ports);
+    let raise = u64::from(spec.task != old.spec.task || other_ports);
     plan.requested.insert(id);
     plan.changes.push(Change::PutService(Box::new(Service {
         id,

@@ -114,6 +114,8 @@ pub(super) fn cluster_object(prefix: u8) -> ClusterObject {
         unlock_key: None,
         worker_token: "worker".to_owned(),
         manager_token: "manager".to_owned(),
+        network_keys: Vec::new(),
+        network_keys_at: Default::default(),
     }
 }
 
@@ -496,6 +498,8 @@ impl Scene {
             DutyId::Overlay(_) => "-overlay".to_owned(),
             DutyId::Peer(_, address) => format!("-peer {address}"),
             DutyId::Record(id, _) => format!("-record {}", self.service_name(*id)),
+            DutyId::Tunnel => "-tunnel".to_owned(),
+            DutyId::TunnelPeer(host) => format!("-tunnel to {host}"),
             DutyId::Guest(id, _) => format!("-guest {}", id.short()),
             DutyId::Endpoint(id) => format!("-endpoint {}", self.service_name(*id)),
         }));
@@ -512,6 +516,8 @@ impl Scene {
                 let tasks: Vec<_> = record.tasks.iter().map(|task| task.address).collect();
                 format!("record {} {:?} -> {tasks:?}", record.name, record.virtual_ip)
             }
+            Duty::Tunnel(tunnel) => format!("tunnel with {} keys", tunnel.keys.len()),
+            Duty::TunnelPeer(peer) => format!("tunnel to {}", peer.host),
             Duty::Guest(guest) => format!("guest {:?} {}", guest.names, guest.address),
             Duty::Peer(peer) => format!("peer {} at {}", peer.address, peer.host),
             Duty::Task(task) => format!("{} {}", self.name(task.id), task.desired),

@@ -56,6 +56,8 @@ mod tests {
         ClusterObject {
             worker_token: JoinToken::new("root", [1; 16]).to_string(),
             manager_token: JoinToken::new("root", [2; 16]).to_string(),
+            network_keys: Vec::new(),
+            network_keys_at: Default::default(),
             ..tests::cluster(Authority::default())
         }
     }

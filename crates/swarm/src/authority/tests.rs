@@ -31,6 +31,8 @@ pub(super) fn cluster(authority: Authority) -> ClusterObject {
         unlock_key: None,
         worker_token: String::new(),
         manager_token: String::new(),
+        network_keys: Vec::new(),
+        network_keys_at: Default::default(),
     }
 }
 

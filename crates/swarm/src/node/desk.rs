@@ -8,6 +8,7 @@ use bytes::Bytes;
 use skep_cluster::{Answer, Request};
 use skep_identity::Role;
 use skep_types::NodeId;
+use skep_types::network::Network;
 use skep_types::node::NodeRole;
 use skep_types::swarm::ClusterObject;
 
@@ -15,10 +16,12 @@ use super::shared::Shared;
 use crate::SwarmError;
 use crate::authority::{self, Certified, Signer};
 use crate::founding::random;
+use crate::lookup::find;
 use crate::manager::{Manager, NO_LEADER};
 use crate::session::{Hello, Link};
 use crate::wire::{
-    Answers, Barrier, CallError, JoinAnswer, JoinCall, Peer, RenewAnswer, RenewCall, SeatCall,
+    Answers, Barrier, CallError, GuestAnswer, GuestCall, JoinAnswer, JoinCall, Peer, RenewAnswer, RenewCall,
+    SeatCall,
 };
 
 /// The answers of one manager.
@@ -66,6 +69,35 @@ impl Desk {
         let Certified { chain, roots } = signer.sign(&call.csr, id, role, SystemTime::now()).await?;
         self.manager.handle(Request::AddNode(Box::new(node))).await?;
         Ok(JoinAnswer { node: id, chain, roots })
+    }
+}
+
+impl Desk {
+    /// Does what a node asks about its own containers that are no tasks, where this manager leads.
+    pub(crate) async fn serve_guest(&self, node: NodeId, call: GuestCall) -> Result<GuestAnswer, CallError> {
+        if !self.manager.leads() {
+            return Err(self.not_leader());
+        }
+        let request = match call {
+            GuestCall::Attach { container, network, names, address } => {
+                let found = self.manager.read(|objects| {
+                    let networks: Vec<&Network> = objects.networks().collect();
+                    find("network", &network, networks.iter(), |it| it.id, |it| it.name.clone())
+                        .map(|network| network.id)
+                });
+                Request::Attach { node, container, network: found?, names, address }
+            }
+            GuestCall::Detach { container, network } => Request::Detach { node, container, network },
+            GuestCall::Keep(containers) => Request::KeepGuests { node, containers },
+        };
+        let on = match &request {
+            Request::Attach { network, .. } => Some(*network),
+            _ => None,
+        };
+        match (self.manager.handle(request).await?, on) {
+            (Answer::Attached(address), Some(network)) => Ok(Some((network, address))),
+            _ => Ok(None),
+        }
     }
 }
 
@@ -126,6 +158,10 @@ impl Answers for Desk {
 
     async fn give_up_seat(&self, peer: Peer) -> Result<(), CallError> {
         self.manager.take_seat_back(peer.node).await
+    }
+
+    async fn guest(&self, peer: Peer, call: GuestCall) -> Result<GuestAnswer, CallError> {
+        self.serve_guest(peer.node, call).await
     }
 
     async fn session(&self, peer: Peer, hello: Hello) -> Result<Link, CallError> {

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use skep_cluster::Request;
-use skep_types::NodeId;
 use skep_types::node::{Member, NodeRole, NodeSpec};
+use skep_types::tunnel::NETWORK_KEY_LIFE;
+use skep_types::{NodeId, Time};
 use tracing::{info, warn};
 
 use super::desk::Desk;
@@ -15,6 +16,7 @@ use super::keys;
 use super::shared::Shared;
 use super::transport::ManagerTransport;
 use crate::SwarmError;
+use crate::founding::network_keys;
 use crate::manager::{Manager, Setup};
 use crate::wire::{CallError, Listener, SeatCall};
 
@@ -86,6 +88,27 @@ impl Office {
         let read = async { while !known() && changes.changed().await.is_ok() {} };
         // Without a majority of the others a log may hold nothing that is known to be agreed on.
         let _ = tokio::time::timeout(READING, read).await;
+    }
+
+    /// Has new secrets of encrypted networks made when that is due, where this manager leads.
+    ///
+    /// # Errors
+    /// When the system has no randomness, or nothing can be agreed on.
+    pub(crate) async fn rotate_network_keys(&self) -> Result<(), SwarmError> {
+        if !self.manager.leads() {
+            return Ok(());
+        }
+        let known = self.manager.read(|objects| {
+            let cluster = objects.cluster()?;
+            Some((cluster.network_keys.last().map_or(0, |key| key.number), cluster.network_keys_at))
+        });
+        let Some((last, made_at)) = known else { return Ok(()) };
+        // The brain looks again, by its own clock.
+        if last > 0 && Time::from(SystemTime::now()).since(made_at) < NETWORK_KEY_LIFE {
+            return Ok(());
+        }
+        let keys = network_keys(last, if last == 0 { 2 } else { 1 })?;
+        self.manager.request(Request::RotateNetworkKeys(keys)).await.map(drop)
     }
 
     /// Cuts the connections of nodes that were removed since the last call, after a moment in which they hear that

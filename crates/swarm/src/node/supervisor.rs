@@ -134,6 +134,7 @@ impl Supervisor {
         match self.shared.office() {
             Some(office) => {
                 office.cut_off_removed();
+                office.rotate_network_keys().await?;
                 keys::follow_unlock_key(&self.shared, &office.manager).await
             }
             None => Ok(()),

@@ -8,7 +8,9 @@ use skep_cluster::{Answer, Request};
 use skep_identity::Role;
 use skep_types::NodeId;
 
-use super::calls::{Barrier, CallError, JoinAnswer, JoinCall, Peer, RenewAnswer, RenewCall, SeatCall};
+use super::calls::{
+    Barrier, CallError, GuestAnswer, GuestCall, JoinAnswer, JoinCall, Peer, RenewAnswer, RenewCall, SeatCall,
+};
 use crate::session::{Hello, Link};
 
 /// A manager's answers. An implementor may write each method as `async fn`.
@@ -52,6 +54,13 @@ pub(crate) trait Answers: Send + Sync + 'static {
 
     /// Takes the caller's seat back. For managers; leader only.
     fn give_up_seat(&self, peer: Peer) -> impl Future<Output = Result<(), CallError>> + Send;
+
+    /// Does what a node asks about its own containers that are no tasks. For every node; leader only.
+    fn guest(
+        &self,
+        peer: Peer,
+        call: GuestCall,
+    ) -> impl Future<Output = Result<GuestAnswer, CallError>> + Send;
 
     /// Opens a session of a node's agent: [`crate::session::Sessions::open`]. For every node; leader only.
     fn session(&self, peer: Peer, hello: Hello) -> impl Future<Output = Result<Link, CallError>> + Send;

@@ -1,12 +1,12 @@
 //! The calls and their answers, free of any encoding.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use skep_identity::Role;
-use skep_types::NodeId;
 use skep_types::node::Availability;
+use skep_types::{ContainerId, NetworkId, NodeId};
 
 use crate::SwarmError;
 
@@ -97,6 +97,26 @@ pub(crate) struct SeatCall {
     /// `address:port` that other managers reach it at.
     pub(crate) address: String,
 }
+
+/// A node asks about containers of its own that are no tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum GuestCall {
+    /// Let one onto an attachable network.
+    Attach {
+        container: ContainerId,
+        /// The network's id or name.
+        network: String,
+        names: Vec<String>,
+        address: Option<Ipv4Addr>,
+    },
+    /// Take one off.
+    Detach { container: ContainerId, network: NetworkId },
+    /// Take all others off.
+    Keep(BTreeSet<ContainerId>),
+}
+
+/// What that gave: the network and the address, for one that was let in.
+pub(crate) type GuestAnswer = Option<(NetworkId, Ipv4Addr)>;
 
 /// A point in the log, confirmed by a quorum, that holds all that was answered before it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

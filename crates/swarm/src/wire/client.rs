@@ -22,8 +22,8 @@ use super::proto::consensus_client::ConsensusClient;
 use super::proto::control_client::ControlClient;
 use super::proto::dispatcher_client::DispatcherClient;
 use super::{
-    Barrier, CONSENSUS_LIMIT, CONTROL_LIMIT, CallError, JoinAnswer, JoinCall, RenewAnswer, RenewCall,
-    SESSION_QUEUE, SeatCall, TO_AGENT_LIMIT, proto, translate,
+    Barrier, CONSENSUS_LIMIT, CONTROL_LIMIT, CallError, GuestAnswer, GuestCall, JoinAnswer, JoinCall,
+    RenewAnswer, RenewCall, SESSION_QUEUE, SeatCall, TO_AGENT_LIMIT, proto, translate,
 };
 use crate::session::{Hello, Link, ToAgent};
 
@@ -131,6 +131,15 @@ impl Connections {
             ControlClient::with_origin(channel, origin()).give_up_seat(proto::GiveUpSeatRequest {}).await
         });
         answer.await.map(|proto::GiveUpSeatAnswer {}| ())
+    }
+
+    /// Asks the leader about containers of this node that are no tasks.
+    pub(crate) async fn guest(&self, address: &str, asked: &GuestCall) -> Result<GuestAnswer, CallError> {
+        let call = translate::value(asked);
+        let answer = self.call(address, FORWARD_LIMIT, |channel| async move {
+            DispatcherClient::with_origin(channel, origin()).guest(proto::GuestRequest { call }).await
+        });
+        understood(translate::read_value(&answer.await?.answer, "an answer about guests"))
     }
 
     /// Opens a session with the leader.

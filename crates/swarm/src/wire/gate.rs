@@ -45,7 +45,7 @@ fn find(path: &str) -> Option<(Room, Access)> {
     Some(match path {
         "/skep.v1.Authority/Root" | "/skep.v1.Authority/Join" => (Room::Authority, Access::Anybody),
         "/skep.v1.Authority/Renew" => (Room::Authority, Access::Node),
-        "/skep.v1.Dispatcher/Session" => (Room::Dispatcher, Access::Node),
+        "/skep.v1.Dispatcher/Session" | "/skep.v1.Dispatcher/Guest" => (Room::Dispatcher, Access::Node),
         "/skep.v1.Consensus/Message" => (Room::Consensus, Access::Manager),
         "/skep.v1.Control/Forward"
         | "/skep.v1.Control/Barrier"

@@ -117,6 +117,16 @@ impl<A: Answers> Control for Served<A> {
 
 #[async_trait]
 impl<A: Answers> Dispatcher for Served<A> {
+    async fn guest(
+        &self,
+        request: Request<proto::GuestRequest>,
+    ) -> Result<Response<proto::GuestAnswer>, Status> {
+        let peer = peer(&request);
+        let call = translate::read_value(&request.into_inner().call, "a call about guests")?;
+        let answer = self.0.guest(peer, call).await?;
+        Ok(Response::new(proto::GuestAnswer { answer: translate::value(&answer) }))
+    }
+
     type SessionStream = Pin<Box<dyn Stream<Item = Result<proto::ToAgent, Status>> + Send>>;
 
     async fn session(

@@ -51,6 +51,8 @@ pub(super) fn cluster(snapshot_interval: u64) -> Request {
         unlock_key: None,
         worker_token: "worker".to_owned(),
         manager_token: "manager".to_owned(),
+        network_keys: Vec::new(),
+        network_keys_at: Default::default(),
     };
     let seat = Some(Member { raft: 1, address: address(1) });
     Request::CreateCluster { cluster: Box::new(cluster), node: Box::new(Node { manager: seat, ..node(1) }) }
@@ -275,6 +277,7 @@ fn succeed(operation: Operation, ids: &mut Ids) -> Option<AgentEvent> {
         }
         Operation::UpdatePeers { network, .. } => AgentEvent::PeersUpdated { network, result: Ok(()) },
         Operation::UpdateRecords { network, .. } => AgentEvent::RecordsUpdated { network, result: Ok(()) },
+        Operation::SetTunnel { .. } => AgentEvent::TunnelSet { result: Ok(()) },
         Operation::RemoveNetwork(network) => AgentEvent::NetworkRemoved { network, result: Ok(()) },
         Operation::ServeEndpoint(endpoint) => {
             AgentEvent::EndpointApplied { service: endpoint.service, result: Ok(()) }
