@@ -33,6 +33,8 @@ const SAME_BRIDGE: &str = "same-bridge";
 const MASQUERADED: &str = "masqueraded";
 /// Bridges whose containers do not leave.
 const INTERNAL: &str = "internal";
+/// Bridges of networks that span machines, but for those that published ports lead to.
+const OVERLAYS: &str = "overlays";
 /// Bridge to the chain that knows its subnet.
 const HAIRPINS: &str = "hairpins";
 
@@ -103,6 +105,7 @@ fn add_sets(batch: &mut Batch) {
         (BRIDGES, name, INTERFACE_NAME_LEN, SetData::None),
         (MASQUERADED, name, INTERFACE_NAME_LEN, SetData::None),
         (INTERNAL, name, INTERFACE_NAME_LEN, SetData::None),
+        (OVERLAYS, name, INTERFACE_NAME_LEN, SetData::None),
         (SAME_BRIDGE, shown_as::concat(name, name), 2 * INTERFACE_NAME_LEN, SetData::None),
         (HAIRPINS, name, INTERFACE_NAME_LEN, SetData::Verdict),
     ] {
@@ -232,6 +235,9 @@ fn add_bridge(batch: &mut Batch, bridge: &Bridge) {
     if bridge.internal {
         batch.add_member(INTERNAL, &name);
     }
+    if is_other_overlay(bridge) {
+        batch.add_member(OVERLAYS, &name);
+    }
     let chain = hairpin_chain(&bridge.name);
     let mask = u32::MAX.checked_shl(32 - u32::from(bridge.prefix)).unwrap_or(0);
     batch.new_chain(&chain, None);
@@ -242,7 +248,17 @@ fn add_bridge(batch: &mut Batch, bridge: &Bridge) {
             .is(Register::at(0), &(u32::from(bridge.gateway) & mask).to_be_bytes())
             .masquerade();
     });
+    if bridge.ingress {
+        // The task may be on the client's network as well, and would answer it there.
+        batch.rule(&chain, |rule| {
+            rule.meta(Meta::InName, Register::at(0)).in_set(Register::at(0), OVERLAYS).masquerade();
+        });
+    }
     batch.add_verdict(HAIRPINS, &name, Verdict::Jump(&chain));
+}
+
+fn is_other_overlay(bridge: &Bridge) -> bool {
+    bridge.overlay.is_some() && !bridge.ingress
 }
 
 fn remove_bridge(batch: &mut Batch, bridge: &Bridge) {
@@ -254,6 +270,9 @@ fn remove_bridge(batch: &mut Batch, bridge: &Bridge) {
     }
     if bridge.internal {
         batch.delete_element(INTERNAL, &name);
+    }
+    if is_other_overlay(bridge) {
+        batch.delete_element(OVERLAYS, &name);
     }
     batch.delete_element(HAIRPINS, &name);
     batch.delete_chain(&hairpin_chain(&bridge.name));

@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use skep_network::{Endpoint, MacAddress};
+use skep_network::{Bridge, Endpoint, MacAddress, Overlay};
 use skep_types::port::Protocol;
 
-use crate::support::nodes::{CLIENT, MESH, MESH_GATEWAY, Nodes, host_address, mesh_address};
+use crate::support::nodes::{CLIENT, MESH, MESH_GATEWAY, Nodes, host_address, mesh_address, mesh_bridge};
 use crate::support::{Machine, bridge, endpoint, exchange, until};
 
 /// Three nodes with a container on each; each serves TCP 80 and UDP 53 on 10.9.0.2, 3 and 4.
@@ -25,6 +25,10 @@ fn three() -> (Nodes, Vec<Machine>) {
 
 fn backend(node: u8) -> String {
     format!("10.9.0.{}", 1 + node)
+}
+
+fn overlay_of(node: u8) -> Overlay {
+    mesh_bridge(node).overlay.unwrap()
 }
 
 /// A TCP connection from a chosen port of the client.
@@ -136,7 +140,8 @@ fn one_port_of_a_client_reaches_one_container_through_several_nodes_at_once() {
 fn a_container_on_several_networks_answers_by_the_one_that_it_was_asked_on() {
     let (mut nodes, _containers) = three();
     let node = nodes.node(2);
-    node.ensure(bridge("sk-app", "172.30.0.1")).unwrap();
+    let overlay = Overlay { vni: 4097, address: "172.30.1.2".parse().unwrap(), ..overlay_of(2) };
+    node.ensure(Bridge { overlay: Some(overlay), ..bridge("sk-app", "172.30.0.1") }).unwrap();
     let app = Endpoint { gateway: None, ..endpoint("sk-app", "172.30.0.1", "172.30.0.2") };
     let address = Ipv4Addr::new(10, 9, 0, 9);
     let mesh = Endpoint {
@@ -157,6 +162,9 @@ fn a_container_on_several_networks_answers_by_the_one_that_it_was_asked_on() {
     }
     let neighbour = nodes.node(2).attach("neighbour", vec![endpoint("sk-app", "172.30.0.1", "172.30.0.3")]);
     assert_eq!(neighbour.ask("172.30.0.2:80").unwrap(), "both 172.30.0.3");
+    // Who is on a network with it and asks a node is answered through that node, too.
+    assert_eq!(neighbour.ask("192.0.2.2:8080").unwrap(), "both 10.9.0.202");
+    assert_eq!(exchange(&neighbour.udp("192.0.2.2:53")).unwrap(), "both 10.9.0.202");
 }
 
 #[test]
