@@ -5,6 +5,7 @@
 mod authority;
 mod external;
 mod loss;
+mod mesh;
 mod networks;
 mod nodes;
 mod papers;
