@@ -260,6 +260,7 @@ impl Work {
 
     /// The container ended by itself. `alone` is since when there is no manager to tell.
     fn ended(&mut self, result: Result<i32, String>, now: Time, alone: Option<Time>) {
+        let alone = alone.filter(|_| !self.wants_end());
         match alone.and_then(|since| self.revival_time(&result, now, since)) {
             Some(at) => self.revival = Some(Revival { at, result }),
             None => self.end(result, now),

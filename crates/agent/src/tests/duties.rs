@@ -390,6 +390,33 @@ fn a_task_with_an_address_is_stopped_when_its_connections_have_ended() {
 }
 
 #[test]
+fn a_task_that_is_to_end_is_not_restarted_without_managers() {
+    let end = || update([attached(1, TaskState::Shutdown)]);
+    check(
+        attached_then([end(), AgentEvent::Alone, exited(1, 1), drained(1)]),
+        expect![[r#"
+        1
+          ensure network ingress
+          report 1 preparing at 1 "preparing"
+        2
+          prepare 1 at [10.0.0.1]
+        3
+          start 1
+          report 1 starting at 3 "starting" pid 0 exit None
+        4
+          watch 1
+          report 1 running at 4 "started" pid 101 exit None
+        5
+          drain 1 3s
+        6
+        7
+          report 1 failed at 7 "started" error "task: non-zero exit (1)" pid 0 exit Some(1)
+        8
+    "#]],
+    );
+}
+
+#[test]
 fn a_task_that_is_taken_away_does_not_wait_for_its_connections() {
     let away = || remove([DutyId::Task(TaskId(1))]);
     check(
