@@ -5,6 +5,7 @@ mod addresses;
 mod clocks;
 mod decisions;
 mod draining;
+mod networks;
 mod nodes;
 mod peers;
 mod placement;
