@@ -113,6 +113,9 @@ async fn open_swarm(config: &Config, engine: &Engine) -> anyhow::Result<Swarm> {
         memory_bytes: i64::try_from(info.memory_total).unwrap_or(i64::MAX),
         engine_version: VERSION.to_owned(),
         engine_labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        tunnel_key: Some(
+            engine.tunnel_key().await.context("reading this node's key for encrypted networks")?,
+        ),
         ..NodeDescription::default()
     };
     let swarm = SwarmConfig {

@@ -34,7 +34,9 @@ pub(crate) async fn perform(engine: &Engine, operation: Operation) -> AgentEvent
             network,
             result: logged("tell a network its names", engine.change_records(network, records(change)).await),
         },
-        Operation::SetTunnel { .. } => AgentEvent::TunnelSet { result: Ok(()) },
+        Operation::SetTunnel { tunnel, peers } => AgentEvent::TunnelSet {
+            result: logged("prepare encrypted networks", engine.set_tunnel(tunnel, peers).await),
+        },
         Operation::RemoveNetwork(network) => AgentEvent::NetworkRemoved {
             network,
             result: logged("take a network away", engine.remove_network(network).await),

@@ -252,7 +252,7 @@ fn with_options(spec: &mut NetworkSpec, options: BTreeMap<String, String>) -> Re
             // Docker takes its presence for yes, unless it says no.
             "encrypted" => {
                 let off = matches!(value.as_str(), "false" | "0" | "f" | "F" | "False" | "FALSE");
-                refuse_if("encrypted (--opt) of an overlay network", !off)?;
+                spec.encrypted = !off;
             }
             _ => return Err(ApiError::not_built(format!("option {name} (--opt) of an overlay network"))),
         }
@@ -336,6 +336,8 @@ mod tests {
         let Ok(Wanted::Cluster(spec, None)) = create(asked) else { panic!("it is the cluster's") };
         assert_eq!((spec.encrypted, spec.vni, spec.mtu), (false, Some(5000), Some(1400)));
         assert_eq!(spec.subnet.map(|subnet| subnet.to_string()), Some("10.7.0.0/24".to_owned()));
+        let asked = create(request("overlay", &[("encrypted", "")]));
+        assert!(matches!(asked, Ok(Wanted::Cluster(spec, None)) if spec.encrypted), "its presence is enough");
         let refused = create(request("overlay", &[("colour", "red")])).err().map(|error| error.to_string());
         assert_eq!(refused.as_deref(), Some("option colour (--opt) of an overlay network is not built yet"));
     }
