@@ -63,6 +63,8 @@ fn has_open(process: &Path, file: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use std::net::{TcpListener, UdpSocket};
 
     use super::*;
