@@ -32,6 +32,8 @@ struct Mutation {
     what: String,
     /// One of these is what the simulator has to say.
     symptoms: Vec<String>,
+    /// What else the simulator is told: what the bug needs to show, where only some seeds have it.
+    options: Vec<String>,
     file: String,
     find: String,
     replace: String,
@@ -41,12 +43,14 @@ impl Mutation {
     fn parse(name: &str, text: &str) -> Option<Mutation> {
         let (what, rest) = text.split_once("\nsymptom: ")?;
         let (symptoms, rest) = rest.split_once("\nfile: ")?;
+        let (symptoms, options) = symptoms.split_once("\noptions: ").unwrap_or((symptoms, ""));
         let (file, rest) = rest.split_once("\nfind:\n")?;
         let (find, replace) = rest.split_once("\nreplace:\n")?;
         let [name, what, file, find] = [name, what, file, find].map(str::to_owned);
         let symptoms = symptoms.split(" | ").map(str::to_owned).collect();
+        let options = options.split_whitespace().map(str::to_owned).collect();
         let replace = replace.trim_end().replace("PLANTED", &format!("skep_types::planted({name:?})"));
-        Some(Mutation { name, what, symptoms, file, find, replace })
+        Some(Mutation { name, what, symptoms, options, file, find, replace })
     }
 
     /// The file's text with the bug in it.
@@ -140,7 +144,7 @@ fn build() -> Result<PathBuf> {
 
 /// Simulates seed after seed until one shows the bug as what it is: another thing may go wrong first.
 fn is_noticed(binary: &Path, mutation: &Mutation) -> Result<bool> {
-    let Mutation { name, what, symptoms, .. } = mutation;
+    let Mutation { name, what, symptoms, options, .. } = mutation;
     let began = Instant::now();
     let mut seed = 1;
     let mut others = 0;
@@ -148,6 +152,7 @@ fn is_noticed(binary: &Path, mutation: &Mutation) -> Result<bool> {
         let hours = (left.as_secs_f64() / 3600.0).to_string();
         let output = Command::new(binary)
             .args(["--minutes", "1", "--hours", &hours, "--seed", &seed.to_string()])
+            .args(options)
             .env("PLANTED", name)
             .output()?;
         let told = String::from_utf8_lossy(&output.stdout);
