@@ -9,6 +9,7 @@ pub mod faults;
 mod host;
 pub mod http;
 mod lab;
+pub mod load;
 mod output;
 mod session;
 mod shortcuts;

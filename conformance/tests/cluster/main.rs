@@ -11,6 +11,7 @@ mod nodes;
 mod papers;
 mod refusals;
 mod walkthroughs;
+mod zero_loss;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
