@@ -408,7 +408,16 @@ fn system(program: &str, arguments: &[&str]) {
 
 /// Runs `work` on a thread in a network namespace.
 pub(crate) fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
-    let namespace = std::fs::File::open(format!("/run/netns/{name}")).unwrap();
+    in_namespace_at(Path::new(&format!("/run/netns/{name}")), work)
+}
+
+/// Runs `work` on a thread in the network of a process.
+pub(crate) fn in_process_namespace<T: Send>(process: u32, work: impl FnOnce() -> T + Send) -> T {
+    in_namespace_at(Path::new(&format!("/proc/{process}/ns/net")), work)
+}
+
+fn in_namespace_at<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> T {
+    let namespace = std::fs::File::open(path).unwrap();
     std::thread::scope(|scope| {
         scope
             .spawn(move || {
@@ -484,4 +493,14 @@ fn unmount_all_below(folder: &Path) {
 fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// What a program of the system prints.
+pub(crate) fn printed(words: &[&str]) -> Result<String, String> {
+    let output = Command::new(words[0]).args(&words[1..]).output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("{words:?}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
 }

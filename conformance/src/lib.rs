@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken harness should stop the test where it broke")]
 
 pub mod archive;
+pub mod dns;
 pub mod faults;
 mod host;
 pub mod http;
@@ -14,6 +15,7 @@ mod output;
 mod session;
 mod shortcuts;
 mod traces;
+pub mod truth;
 mod wait;
 
 pub use host::{ADDRESS, Host, NEIGHBOUR, binary, finish, image_archive, signal};
