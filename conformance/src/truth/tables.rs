@@ -120,7 +120,8 @@ fn who_answers(address: SocketAddr, count: usize) -> Result<BTreeSet<String>, St
     Ok(answered)
 }
 
-/// A process in a container for each network that a node has containers on.
+/// A process in a container for each network that a node has containers on. One that is on several answers by the first
+/// of them, whichever that is, and is no window on the others.
 fn windows(lab: &Lab, node: u16) -> Result<BTreeMap<String, u32>, String> {
     let mut windows = BTreeMap::new();
     for container in list(lab, node, "/containers/json")? {
@@ -132,7 +133,8 @@ fn windows(lab: &Lab, node: u16) -> Result<BTreeMap<String, u32>, String> {
         let Some(process) = inspected["State"]["Pid"].as_u64().filter(|process| *process > 0) else {
             continue;
         };
-        for network in networks.keys().filter(|network| network.starts_with('n')) {
+        let own: Vec<&String> = networks.keys().filter(|network| network.starts_with('n')).collect();
+        if let [network] = own[..] {
             windows.insert(network.clone(), process as u32);
         }
     }
