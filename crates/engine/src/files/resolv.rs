@@ -72,11 +72,11 @@ fn last(host: &str, keyword: &str, given: &[String]) -> Vec<String> {
     if !given.is_empty() {
         return given.to_vec();
     }
-    let lines = host.lines().filter_map(|line| {
+    let mut lines = host.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         (words.next() == Some(keyword)).then(|| words.map(str::to_owned).collect::<Vec<_>>())
     });
-    lines.last().unwrap_or_default()
+    lines.next_back().unwrap_or_default()
 }
 
 fn servers(host: &str, overrides: Overrides<'_>) -> Vec<String> {

@@ -39,7 +39,7 @@ impl Target {
 /// What a name that a user typed stands for.
 enum Meant {
     Predefined(&'static str),
-    Local(LocalNetwork),
+    Local(Box<LocalNetwork>),
     Cluster(Box<Network>),
     /// What only the managers may know.
     Unknown(String),
@@ -74,11 +74,16 @@ impl Networks {
             return Ok(Some(Meant::Predefined(known)));
         }
         if let Some(local) = self.locals.get(name) {
-            return Ok(Some(Meant::Local(local)));
+            return Ok(Some(Meant::Local(Box::new(local))));
         }
         let starts = |id: &str| name.len() >= 3 && id.starts_with(name);
-        let mut fitting: Vec<Meant> =
-            self.locals.all().into_iter().filter(|it| starts(&it.id)).map(Meant::Local).collect();
+        let mut fitting: Vec<Meant> = self
+            .locals
+            .all()
+            .into_iter()
+            .filter(|it| starts(&it.id))
+            .map(|it| Meant::Local(Box::new(it)))
+            .collect();
         fitting.extend(ids.iter().filter(|(id, _)| starts(id)).map(|(_, known)| Meant::Predefined(known)));
         if fitting.len() > 1 {
             return Err(Error::invalid(format!("network {name} is ambiguous")));
