@@ -9,6 +9,7 @@ mod mesh;
 mod networks;
 mod nodes;
 mod papers;
+mod redis;
 mod refusals;
 mod walkthroughs;
 mod zero_loss;

@@ -185,3 +185,56 @@ fn a_task_publishes_a_port_of_its_own_node() {
     eventually("the worker answers", SOON, || lab.fetch(2, 8081));
     assert!(lab.fetch(1, 8081).is_err(), "the manager has no task");
 }
+
+/// What two nodes say to each other on an encrypted network goes through the tunnel, and through nothing else.
+#[test]
+fn an_encrypted_network_works_as_others_do() {
+    let lab = Lab::up(1, 1, &["busybox"]);
+    let create = ["network", "create", "--driver", "overlay", "--attachable", "--opt", "encrypted", "vault"];
+    lab.docker(1, &create).ok();
+    serve(&lab, "web", 1, &["--network", "vault", "--constraint", "node.role==manager"]);
+    for node in lab.nodes() {
+        let answer = eventually(&format!("a guest of node {node}"), SOON, || {
+            guest(&lab, node, "vault", &fetch("web"))
+        });
+        assert_eq!(answer, "web", "node {node}");
+    }
+    // Whoever gets at the manager's address of the data path finds nobody in clear.
+    let links = lab.run(&["exec", "2", "--", "ip", "-d", "link"]).ok();
+    let id = lab.docker(1, &["network", "inspect", "--format", "{{.Id}}", "vault"]).ok();
+    let own: Vec<&str> = links.lines().filter(|line| line.contains(&id[..8])).collect();
+    assert!(!own.is_empty() && !own.iter().any(|line| line.contains("vxlan")), "{links}");
+    // Daemons come and go, the tunnel stays.
+    let stays = ["run", "--detach", "--network", "vault", "busybox", "sleep", "1000"];
+    let container = lab.docker(2, &stays).ok();
+    for how in ["kill", "stop"] {
+        lab.run(&[how, "2"]).ok();
+        lab.run(&["start", "2"]).ok();
+        eventually("the guest still reaches the service", SOON, || {
+            let output = lab.docker(2, &["exec", &container, "sh", "-c", &fetch("web")]);
+            if output.code == 0 { Ok(()) } else { Err(output.to_string()) }
+        });
+    }
+}
+
+/// A guest that ends while its daemon is down holds neither its address nor its network.
+#[test]
+fn a_guest_that_went_without_a_word_is_forgotten() {
+    let lab = Lab::up(1, 1, &["busybox"]);
+    lab.docker(1, &["network", "create", "--driver", "overlay", "--attachable", "shop"]).ok();
+    let run =
+        ["run", "--detach", "--rm", "--name", "visitor", "--network", "shop", "busybox", "sleep", "1000"];
+    lab.docker(2, &run).ok();
+    let pid = lab.docker(2, &["inspect", "--format", "{{.State.Pid}}", "visitor"]).ok();
+    let stays = lab.docker(2, &["run", "--detach", "--network", "shop", "busybox", "sleep", "1000"]).ok();
+    lab.run(&["kill", "2"]).ok();
+    skep_conformance::signal(pid.parse().unwrap(), 9);
+    lab.run(&["start", "2"]).ok();
+    eventually("only one is left", SOON, || {
+        let all = guest(&lab, 1, "shop", "nslookup -type=a visitor");
+        if all.is_err() { Ok(()) } else { Err(format!("{all:?}")) }
+    });
+    lab.docker(1, &["network", "rm", "shop"]).fails(1, "is in use by container");
+    lab.docker(2, &["rm", "--force", &stays]).ok();
+    lab.until(1, "the network can go", SOON, &["network", "rm", "shop"], |_| true);
+}

@@ -4,10 +4,15 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+
+/// How long a daemon that was killed may take to be gone: its last thread may be in the middle of a request to the kernel.
+const DYING: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Holds a data folder for this daemon until it is dropped, or the process is gone however it went.
 #[derive(Debug)]
@@ -31,12 +36,16 @@ pub fn hold_made(folder: &Path, what: &str) -> anyhow::Result<Hold> {
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("opening {}", path.display()))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Hold { _file: file }),
-        Err(Errno::WOULDBLOCK) => {
-            bail!("another daemon is running on the {what} {}", folder.display())
+    let begun = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Hold { _file: file }),
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < DYING => std::thread::sleep(PAUSE),
+            Err(Errno::WOULDBLOCK) => {
+                bail!("another daemon is running on the {what} {}", folder.display())
+            }
+            Err(error) => return Err(error).context(format!("locking {}", path.display())),
         }
-        Err(error) => Err(error).context(format!("locking {}", path.display())),
     }
 }
 

@@ -1,6 +1,5 @@
 //! The cluster-wide networks, and this node's guests on them.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use skep_cluster::{Answer, Request};
@@ -8,7 +7,7 @@ use skep_types::network::{Network, NetworkSpec};
 use skep_types::{ContainerId, NetworkId};
 
 use crate::lookup::find;
-use crate::wire::{CallError, GuestAnswer, GuestCall};
+use crate::wire::GuestCall;
 use crate::{Swarm, SwarmError};
 
 impl Swarm {
@@ -67,7 +66,7 @@ impl Swarm {
         address: Option<Ipv4Addr>,
     ) -> Result<(NetworkId, Ipv4Addr), SwarmError> {
         let call = GuestCall::Attach { container, network: network.to_owned(), names, address };
-        let attached = self.ask_about_guests(call).await?;
+        let attached = self.resident()?.shared.ask_about_guests(call).await?;
         attached.ok_or_else(|| SwarmError::Internal("an attached container has no address".to_owned()))
     }
 
@@ -76,37 +75,6 @@ impl Swarm {
     /// # Errors
     /// 503 outside a swarm or without a leader.
     pub async fn detach(&self, container: ContainerId, network: NetworkId) -> Result<(), SwarmError> {
-        self.ask_about_guests(GuestCall::Detach { container, network }).await.map(drop)
-    }
-
-    /// Takes all containers of this node off their networks that are not named: those that went without a word while
-    /// the daemon was down.
-    ///
-    /// # Errors
-    /// 503 outside a swarm or without a leader.
-    pub async fn keep_guests(&self, containers: BTreeSet<ContainerId>) -> Result<(), SwarmError> {
-        self.ask_about_guests(GuestCall::Keep(containers)).await.map(drop)
-    }
-
-    /// The leader is asked with this node's certificate, which says whose containers it is about.
-    async fn ask_about_guests(&self, call: GuestCall) -> Result<GuestAnswer, SwarmError> {
-        let resident = self.resident()?;
-        let shared = &resident.shared;
-        let own = match shared.office() {
-            Some(office) => office.desk.serve_guest(shared.node(), call.clone()).await,
-            None => Err(CallError::NotLeader { leader: None }),
-        };
-        let answer = match own {
-            Err(CallError::NotLeader { leader }) => {
-                shared.managers.follow(leader);
-                let ask = |address: String| {
-                    let (connections, call) = (shared.connections.clone(), call.clone());
-                    async move { connections.guest(&address, &call).await }
-                };
-                shared.managers.ask_leader(ask).await
-            }
-            own => own,
-        };
-        answer.map_err(SwarmError::from)
+        self.resident()?.shared.ask_about_guests(GuestCall::Detach { container, network }).await.map(drop)
     }
 }

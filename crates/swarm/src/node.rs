@@ -7,6 +7,7 @@
 
 mod connector;
 mod desk;
+mod guests;
 mod joining;
 pub(crate) mod keys;
 mod managers;

@@ -119,6 +119,13 @@ impl Engine {
         containers.filter(|it| stays(&it.guest.networks())).map(|it| it.id()).collect()
     }
 
+    /// How many containers are guests on a network of the cluster, and stay.
+    pub(super) fn guests_on(&self, network: NetworkId) -> usize {
+        let stays =
+            |standing: &Standing| standing.on.contains(&network) && !standing.leaving.contains(&network);
+        self.shared.containers.all().iter().filter(|it| stays(&it.guest.networks())).count()
+    }
+
     /// The network of the cluster that a name stands for.
     pub(crate) async fn find_in_cluster(&self, name: &str) -> Result<Lookup> {
         match self.cluster() {

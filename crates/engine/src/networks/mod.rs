@@ -376,19 +376,29 @@ impl Engine {
     /// # Errors
     /// Conflict while containers run on it; internal, when the kernel refuses.
     pub async fn remove_network(&self, id: NetworkId) -> Result<()> {
-        if let Some(members) = self.members().get(&id.to_string()) {
-            let count = members.len();
-            return Err(Error::conflict(format!(
-                "network {id} has active endpoints: {count} containers run on it"
-            )));
-        }
         let engine = self.clone();
         let forget = move || {
+            // Not ready from here on, so that a container that arrives now either is seen below, or waits until the
+            // network is there anew.
+            let records = engine.shared.networks.tell_no_longer(id);
+            let count = engine.occupants(id);
+            if count > 0 {
+                engine.shared.networks.tell_again(id, records);
+                return Err(Error::conflict(format!(
+                    "network {id} has active endpoints: {count} containers are on it"
+                )));
+            }
             engine.shared.networks.forget(id)?;
             engine.names().remove_zone(&id.to_string());
             Ok(())
         };
         blocking(forget).await?
+    }
+
+    /// How many containers are on a cluster network, or on their way there.
+    fn occupants(&self, id: NetworkId) -> usize {
+        let running = self.members().get(&id.to_string()).map_or(0, Vec::len);
+        running.max(self.guests_on(id))
     }
 
     /// The cluster networks that are known here, also from before a restart.

@@ -135,6 +135,18 @@ impl Networks {
         cluster.networks.contains_key(&id) && cluster.records.contains_key(&id)
     }
 
+    /// Makes a network not ready for those who arrive; returns what was told.
+    pub(super) fn tell_no_longer(&self, id: NetworkId) -> Option<Records> {
+        let mut told = None;
+        self.change_cluster(|cluster| told = cluster.records.remove(&id));
+        told
+    }
+
+    /// Takes that back.
+    pub(super) fn tell_again(&self, id: NetworkId, told: Option<Records>) {
+        self.change_cluster(|cluster| cluster.records.extend(told.map(|records| (id, records))));
+    }
+
     fn change_records(&self, names: &Names, id: NetworkId, change: RecordChange) -> Result<()> {
         let (network, mut records) = {
             let cluster = self.cluster();

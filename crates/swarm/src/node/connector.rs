@@ -1,4 +1,4 @@
-//! How the agent of this node finds the leader.
+//! How the agent of this node finds the leader, and what it says first.
 
 use std::sync::Arc;
 
@@ -39,7 +39,18 @@ impl Connector for LeaderConnector {
     async fn connect(&self, hello: Hello) -> Result<Link, CallError> {
         let opened = self.open(hello).await;
         match &opened {
-            Ok(_) => self.shared.set_trouble(None),
+            Ok(_) => {
+                self.shared.set_trouble(None);
+                let shared = Arc::clone(&self.shared);
+                tokio::spawn(async move {
+                    if let Err(error) = shared.keep_guests().await {
+                        // The next session begins with it again.
+                        tracing::warn!(
+                            "telling the managers which containers are on their networks: {error}"
+                        );
+                    }
+                });
+            }
             // It was removed, or is shut out. That no manager answers is no fault of this node.
             Err(
                 CallError::Denied(reason) | CallError::Unauthenticated(reason) | CallError::Version(reason),

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     hello: watch::Sender<Hello>,
     /// Held while files of the node are written, so that leaving does not wipe under somebody's hands.
     disk: Arc<tokio::sync::Mutex<()>>,
+    /// Shared by requests about one guest each, held alone while the managers are told of all of them.
+    pub(crate) guests: tokio::sync::RwLock<()>,
 }
 
 fn read<T: Clone>(value: &RwLock<T>) -> T {
@@ -79,6 +81,7 @@ impl Shared {
             trouble: RwLock::new(None),
             hello: watch::Sender::new(hello),
             disk: Arc::default(),
+            guests: tokio::sync::RwLock::default(),
         })
     }
 

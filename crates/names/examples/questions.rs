@@ -1,6 +1,6 @@
 //! Measures the server: its memory, how soon it knows what changed, and how many questions it answers.
 //!
-//! `load <services> <endpoints>`; as root, from a build that has `names-for-tests` beside the folder of examples.
+//! `questions <services> <endpoints>`; as root, from a build that has `names-for-tests` beside the folder of examples.
 #![expect(clippy::unwrap_used, reason = "a measurement that fails is none")]
 
 use std::io::{Read, Write};
@@ -21,7 +21,7 @@ const DEPTH: usize = 16;
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let numbers: Vec<u32> = std::env::args().skip(1).map(|word| word.parse().unwrap()).collect();
-    let &[services, endpoints] = numbers.as_slice() else { panic!("load <services> <endpoints>") };
+    let &[services, endpoints] = numbers.as_slice() else { panic!("questions <services> <endpoints>") };
     let folder = tempfile::tempdir().unwrap();
     let program = std::env::current_exe().unwrap();
     let program = program.parent().and_then(Path::parent).unwrap().join("names-for-tests");
