@@ -84,8 +84,9 @@ pub async fn a_taken_port_leaves_nothing_behind() {
     house.engine.start(&id).await.unwrap();
     let other = house.engine.create(None, server(Some(port))).await.unwrap().id.to_string();
     let refused = house.engine.start(&other).await.unwrap_err();
-    let ends = format!("Bind for 0.0.0.0:{port} failed: port is already allocated");
-    assert!(refused.message.ends_with(&ends), "{}", refused.message);
+    let names =
+        format!("Bind for 0.0.0.0:{port} failed: port is already allocated (by container {})", &id[..12]);
+    assert!(refused.message.ends_with(&names), "{}", refused.message);
     house.close().await;
 }
 
