@@ -11,6 +11,7 @@ mod nodes;
 mod papers;
 mod redis;
 mod refusals;
+mod replay;
 mod walkthroughs;
 mod zero_loss;
 
