@@ -20,6 +20,8 @@ pub(crate) struct Container {
     pub clients: Vec<Time>,
     /// Until when its last clients were to be waited for.
     pub drains_until: Option<Time>,
+    /// Whether its health check failed: its agent stops it at once, whoever is sent to it.
+    pub sick: bool,
 }
 
 /// The life of a container.

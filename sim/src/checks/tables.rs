@@ -36,6 +36,11 @@ pub(crate) fn stopping(world: &World, node: usize, id: TaskId) -> Verdict {
     let Some(container) = machine.containers.get(&id).filter(|container| container.is_running()) else {
         return Ok(());
     };
+    // What fails its health check is stopped at once: it is not in tables before it is healthy. One that its node
+    // restarted while it heard of no manager still is; nobody could tell of its end.
+    if container.sick {
+        return Ok(());
+    }
     let service = container.task.service;
     let sends = |place: usize| {
         let endpoint = world.machines.get(place)?.served.get(&service)?;

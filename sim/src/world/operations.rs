@@ -115,6 +115,7 @@ impl World {
                         watched: false,
                         clients: Vec::new(),
                         drains_until: None,
+                        sick: false,
                     };
                     Ok(self.machine(node).containers.entry(id).or_insert(made).id)
                 };
@@ -124,6 +125,9 @@ impl World {
             Operation::AwaitReady { task, .. } => {
                 // Now and then a health check fails before it ever succeeded.
                 let sick = self.unsafe_phase && self.chance.happens(30);
+                if let Some(container) = self.machine(node).containers.get_mut(&task) {
+                    container.sick = sick && container.is_running();
+                }
                 let result = if sick { Err("unhealthy container".to_owned()) } else { Ok(()) };
                 self.agent(node, AgentEvent::Ready { task, result })
             }
@@ -187,9 +191,9 @@ impl World {
         {
             container.state = Life::Ended { code: 143, at: now, asked: true };
             watched = std::mem::take(&mut container.watched);
-            let stopped = container.task.clone();
+            let (stopped, failed) = (container.task.clone(), container.sick);
             self.book.ends(node, task);
-            if !checks::forsaken(self, node, task) {
+            if !failed && !checks::forsaken(self, node, task) {
                 self.book.stops(node, &stopped);
             }
         }
