@@ -91,7 +91,10 @@ pub(crate) fn refused(world: &World, node: usize, address: Ipv4Addr) -> Verdict 
         ));
     }
     for (place, machine) in world.machines.iter().enumerate() {
-        let at = machine.containers.values().find(|it| it.is_new() && it.addresses().any(|it| it == address));
+        // What was given up before it ever ran is kept for its history, and its address may be another's.
+        let due = |id| world.truth.task(id).is_some_and(|task| !task.status.state.is_terminal());
+        let mut awaited = machine.containers.values().filter(|it| it.is_new() && due(it.task.id));
+        let at = awaited.find(|it| it.addresses().any(|it| it == address));
         if let Some(container) = at {
             let task = container.task.id;
             return Err(format!(
