@@ -1,14 +1,8 @@
 //! Carrying out what the agent decides: each operation is one or two calls of the engine.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use skep_agent::{
-    AgentEvent, Launched, Observed, Operation, PeerChange, PeerPlace, RecordChange, Records, Recovered,
-    Watched,
-};
-use skep_engine::networks as names;
+use skep_agent::{AgentEvent, Launched, Observed, Operation, PeerChange, Recovered, Watched};
 use skep_engine::options::{ContainerFilter, RemoveOptions, WaitCondition};
 use skep_engine::view::{StateView, Status};
 use skep_engine::{Engine, Error, ErrorKind};
@@ -32,7 +26,7 @@ pub(crate) async fn perform(engine: &Engine, operation: Operation) -> AgentEvent
         },
         Operation::UpdateRecords { network, change } => AgentEvent::RecordsUpdated {
             network,
-            result: logged("tell a network its names", engine.change_records(network, records(change)).await),
+            result: logged("tell a network its names", engine.change_records(network, change).await),
         },
         Operation::SetTunnel { tunnel, peers } => AgentEvent::TunnelSet {
             result: logged("prepare encrypted networks", engine.set_tunnel(tunnel, peers).await),
@@ -201,22 +195,9 @@ fn is_starting(state: &StateView) -> bool {
 }
 
 async fn update_peers(engine: &Engine, network: NetworkId, change: PeerChange) -> Result<(), Error> {
-    let hosts = |peers: BTreeMap<Ipv4Addr, PeerPlace>| {
-        peers.into_iter().map(|(address, place)| (address, place.host)).collect()
-    };
     match change {
-        PeerChange::All(peers) => engine.set_peers(network, hosts(peers)).await,
-        PeerChange::Changed { update, remove } => engine.change_peers(network, hosts(update), remove).await,
-    }
-}
-
-fn records(change: RecordChange) -> names::RecordChange {
-    let all = |records: Records| names::Records { services: records.services, guests: records.guests };
-    match change {
-        RecordChange::All(records) => names::RecordChange::All(all(records)),
-        RecordChange::Changed { update, services, guests } => {
-            names::RecordChange::Changed { update: all(update), services, guests }
-        }
+        PeerChange::All(peers) => engine.set_peers(network, peers).await,
+        PeerChange::Changed { update, remove } => engine.change_peers(network, update, remove).await,
     }
 }
 

@@ -12,7 +12,7 @@ use skep_agent::{Agent, AgentEvent, AgentOutput, Operation};
 use skep_engine::Engine;
 use skep_types::assignment::StatusReport;
 use skep_types::{TaskId, Time};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -50,7 +50,9 @@ pub(crate) enum End {
 /// Speaks to the agent actor.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    end: mpsc::Sender<(End, oneshot::Sender<()>)>,
+    end: mpsc::Sender<End>,
+    /// The agent's, and that of its sessions.
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl Worker {
@@ -71,8 +73,8 @@ impl Worker {
         let memory = opened.expect("it neither panics nor is aborted");
         let (manager, words) = mpsc::channel(1);
         let (agent, told) = mpsc::channel(1);
-        let worker = Worker::spawn(engine, Some(memory), manager, told).await?;
-        tokio::spawn(Keeper { connector, hello, agent, news, words }.run());
+        let mut worker = Worker::spawn(engine, Some(memory), manager, told).await?;
+        worker.tasks.get_mut().spawn(Keeper { connector, hello, agent, news, words }.run());
         Ok(worker)
     }
 
@@ -101,16 +103,18 @@ impl Worker {
             save_at: None,
             saving: JoinSet::new(),
         };
-        tokio::spawn(actor.run(AgentEvent::Recovered(recovered), told, ending));
-        Ok(Worker { end })
+        let mut tasks = JoinSet::new();
+        tasks.spawn(actor.run(AgentEvent::Recovered(recovered), told, ending));
+        Ok(Worker { end, tasks: Mutex::new(tasks) })
     }
 
     /// Ends the agent; returns when it has ended.
     pub(crate) async fn end(&self, how: End) {
-        let (ended, ending) = oneshot::channel();
-        if self.end.send((how, ended)).await.is_ok() {
-            // An actor that is gone has ended.
-            let _ = ending.await;
+        // An actor that is gone has ended.
+        let _ = self.end.send(how).await;
+        let mut tasks = self.tasks.lock().await;
+        while let Some(ended) = tasks.join_next().await {
+            ended.expect("the agent neither panics nor is aborted");
         }
     }
 }
@@ -143,7 +147,7 @@ impl Actor {
         mut self,
         first: AgentEvent,
         mut told: mpsc::Receiver<Told>,
-        mut ending: mpsc::Receiver<(End, oneshot::Sender<()>)>,
+        mut ending: mpsc::Receiver<End>,
     ) {
         self.step(first);
         let manager = self.manager.clone();
@@ -168,7 +172,7 @@ impl Actor {
                 () = until(self.remember_at) => self.remember(),
                 () = until(self.save_at), if self.saving.is_empty() => self.save(),
                 Some(_) = self.saving.join_next(), if !self.saving.is_empty() => {}
-                Some((how, ended)) = ending.recv() => return self.end(how, ended).await,
+                Some(how) = ending.recv() => return self.end(how).await,
                 else => return,
             }
         }
@@ -231,8 +235,8 @@ impl Actor {
         }
     }
 
-    async fn end(mut self, how: End, ended: oneshot::Sender<()>) {
-        self.watches.abort_all();
+    async fn end(mut self, how: End) {
+        self.watches.shutdown().await;
         match how {
             End::Keep => {
                 // What takes longer (a stop with a long time of grace) is found again by the next agent.
@@ -248,8 +252,6 @@ impl Actor {
         }
         // A folder that is wiped next must not be written to any more.
         while self.saving.join_next().await.is_some() {}
-        // Whoever asked may be gone itself.
-        let _ = ended.send(());
     }
 }
 

@@ -1,6 +1,8 @@
 //! How the agent of this node finds the leader, and what it says first.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinSet;
 
 use super::shared::Shared;
 use crate::session::{Connector, Hello, Link};
@@ -10,12 +12,24 @@ use crate::wire::CallError;
 #[derive(Debug)]
 pub(crate) struct LeaderConnector {
     shared: Arc<Shared>,
+    /// Tells each new leader which guests are here.
+    telling: Mutex<JoinSet<()>>,
 }
 
 impl LeaderConnector {
     /// For the agent of this node.
     pub(crate) fn new(shared: Arc<Shared>) -> LeaderConnector {
-        LeaderConnector { shared }
+        LeaderConnector { shared, telling: Mutex::default() }
+    }
+
+    /// Ends what goes on beside the sessions. To be called once the agent has ended: it opens no more of them then.
+    pub(crate) async fn close(&self) {
+        let mut telling = std::mem::take(&mut *self.telling());
+        telling.shutdown().await;
+    }
+
+    fn telling(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn open(&self, hello: Hello) -> Result<Link, CallError> {
@@ -42,7 +56,10 @@ impl Connector for LeaderConnector {
             Ok(_) => {
                 self.shared.set_trouble(None);
                 let shared = Arc::clone(&self.shared);
-                tokio::spawn(async move {
+                let mut telling = self.telling();
+                // A former session's word is that session's alone.
+                telling.abort_all();
+                telling.spawn(async move {
                     if let Err(error) = shared.keep_guests().await {
                         // The next session begins with it again.
                         tracing::warn!(

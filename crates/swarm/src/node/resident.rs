@@ -20,6 +20,7 @@ const NEWS_LIMIT: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Resident {
     pub(crate) shared: Arc<Shared>,
+    connector: Arc<LeaderConnector>,
     worker: Worker,
     ready: watch::Receiver<bool>,
     /// Taken by whoever ends the node.
@@ -35,7 +36,8 @@ impl Resident {
         let connector = Arc::new(LeaderConnector::new(Arc::clone(&shared)));
         let (news, heard) = mpsc::channel(NEWS_LIMIT);
         let engine = shared.engine.clone();
-        let started = Worker::start(engine, shared.folder.duties(), connector, shared.hello(), news).await;
+        let started =
+            Worker::start(engine, shared.folder.duties(), Arc::clone(&connector), shared.hello(), news).await;
         let worker = match started {
             Ok(worker) => worker,
             Err(error) => {
@@ -49,7 +51,13 @@ impl Resident {
         let ready = supervisor.ready();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(supervisor.run(stopped));
-        Ok(Resident { shared, worker, ready, supervisor: std::sync::Mutex::new(Some((stop, task))) })
+        Ok(Resident {
+            shared,
+            connector,
+            worker,
+            ready,
+            supervisor: std::sync::Mutex::new(Some((stop, task))),
+        })
     }
 
     /// Returns when the node is all that its swarm wants it to be: an agent with a session, a manager with a seat
@@ -88,6 +96,7 @@ impl Resident {
                 self.worker.end(End::Clear).await;
             }
         }
+        self.connector.close().await;
         if let Some(office) = self.shared.set_office(None) {
             office.close().await;
         }
