@@ -158,7 +158,7 @@ impl Machine {
         for address in remove {
             self.peers.remove(&(network, address));
         }
-        self.peers.extend(update.into_iter().map(|(address, place)| ((network, address), place.host)));
+        self.peers.extend(update.into_iter().map(|(address, host)| ((network, address), host)));
     }
 
     /// The daemon writes down what it is told.

@@ -11,7 +11,7 @@ use skep_types::tunnel::{Tunnel, TunnelPeer};
 use skep_types::{ContainerId, NetworkId, ServiceId, Task, TaskId, Time};
 
 use crate::duties::{EndpointDuty, NetworkDuty, NetworkState, TunnelDuty};
-use crate::event::{AgentEvent, Observed, Operation, PeerPlace, Recovered};
+use crate::event::{AgentEvent, Observed, Operation, Recovered};
 use crate::peers::PeersDuty;
 use crate::records::RecordsDuty;
 use crate::work::{Networks, Work};
@@ -269,8 +269,7 @@ impl Agent {
             Duty::Task(task) => self.take_on_task(task, resync, now, operations),
             Duty::Overlay(overlay) => self.place(overlay.network, Some(overlay)),
             Duty::Peer(peer) => {
-                let place = PeerPlace { host: peer.host, via: peer.via };
-                self.peers.entry(peer.network).or_default().want(peer.address, Some(place));
+                self.peers.entry(peer.network).or_default().want(peer.address, Some(peer.host));
             }
             Duty::Record(record) => {
                 let duty = self.records.entry(record.network).or_default();

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use skep_types::assignment::{Assignment, Duty, Endpoint, Overlay, ServiceRecord};
+use skep_types::assignment::{Assignment, Duty, Endpoint, Overlay};
 use skep_types::container::ClusterAttachment;
-use skep_types::network::{Guest, Network};
+use skep_types::network::Network;
+use skep_types::records::RecordChange;
 use skep_types::tunnel::{Tunnel, TunnelPeer};
 use skep_types::{ContainerId, NetworkId, ServiceId, Task, TaskId};
 
@@ -166,51 +167,17 @@ pub enum Observed {
     Exited(i32),
 }
 
-/// Where an address of a network is, that is on another node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerPlace {
-    /// The data path address of that node.
-    pub host: IpAddr,
-    /// Its own address on the network, where nodes have one.
-    pub via: Option<Ipv4Addr>,
-}
-
 /// Where addresses of a network are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerChange {
     /// Exactly these and no others.
-    All(BTreeMap<Ipv4Addr, PeerPlace>),
+    All(BTreeMap<Ipv4Addr, IpAddr>),
     /// The difference to what the last operation, which succeeded, brought about.
     Changed {
         /// New or moved.
-        update: BTreeMap<Ipv4Addr, PeerPlace>,
+        update: BTreeMap<Ipv4Addr, IpAddr>,
         /// No longer on another node.
         remove: BTreeSet<Ipv4Addr>,
-    },
-}
-
-/// What is called how on a network: the names of services with what they lead to, and those of guests.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Records {
-    /// Services that have tasks on the network.
-    pub services: BTreeMap<ServiceId, ServiceRecord>,
-    /// Containers that are no tasks.
-    pub guests: BTreeMap<ContainerId, Guest>,
-}
-
-/// A change of what is called how on a network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RecordChange {
-    /// Exactly these and no others.
-    All(Records),
-    /// The difference to what the last operation, which succeeded, brought about.
-    Changed {
-        /// New or changed.
-        update: Records,
-        /// No longer there.
-        services: BTreeSet<ServiceId>,
-        /// No longer there.
-        guests: BTreeSet<ContainerId>,
     },
 }
 

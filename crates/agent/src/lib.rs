@@ -18,10 +18,7 @@ mod records;
 mod work;
 
 pub use agent::{Agent, AgentOutput};
-pub use event::{
-    AgentEvent, Launched, Observed, Operation, PeerChange, PeerPlace, RecordChange, Records, Recovered,
-    Watched,
-};
+pub use event::{AgentEvent, Launched, Observed, Operation, PeerChange, Recovered, Watched};
 
 #[cfg(test)]
 mod tests;

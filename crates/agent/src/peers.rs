@@ -2,17 +2,17 @@
 //! force.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use skep_types::Time;
 
 use crate::agent::Retry;
-use crate::event::{PeerChange, PeerPlace};
+use crate::event::PeerChange;
 
 /// The peers of one network.
 #[derive(Debug, Default)]
 pub(crate) struct PeersDuty {
-    wanted: BTreeMap<Ipv4Addr, PeerPlace>,
+    wanted: BTreeMap<Ipv4Addr, IpAddr>,
     /// Addresses that are not in force as they are wanted.
     changed: BTreeSet<Ipv4Addr>,
     /// Whether all others are in force.
@@ -23,12 +23,12 @@ pub(crate) struct PeersDuty {
 
 impl PeersDuty {
     /// Takes the managers' newer word on one address; `None` is on no other node.
-    pub(crate) fn want(&mut self, address: Ipv4Addr, place: Option<PeerPlace>) {
-        let before = match place {
-            Some(place) => self.wanted.insert(address, place),
+    pub(crate) fn want(&mut self, address: Ipv4Addr, host: Option<IpAddr>) {
+        let before = match host {
+            Some(host) => self.wanted.insert(address, host),
             None => self.wanted.remove(&address),
         };
-        if before != place {
+        if before != host {
             self.changed.insert(address);
         }
     }
@@ -78,8 +78,8 @@ impl PeersDuty {
         let (mut update, mut remove) = (BTreeMap::new(), BTreeSet::new());
         for address in changed {
             match self.wanted.get(&address) {
-                Some(place) => {
-                    update.insert(address, *place);
+                Some(host) => {
+                    update.insert(address, *host);
                 }
                 None => {
                     remove.insert(address);

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use skep_types::assignment::ServiceRecord;
 use skep_types::network::Guest;
+use skep_types::records::{RecordChange, Records};
 use skep_types::{ContainerId, ServiceId, Time};
 
 use crate::agent::Retry;
-use crate::event::{RecordChange, Records};
 
 /// The names of one network.
 #[derive(Debug, Default)]

@@ -1,14 +1,14 @@
 //! What the agent decides, event by event.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
 use skep_types::assignment::{Assignment, Duty, DutyId, Endpoint, Overlay, Peer, ServiceRecord, TaskAddress};
 use skep_types::network::{Guest, Network};
+use skep_types::records::{RecordChange, Records};
 use skep_types::resources::Resources;
 use skep_types::service::{RestartPolicy, ServiceContainer, TaskSpec};
 use skep_types::task::Attachment;
@@ -16,10 +16,7 @@ use skep_types::{
     ContainerId, Meta, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time, Version,
 };
 
-use crate::{
-    Agent, AgentEvent, AgentOutput, Launched, Observed, Operation, PeerChange, PeerPlace, RecordChange,
-    Records, Recovered, Watched,
-};
+use crate::{Agent, AgentEvent, AgentOutput, Launched, Observed, Operation, PeerChange, Recovered, Watched};
 
 mod alone;
 mod duties;
@@ -104,17 +101,7 @@ fn place(host: u8) -> Duty {
 }
 
 fn peer(last: u8, host: u8) -> Duty {
-    Duty::Peer(Peer {
-        network: INGRESS,
-        address: [10, 0, 0, last].into(),
-        host: [192, 0, 2, host].into(),
-        via: None,
-    })
-}
-
-/// As the tables below show them.
-fn hosts(peers: &BTreeMap<Ipv4Addr, PeerPlace>) -> BTreeMap<Ipv4Addr, IpAddr> {
-    peers.iter().map(|(address, place)| (*address, place.host)).collect()
+    Duty::Peer(Peer { network: INGRESS, address: [10, 0, 0, last].into(), host: [192, 0, 2, host].into() })
 }
 
 fn record(service: u128, tasks: &[u8]) -> Duty {
@@ -204,9 +191,9 @@ fn operation_text(operation: &Operation) -> String {
             let at = overlay.address.map(|address| format!(" at {address}")).unwrap_or_default();
             format!("ensure network {}{at} on {}:{}", network.name, overlay.host, overlay.port)
         }
-        Operation::UpdatePeers { change: PeerChange::All(peers), .. } => format!("peers {:?}", hosts(peers)),
+        Operation::UpdatePeers { change: PeerChange::All(peers), .. } => format!("peers {peers:?}"),
         Operation::UpdatePeers { change: PeerChange::Changed { update, remove }, .. } => {
-            format!("peers +{:?} -{remove:?}", hosts(update))
+            format!("peers +{update:?} -{remove:?}")
         }
         Operation::UpdateRecords { change: RecordChange::All(all), .. } => format!("records {}", names(all)),
         Operation::UpdateRecords { change: RecordChange::Changed { update, services, guests }, .. } => {

@@ -174,14 +174,13 @@ impl News {
 
     /// What the moves mean for one node, which is told of addresses on other nodes alone.
     fn tell_moves(&self, network: NetworkId, node: NodeId, update: &mut Vec<Duty>, remove: &mut Vec<DutyId>) {
-        let elsewhere = |place: &Option<Place>| {
-            place.filter(|place| place.node != node).map(|place| (place.host, place.via))
-        };
+        let elsewhere =
+            |place: &Option<Place>| place.filter(|place| place.node != node).map(|place| place.host);
         for (address, before, after) in &self.moves {
             let address = *address;
             match (elsewhere(before), elsewhere(after)) {
                 (before, after) if before == after => {}
-                (_, Some((host, via))) => update.push(Duty::Peer(Peer { network, address, host, via })),
+                (_, Some(host)) => update.push(Duty::Peer(Peer { network, address, host })),
                 (_, None) => remove.push(DutyId::Peer(network, address)),
             }
         }

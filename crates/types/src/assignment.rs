@@ -136,9 +136,6 @@ pub struct Peer {
     pub address: Ipv4Addr,
     /// The data path address of the node that it is on.
     pub host: IpAddr,
-    /// That node's own address on the network, where nodes have one.
-    #[serde(default)]
-    pub via: Option<Ipv4Addr>,
 }
 
 /// What a service is called on a network, and what that leads to: the one truth that names and virtual addresses serve.

@@ -15,6 +15,7 @@ pub mod node;
 pub mod object;
 pub mod placement;
 pub mod port;
+pub mod records;
 pub mod resources;
 pub mod service;
 pub mod swarm;

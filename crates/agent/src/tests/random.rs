@@ -85,7 +85,7 @@ struct World {
     asked: Vec<Option<Vec<Ipv4Addr>>>,
     overlay: Option<Overlay>,
     /// While the network is up.
-    peers: Option<BTreeMap<Ipv4Addr, PeerPlace>>,
+    peers: Option<BTreeMap<Ipv4Addr, IpAddr>>,
     records: Option<Records>,
 }
 
@@ -404,7 +404,7 @@ impl World {
             });
             assert_eq!(self.overlay, overlay);
             let peers = self.duties.values().filter_map(|duty| match duty {
-                Duty::Peer(peer) => Some((peer.address, PeerPlace { host: peer.host, via: peer.via })),
+                Duty::Peer(peer) => Some((peer.address, peer.host)),
                 _ => None,
             });
             assert_eq!(self.peers, Some(peers.collect()));

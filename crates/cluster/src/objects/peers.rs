@@ -15,8 +15,6 @@ pub(crate) struct Place {
     pub node: NodeId,
     /// The data path address of that node.
     pub host: IpAddr,
-    /// Its own address on the ingress network, for addresses of that network.
-    pub via: Option<Ipv4Addr>,
 }
 
 /// An address of a network.
@@ -36,9 +34,7 @@ impl Objects {
             // On every node.
             Holder::Service(_) => return None,
         };
-        let node = self.nodes.get(&node)?;
-        let via = node.ingress_address.filter(|_| self.index.ingress == Some(key.0));
-        Some(Place { node: node.id, host: data_path(node), via })
+        self.nodes.get(&node).map(|node| Place { node: node.id, host: data_path(node) })
     }
 
     /// All addresses of a network that are on other nodes than this one.
@@ -46,7 +42,7 @@ impl Objects {
         let placed = self.addresses_of(network);
         let placed = placed.filter_map(move |address| Some((address, self.place((network, address))?)));
         let elsewhere = placed.filter(move |(_, place)| place.node != node);
-        elsewhere.map(move |(address, Place { host, via, .. })| Peer { network, address, host, via })
+        elsewhere.map(move |(address, place)| Peer { network, address, host: place.host })
     }
 
     /// Notes where addresses are before that may change. What an entry of the log changes back is no change.

@@ -29,6 +29,7 @@ use skep_network::{Address6, Bridge, Network as Kernel, Peers, Publication, Publ
 use skep_types::assignment::{Endpoint, Overlay};
 use skep_types::ip::Subnet;
 use skep_types::network::Network;
+use skep_types::records::Records;
 use skep_types::{NetworkId, ServiceId, Time};
 
 use crate::disk::{self, Durability};
@@ -39,7 +40,6 @@ use local::{LocalNetwork, Locals};
 
 pub use create::{NetworkCreate, check_ipam};
 pub use local::Ipam;
-pub use names::{RecordChange, Records};
 pub use views::cluster_view;
 
 /// The networks that every machine has.
@@ -264,7 +264,6 @@ impl Networks {
             cluster.networks.remove(&id);
             cluster.overlays.remove(&id);
             cluster.peers.remove(&id);
-            cluster.records.remove(&id);
         });
         Ok(())
     }
@@ -378,27 +377,29 @@ impl Engine {
     pub async fn remove_network(&self, id: NetworkId) -> Result<()> {
         let engine = self.clone();
         let forget = move || {
+            let networks = &engine.shared.networks;
             // Not ready from here on, so that a container that arrives now either is seen below, or waits until the
             // network is there anew.
-            let records = engine.shared.networks.tell_no_longer(id);
-            let count = engine.occupants(id);
-            if count > 0 {
-                engine.shared.networks.tell_again(id, records);
-                return Err(Error::conflict(format!(
-                    "network {id} has active endpoints: {count} containers are on it"
-                )));
+            let told = networks.cluster().records.remove(&id);
+            let forgotten = engine.check_empty(id).and_then(|()| networks.forget(id));
+            match forgotten {
+                Ok(()) => engine.names().remove_zone(&id.to_string()),
+                Err(_) => networks.cluster().records.extend(told.map(|records| (id, records))),
             }
-            engine.shared.networks.forget(id)?;
-            engine.names().remove_zone(&id.to_string());
-            Ok(())
+            forgotten
         };
         blocking(forget).await?
     }
 
-    /// How many containers are on a cluster network, or on their way there.
-    fn occupants(&self, id: NetworkId) -> usize {
+    /// Refuses while containers are on a cluster network, or on their way there.
+    fn check_empty(&self, id: NetworkId) -> Result<()> {
         let running = self.members().get(&id.to_string()).map_or(0, Vec::len);
-        running.max(self.guests_on(id))
+        match running.max(self.guests_on(id)) {
+            0 => Ok(()),
+            count => Err(Error::conflict(format!(
+                "network {id} has active endpoints: {count} containers are on it"
+            ))),
+        }
     }
 
     /// The cluster networks that are known here, also from before a restart.

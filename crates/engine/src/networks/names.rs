@@ -4,16 +4,15 @@
 //! service its name and aliases, which lead to its virtual address or to its tasks, `tasks.<service>`, and the names of
 //! its tasks. The default bridge has no zone, as in Docker.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use skep_names::{Entry, Forwarding, Name, Names, Record, View, ZoneConfig};
 use skep_network::VirtualServices;
 use skep_types::assignment::ServiceRecord;
-use skep_types::network::{Guest, Network};
-use skep_types::{ContainerId, NetworkId, ServiceId};
+use skep_types::network::Network;
+use skep_types::records::{RecordChange, Records};
+use skep_types::{NetworkId, ServiceId};
 
 use super::local::LocalNetwork;
 use super::place::{Connection, Place};
@@ -21,31 +20,6 @@ use super::{Networks, bridge_name};
 use crate::containers::registry::Container;
 use crate::disk::{self, Durability};
 use crate::{Engine, Error, Result, blocking};
-
-/// What is called how on a network of the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Records {
-    /// Services that have tasks on it.
-    pub services: BTreeMap<ServiceId, ServiceRecord>,
-    /// Containers that are no tasks.
-    pub guests: BTreeMap<ContainerId, Guest>,
-}
-
-/// A change of [`Records`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RecordChange {
-    /// Exactly these and no others.
-    All(Records),
-    /// The difference to what is known.
-    Changed {
-        /// New or changed.
-        update: Records,
-        /// Services that are on it no longer.
-        services: BTreeSet<ServiceId>,
-        /// Guests that are on it no longer.
-        guests: BTreeSet<ContainerId>,
-    },
-}
 
 /// How long changes of records gather before they are written.
 const KEEP_DELAY: Duration = Duration::from_millis(300);
@@ -133,18 +107,6 @@ impl Networks {
     pub(super) fn is_told(&self, id: NetworkId) -> bool {
         let cluster = self.cluster();
         cluster.networks.contains_key(&id) && cluster.records.contains_key(&id)
-    }
-
-    /// Makes a network not ready for those who arrive; returns what was told.
-    pub(super) fn tell_no_longer(&self, id: NetworkId) -> Option<Records> {
-        let mut told = None;
-        self.change_cluster(|cluster| told = cluster.records.remove(&id));
-        told
-    }
-
-    /// Takes that back.
-    pub(super) fn tell_again(&self, id: NetworkId, told: Option<Records>) {
-        self.change_cluster(|cluster| cluster.records.extend(told.map(|records| (id, records))));
     }
 
     fn change_records(&self, names: &Names, id: NetworkId, change: RecordChange) -> Result<()> {
