@@ -268,6 +268,7 @@ fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
             max_failure_permille: chance.below(3) as u32 * 300,
             order: UpdateOrder::StopFirst,
         },
+        rollback: UpdateConfig::default(),
         ports: some_ports(chance),
         endpoint_mode: EndpointMode::Vip,
     }

@@ -102,6 +102,7 @@ fn spec(number: u64, replicas: u64, constraints: &[Constraint]) -> ServiceSpec {
         }),
         mode: ServiceMode::Replicated { replicas },
         update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
         ports: Vec::new(),
         endpoint_mode: EndpointMode::Vip,
     }

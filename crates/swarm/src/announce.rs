@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use skep_cluster::{Change, Objects};
 use skep_types::events::{Event, EventKind, Scope};
 use skep_types::node::{Availability, Node, NodeState};
-use skep_types::service::{Service, ServiceMode, UpdateState};
+use skep_types::service::{Service, ServiceMode};
 use skep_types::{NodeId, ServiceId, Time};
 use tokio::sync::broadcast;
 
@@ -178,11 +178,8 @@ fn service_event(before: Option<&Service>, after: Option<&Service>) -> Option<To
             let ServiceMode::Replicated { replicas: replicas_old } = old.spec.mode;
             let ServiceMode::Replicated { replicas: replicas_new } = new.spec.mode;
             note(&mut attributes, "replicas", &replicas_old.to_string(), &replicas_new.to_string());
-            let state = |service: &Service| match service.update_status.as_ref().map(|status| status.state) {
-                Some(UpdateState::Updating) => "updating",
-                Some(UpdateState::Paused) => "paused",
-                Some(UpdateState::Completed) => "completed",
-                None => "",
+            let state = |service: &Service| {
+                service.update_status.as_ref().map(|status| status.state.name()).unwrap_or_default()
             };
             note(&mut attributes, "updatestate", state(old), state(new));
             // Progress of an update that a user would not see is not told.

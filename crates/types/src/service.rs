@@ -28,6 +28,9 @@ pub struct ServiceSpec {
     pub mode: ServiceMode,
     /// How a changed specification is rolled out.
     pub update: UpdateConfig,
+    /// How a specification that was gone back to is rolled out.
+    #[serde(default)]
+    pub rollback: UpdateConfig,
     /// Published ports.
     pub ports: Vec<PortSpec>,
     /// How the service's name resolves.
@@ -210,6 +213,8 @@ pub enum FailureAction {
     Pause,
     /// Go on.
     Continue,
+    /// Go back to the specification before. A rollback itself that fails is paused.
+    Rollback,
 }
 
 /// What comes first where a task replaces another.
@@ -262,6 +267,26 @@ pub enum UpdateState {
     Paused,
     /// `completed`
     Completed,
+    /// `rollback_started`: the specification before is being rolled out.
+    RollbackStarted,
+    /// `rollback_paused`
+    RollbackPaused,
+    /// `rollback_completed`
+    RollbackCompleted,
+}
+
+impl UpdateState {
+    /// The state's name at the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            UpdateState::Updating => "updating",
+            UpdateState::Paused => "paused",
+            UpdateState::Completed => "completed",
+            UpdateState::RollbackStarted => "rollback_started",
+            UpdateState::RollbackPaused => "rollback_paused",
+            UpdateState::RollbackCompleted => "rollback_completed",
+        }
+    }
 }
 
 /// An update's progress, kept with the service so that a new leader goes on where the last one stopped.

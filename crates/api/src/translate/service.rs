@@ -90,6 +90,7 @@ pub fn spec(spec: models::ServiceSpec, find: FindNetwork<'_>) -> Result<ServiceS
         task: Arc::new(TaskSpec { networks: attachments(networks, find)?, ..task(template)? }),
         mode: mode(service_mode)?,
         update: update(update_config)?,
+        rollback,
         ports,
         endpoint_mode,
     })

@@ -175,6 +175,7 @@ fn update_config(config: &UpdateConfig) -> models::ServiceSpecUpdateConfig {
         failure_action: Some(match config.failure_action {
             FailureAction::Pause => FailureName::PAUSE,
             FailureAction::Continue => FailureName::CONTINUE,
+            FailureAction::Rollback => FailureName::ROLLBACK,
         }),
         monitor: Some(nanoseconds(config.monitor)),
         max_failure_ratio: Some(f64::from(config.max_failure_permille) / 1000.0),
@@ -311,6 +312,9 @@ fn update_status(status: &UpdateStatus) -> models::ServiceUpdateStatus {
             UpdateState::Updating => UpdateStateName::UPDATING,
             UpdateState::Paused => UpdateStateName::PAUSED,
             UpdateState::Completed => UpdateStateName::COMPLETED,
+            UpdateState::RollbackStarted => UpdateStateName::ROLLBACK_STARTED,
+            UpdateState::RollbackPaused => UpdateStateName::ROLLBACK_PAUSED,
+            UpdateState::RollbackCompleted => UpdateStateName::ROLLBACK_COMPLETED,
         }),
         started_at: Some(status.started_at.to_string()),
         completed_at: status.completed_at.map(|time| time.to_string()),

@@ -154,10 +154,10 @@ fn fail(plan: &mut Plan, service: &Service, rollout: &Rollout, task: TaskId) -> 
     push_step(plan, service, UpdateStep::Failed { task });
     let too_many = failures * 1000 > u64::from(service.spec.update.max_failure_permille) * rollout.slots;
     match service.spec.update.failure_action {
-        FailureAction::Pause if too_many => {
+        FailureAction::Pause | FailureAction::Rollback if too_many => {
             let message = format!("update paused due to failure or early termination of task {task}");
             end(plan, service, UpdateState::Paused, message)
         }
-        FailureAction::Pause | FailureAction::Continue => Ok(()),
+        FailureAction::Pause | FailureAction::Rollback | FailureAction::Continue => Ok(()),
     }
 }

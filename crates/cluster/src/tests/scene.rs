@@ -67,6 +67,7 @@ pub(super) fn spec(name: &str, replicas: u64) -> ServiceSpec {
         }),
         mode: ServiceMode::Replicated { replicas },
         update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
         ports: Vec::new(),
         endpoint_mode: EndpointMode::Vip,
     }

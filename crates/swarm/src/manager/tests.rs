@@ -34,6 +34,7 @@ fn service(name: &str, replicas: u64) -> ServiceSpec {
         }),
         mode: ServiceMode::Replicated { replicas },
         update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
         ports: Vec::new(),
         endpoint_mode: EndpointMode::Vip,
     }

@@ -205,6 +205,7 @@ pub fn web(replicas: u64, port: Option<u16>) -> ServiceSpec {
         }),
         mode: ServiceMode::Replicated { replicas },
         update: UpdateConfig { monitor: Duration::from_millis(10), ..Default::default() },
+        rollback: UpdateConfig::default(),
         ports: port.into_iter().collect(),
         endpoint_mode: EndpointMode::Vip,
     }

@@ -33,6 +33,7 @@ fn plain() -> ServiceSpec {
         }),
         mode: ServiceMode::Replicated { replicas: 1 },
         update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
         ports: vec![PortSpec {
             name: String::new(),
             protocol: Protocol::Tcp,
