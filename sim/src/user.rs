@@ -254,6 +254,7 @@ fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
             container,
             limits: Resources::default(),
             reservations: reserved,
+            generic: Default::default(),
             restart,
             placement: some_placement(chance),
             force_update: 0,

@@ -49,6 +49,7 @@ fn task(id: u128, desired: TaskState) -> Task {
             },
             limits: Resources::default(),
             reservations: Resources::default(),
+            generic: Default::default(),
             restart: RestartPolicy::default(),
             placement: Default::default(),
             force_update: 0,
@@ -67,6 +68,7 @@ fn task(id: u128, desired: TaskState) -> Task {
         attachments: Vec::new(),
         not_before: None,
         host_ports: Vec::new(),
+        generic: Default::default(),
     }
 }
 

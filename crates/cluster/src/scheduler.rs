@@ -218,7 +218,7 @@ pub(crate) fn retry(
 fn assign(plan: &mut Plan, placed: &mut Placed, candidates: &mut Candidates, task: TaskId) -> bool {
     let Some(node) = candidates.take(placed) else { return false };
     let status = Box::new(plan.status(TaskState::Assigned, "scheduler assigned task to node", String::new()));
-    plan.changes.push(Change::Assign { task, node, status });
+    plan.changes.push(Change::Assign { task, node, status, generic: Default::default() });
     true
 }
 

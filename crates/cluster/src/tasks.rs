@@ -44,6 +44,7 @@ fn make(
         not_before: draft.not_before,
         cause: draft.cause,
         at: plan.now,
+        generic: Default::default(),
     };
     match ipam::attach(plan, service, &service.spec.task.networks) {
         Ok(attachments) => task.attachments = attachments,

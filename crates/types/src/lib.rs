@@ -6,6 +6,7 @@
 pub mod assignment;
 pub mod container;
 pub mod events;
+pub mod generic;
 pub mod health;
 pub mod id;
 pub mod ip;

@@ -1,10 +1,11 @@
 //! Nodes of a cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::generic::GenericResources;
 use crate::tunnel::TunnelKey;
 use crate::{Meta, NodeId};
 
@@ -62,6 +63,32 @@ pub struct NodeDescription {
     /// What it is known by in encrypted networks, once it can take part in them.
     #[serde(default)]
     pub tunnel_key: Option<TunnelKey>,
+    /// What it has that only its users understand, as its daemon was told.
+    #[serde(default)]
+    pub generic: GenericResources,
+    /// The drivers that its engine has; an engine that names none is taken to have what every one had.
+    #[serde(default)]
+    pub plugins: BTreeSet<Plugin>,
+}
+
+/// A driver of a node's engine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Plugin {
+    /// What it is for.
+    pub kind: PluginKind,
+    /// Its name: `local`, `overlay`, `json-file`.
+    pub name: String,
+}
+
+/// What drivers are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PluginKind {
+    /// Containers' logs.
+    Log,
+    /// Networks.
+    Network,
+    /// Volumes.
+    Volume,
 }
 
 /// What the user wants of a node.

@@ -18,6 +18,22 @@ pub struct Placement {
     /// One of them fits; none says that any does.
     #[serde(default)]
     pub platforms: Vec<Platform>,
+    /// What tasks are spread over, the coarsest first.
+    #[serde(default)]
+    pub preferences: Vec<Preference>,
+    /// The most tasks of the service that a node may have; 0 is no bound.
+    #[serde(default)]
+    pub max_replicas: u64,
+}
+
+/// A label that tasks are spread over: as many on nodes with one value of it as on those with another.
+///
+/// As in SwarmKit, one that names no label is kept and has no effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Preference {
+    /// As it was written: `node.labels.rack`.
+    pub spread: String,
 }
 
 /// What an image was built for. An empty field fits everything.
@@ -79,7 +95,8 @@ pub enum ParseConstraintError {
 impl Placement {
     /// Whether any node may run the tasks.
     pub fn is_open(&self) -> bool {
-        self.constraints.is_empty() && self.platforms.is_empty()
+        let Placement { constraints, platforms, preferences, max_replicas } = self;
+        constraints.is_empty() && platforms.is_empty() && preferences.is_empty() && *max_replicas == 0
     }
 
     /// Whether a node satisfies every constraint.
@@ -90,6 +107,18 @@ impl Placement {
     /// Whether a node is of one of the platforms.
     pub fn fits_platform(&self, node: &Node) -> bool {
         self.platforms.is_empty() || self.platforms.iter().any(|platform| platform.fits(node))
+    }
+}
+
+impl Preference {
+    /// What a node has of the label: empty where it has none. `None` where no label is named.
+    pub fn value<'n>(&self, node: &'n Node) -> Option<&'n str> {
+        let labels = match subject(&self.spread) {
+            Subject::Label(name) => node.spec.labels.get(&name),
+            Subject::EngineLabel(name) => node.description.engine_labels.get(&name),
+            _ => return None,
+        };
+        Some(labels.map_or("", String::as_str))
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::generic::GenericRequest;
 use crate::health::HealthCheck;
 use crate::mount::Mount;
 use crate::placement::Placement;
@@ -103,6 +104,9 @@ pub struct TaskSpec {
     pub limits: Resources,
     /// Set aside on the node.
     pub reservations: Resources,
+    /// Generic resources that are set aside on the node, so many of each kind.
+    #[serde(default)]
+    pub generic: GenericRequest,
     /// What follows a task's end.
     pub restart: RestartPolicy,
     /// Where it may run.
@@ -118,9 +122,18 @@ pub struct TaskSpec {
 impl TaskSpec {
     /// Whether two specifications run the same, though perhaps elsewhere.
     pub fn differs_in_placement_only(&self, other: &TaskSpec) -> bool {
-        let TaskSpec { container, limits, reservations, restart, placement: _, force_update, networks } =
-            self;
+        let TaskSpec {
+            container,
+            limits,
+            reservations,
+            generic,
+            restart,
+            placement: _,
+            force_update,
+            networks,
+        } = self;
         (container, limits, reservations) == (&other.container, &other.limits, &other.reservations)
+            && generic == &other.generic
             && (restart, force_update, networks) == (&other.restart, &other.force_update, &other.networks)
     }
 }

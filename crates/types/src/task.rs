@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::generic::GenericResources;
 use crate::node::Node;
 use crate::service::{PortSpec, Service, TaskSpec};
 use crate::{ContainerId, Meta, NetworkId, NodeId, ServiceId, TaskId, Time, Version};
@@ -142,6 +143,9 @@ pub struct Task {
     /// Ports that it publishes on its own node.
     #[serde(default)]
     pub host_ports: Vec<PortSpec>,
+    /// The generic resources that it was given with its node.
+    #[serde(default)]
+    pub generic: GenericResources,
 }
 
 impl Task {

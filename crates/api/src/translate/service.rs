@@ -256,6 +256,7 @@ fn task(spec: models::TaskSpec) -> Result<TaskSpec, ApiError> {
         container: service_container(container)?,
         limits,
         reservations,
+        generic: Default::default(),
         restart: restart(restart_policy)?,
         placement,
         force_update: force_update.unwrap_or_default(),
@@ -276,6 +277,8 @@ fn placement(placement: models::TaskSpecPlacement) -> Result<Placement, ApiError
             .collect::<Result<_, _>>()
             .map_err(|error| ApiError::invalid(error.to_string()))?,
         platforms: platforms.collect(),
+        preferences: Vec::new(),
+        max_replicas: 0,
     })
 }
 

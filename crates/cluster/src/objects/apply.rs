@@ -60,8 +60,9 @@ impl Objects {
                     status.since
                 });
             }
-            Change::Assign { task, node, status } => self.change_task(*task, touched, |task| {
+            Change::Assign { task, node, status, generic } => self.change_task(*task, touched, |task| {
                 task.node = Some(*node);
+                task.generic.clone_from(generic);
                 task.status = status.as_ref().clone();
                 status.since
             }),
@@ -287,6 +288,7 @@ impl Objects {
             attachments: new.attachments.clone(),
             not_before: new.not_before,
             host_ports: service.host_ports().cloned().collect(),
+            generic: new.generic.clone(),
         };
         match new.cause {
             Cause::Scale => {}

@@ -1,6 +1,7 @@
 //! The decisions that the log holds.
 
 use serde::{Deserialize, Serialize};
+use skep_types::generic::GenericResources;
 use skep_types::network::{Guest, Network};
 use skep_types::node::Node;
 use skep_types::service::{Service, UpdateStatus};
@@ -59,6 +60,9 @@ pub enum Change {
         node: NodeId,
         /// `assigned`, from now on.
         status: Box<TaskStatus>,
+        /// What it is given of the node's generic resources.
+        #[serde(default)]
+        generic: GenericResources,
     },
     /// Set the state that a task is wanted in.
     SetDesired {
@@ -109,6 +113,9 @@ pub struct NewTask {
     pub cause: Cause,
     /// When it was made.
     pub at: Time,
+    /// What it is given of its node's generic resources.
+    #[serde(default)]
+    pub generic: GenericResources,
 }
 
 /// Why a task was made.

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use skep_types::generic::GenericResources;
 use skep_types::network::{Guest, Network};
 use skep_types::node::Node;
 use skep_types::service::{PortSpec, Service, TaskSpec};
@@ -54,6 +55,8 @@ struct StoredTask {
     not_before: Option<Time>,
     #[serde(default)]
     host_ports: Vec<PortSpec>,
+    #[serde(default)]
+    generic: GenericResources,
 }
 
 /// A snapshot that contradicts itself.
@@ -91,6 +94,7 @@ impl Objects {
                 attachments: task.attachments.clone(),
                 not_before: task.not_before,
                 host_ports: task.host_ports.clone(),
+                generic: task.generic.clone(),
             }
         });
         let tasks = tasks.collect();
@@ -159,5 +163,6 @@ fn restore_task(
         attachments: stored.attachments,
         not_before: stored.not_before,
         host_ports: stored.host_ports,
+        generic: stored.generic,
     })
 }

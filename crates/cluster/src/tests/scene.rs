@@ -60,6 +60,7 @@ pub(super) fn spec(name: &str, replicas: u64) -> ServiceSpec {
             container: ServiceContainer { image: "image:1".to_owned(), ..ServiceContainer::default() },
             limits: Resources::default(),
             reservations: Resources::default(),
+            generic: Default::default(),
             restart: RestartPolicy::default(),
             placement: Default::default(),
             force_update: 0,
@@ -441,7 +442,7 @@ impl Scene {
             Change::Allocate { task, attachments, .. } => {
                 format!("task {} gets {}", self.name(*task), attachments[0].address)
             }
-            Change::Assign { task, node, status: given } => {
+            Change::Assign { task, node, status: given, .. } => {
                 format!("task {} to n{}: {}", self.name(*task), node.0, status(given))
             }
             Change::SetDesired { task, desired, .. } => format!("task {} wanted {desired}", self.name(*task)),

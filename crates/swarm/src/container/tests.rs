@@ -28,6 +28,7 @@ fn task(container: ServiceContainer, limits: Resources) -> Task {
             container,
             limits,
             reservations: Resources::default(),
+            generic: Default::default(),
             restart: RestartPolicy::default(),
             placement: Default::default(),
             force_update: 0,
@@ -40,6 +41,7 @@ fn task(container: ServiceContainer, limits: Resources) -> Task {
         attachments: Vec::new(),
         not_before: None,
         host_ports: Vec::new(),
+        generic: Default::default(),
     }
 }
 

@@ -27,6 +27,7 @@ fn service(name: &str, replicas: u64) -> ServiceSpec {
             container: ServiceContainer { image: "web".to_owned(), ..Default::default() },
             limits: Default::default(),
             reservations: Default::default(),
+            generic: Default::default(),
             restart: RestartPolicy::default(),
             placement: Default::default(),
             force_update: 0,

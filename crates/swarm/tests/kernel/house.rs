@@ -198,6 +198,7 @@ pub fn web(replicas: u64, port: Option<u16>) -> ServiceSpec {
             },
             limits: Default::default(),
             reservations: Default::default(),
+            generic: Default::default(),
             restart: RestartPolicy { delay: Duration::ZERO, ..Default::default() },
             placement: Default::default(),
             force_update: 0,

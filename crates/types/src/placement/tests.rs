@@ -119,7 +119,7 @@ fn what_is_no_constraint_is_refused_in_swarmkit_s_words() {
 fn two_names_of_an_architecture_are_one() {
     let fits = |architecture: &str, os: &str| {
         let platform = Platform { architecture: architecture.to_owned(), os: os.to_owned() };
-        Placement { constraints: Vec::new(), platforms: vec![platform] }.fits_platform(&node())
+        Placement { platforms: vec![platform], ..Placement::default() }.fits_platform(&node())
     };
     assert!(fits("amd64", "linux") && fits("x86_64", "") && fits("", ""));
     assert!(!fits("arm64", "linux") && !fits("amd64", "windows"));

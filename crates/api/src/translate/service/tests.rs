@@ -26,6 +26,7 @@ fn plain() -> ServiceSpec {
             container: ServiceContainer { image: "img:latest".to_owned(), ..Default::default() },
             limits: Resources::default(),
             reservations: Resources::default(),
+            generic: Default::default(),
             restart: RestartPolicy::default(),
             placement: Default::default(),
             force_update: 0,
