@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use skep_cluster::{Change, Refusal, Request};
 use skep_types::id::SWARM_ID_LEN;
-use skep_types::service::{Service, ServiceMode, ServiceSpec};
+use skep_types::service::{Service, ServiceSpec};
 use skep_types::{ServiceId, Time};
 
 /// Lines that are remembered.
@@ -103,19 +103,18 @@ pub(crate) fn brief(change: &Change) -> String {
 }
 
 fn brief_service(service: &Service) -> String {
-    let ServiceMode::Replicated { replicas } = service.spec.mode;
-    let image = &service.spec.task.container.image;
-    format!("service {} {} x{replicas} {image} v{}", service.spec.name, service.id, service.spec_version.0)
+    let (mode, image) = (service.spec.mode, &service.spec.task.container.image);
+    format!("service {} {} {mode:?} {image} v{}", service.spec.name, service.id, service.spec_version.0)
 }
 
 /// A request in a few words, for the story.
 pub(crate) fn brief_request(request: &Request) -> String {
     let spec = |id: Option<ServiceId>, spec: &ServiceSpec| {
-        let ServiceMode::Replicated { replicas } = spec.mode;
         let restart = &spec.task.restart;
         format!(
-            "{} {id:?} x{replicas} {} ports {} restart {:?} {:?} max {} update {:?}",
+            "{} {id:?} {:?} {} ports {} restart {:?} {:?} max {} update {:?}",
             spec.name,
+            spec.mode,
             spec.task.container.image,
             spec.ports.len(),
             restart.condition,

@@ -25,6 +25,8 @@ pub(crate) struct Full;
 pub(crate) struct Draft {
     pub service: ServiceId,
     pub slot: u64,
+    /// See [`Task::pinned`]; a slot's tasks all have the same.
+    pub pinned: Option<NodeId>,
     pub desired: TaskState,
     pub not_before: Option<Time>,
     pub cause: Cause,

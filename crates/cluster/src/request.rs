@@ -175,6 +175,8 @@ pub enum RefusalKind {
     Invalid,
     /// It was made from an old version of the object: `update out of sequence`, 500 at the API.
     OutOfSequence,
+    /// It is nothing that a cluster ever does: 501.
+    Unsupported,
     /// A guard forbids it for now (the last manager...): 400 at the API.
     Precondition,
     /// The log did not take it (a full disk): it had no effect, 500.

@@ -43,6 +43,7 @@ fn make(
         attachments: Vec::new(),
         not_before: draft.not_before,
         cause: draft.cause,
+        pinned: draft.pinned,
         at: plan.now,
         generic: Default::default(),
     };

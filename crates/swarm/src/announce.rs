@@ -175,9 +175,13 @@ fn service_event(before: Option<&Service>, after: Option<&Service>) -> Option<To
         (Some(service), None) => Some(("remove", name(service))),
         (Some(old), Some(new)) => {
             let mut attributes = name(new);
-            let ServiceMode::Replicated { replicas: replicas_old } = old.spec.mode;
-            let ServiceMode::Replicated { replicas: replicas_new } = new.spec.mode;
-            note(&mut attributes, "replicas", &replicas_old.to_string(), &replicas_new.to_string());
+            if let (
+                ServiceMode::Replicated { replicas: replicas_old },
+                ServiceMode::Replicated { replicas: replicas_new },
+            ) = (old.spec.mode, new.spec.mode)
+            {
+                note(&mut attributes, "replicas", &replicas_old.to_string(), &replicas_new.to_string());
+            }
             let state = |service: &Service| {
                 service.update_status.as_ref().map(|status| status.state.name()).unwrap_or_default()
             };

@@ -87,6 +87,14 @@ swarm_id!(/// A cluster.
     ClusterId);
 swarm_id!(/// A node of a cluster.
     NodeId);
+impl NodeId {
+    /// The number that tells the node's task from the others of a service that has one for each node. Ids are drawn at
+    /// random, so that no two of a cluster end alike.
+    pub fn slot(self) -> u64 {
+        self.0 as u64
+    }
+}
+
 swarm_id!(/// A service.
     ServiceId);
 swarm_id!(/// A task: one try at running one instance of a service.

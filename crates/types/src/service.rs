@@ -38,7 +38,7 @@ pub struct ServiceSpec {
     pub endpoint_mode: EndpointMode,
 }
 
-/// How many tasks a service has.
+/// How many tasks a service has, and whether they are to run on or to completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServiceMode {
     /// A number of them.
@@ -46,6 +46,43 @@ pub enum ServiceMode {
         /// How many.
         replicas: u64,
     },
+    /// One on every node that its placement allows.
+    Global,
+    /// Tasks that run to completion, a number of times.
+    ReplicatedJob {
+        /// How many run at a time; 0 lets none run.
+        max_concurrent: u64,
+        /// How many are to complete.
+        total_completions: u64,
+    },
+    /// One task that runs to completion on every node that its placement allows.
+    GlobalJob,
+}
+
+impl ServiceMode {
+    /// Whether the tasks run to completion, once in each iteration.
+    pub fn is_job(self) -> bool {
+        matches!(self, ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob)
+    }
+
+    /// Whether there is one task for each node.
+    pub fn is_global(self) -> bool {
+        matches!(self, ServiceMode::Global | ServiceMode::GlobalJob)
+    }
+
+    /// Whether two modes are of one kind: a service never changes from one kind to another.
+    pub fn is_alike(self, other: ServiceMode) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other)
+    }
+}
+
+/// How often a job was asked to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// Raised by every update: the tasks of older iterations are history.
+    pub iteration: u64,
+    /// When the present iteration was asked for.
+    pub last_execution: Time,
 }
 
 /// How a service's name resolves on its networks.
@@ -343,6 +380,9 @@ pub struct Service {
     pub virtual_ips: Vec<VirtualIp>,
     /// The last update's progress.
     pub update_status: Option<UpdateStatus>,
+    /// A job's iteration; `None` for services that are no jobs.
+    #[serde(default)]
+    pub job: Option<JobStatus>,
 }
 
 impl Service {

@@ -122,7 +122,8 @@ pub struct Task {
     pub meta: Meta,
     /// The service that it is an instance of.
     pub service: ServiceId,
-    /// Which instance, from 1.
+    /// Which instance: from 1, for a job's tasks from 0 as in SwarmKit. Where a service has one for each node, it is
+    /// [`NodeId::slot`].
     pub slot: u64,
     /// The node it was given to.
     pub node: Option<NodeId>,
@@ -132,7 +133,8 @@ pub struct Task {
     pub spec_version: Version,
     /// The service's name and labels when the task was made.
     pub service_name: String,
-    /// The state the managers want it in. Never above [`TaskState::Running`] until it is to end.
+    /// The state the managers want it in: at most [`TaskState::Running`], or [`TaskState::Complete`] for a job's task,
+    /// until it is to end.
     pub desired: TaskState,
     /// The state it is in.
     pub status: TaskStatus,
@@ -146,9 +148,20 @@ pub struct Task {
     /// The generic resources that it was given with its node.
     #[serde(default)]
     pub generic: GenericResources,
+    /// The only node it may be given to: for tasks of services that have one for each node.
+    #[serde(default)]
+    pub pinned: Option<NodeId>,
+    /// The iteration of the job that it belongs to.
+    #[serde(default)]
+    pub iteration: Option<u64>,
 }
 
 impl Task {
+    /// The state that it is wanted in once nothing is in its way.
+    pub fn goal(&self) -> TaskState {
+        if self.iteration.is_some() { TaskState::Complete } else { TaskState::Running }
+    }
+
     /// Whether the task is of the service's present specification, by value: an update back to what a
     /// task has already leaves it alone, and so does one that only moves the bounds of its placement around
     /// `node`, the node that it is on; as in SwarmKit's `IsTaskDirty`.
@@ -164,8 +177,17 @@ impl Task {
         same_spec && same_ports && (reachable || self.status.state == TaskState::New)
     }
 
+    /// What it is told by among the tasks of its service: its slot, or its node where the service has one task for
+    /// each. As SwarmKit, which knows no slot 0, the first task of a job is told by its node too.
+    pub fn slot_name(&self) -> String {
+        match self.pinned.or(self.node.filter(|_| self.slot == 0)) {
+            Some(node) => node.to_string(),
+            None => self.slot.to_string(),
+        }
+    }
+
     /// `service.slot.id`, the name of the task's container.
     pub fn container_name(&self) -> String {
-        format!("{}.{}.{}", self.service_name, self.slot, self.id)
+        format!("{}.{}.{}", self.service_name, self.slot_name(), self.id)
     }
 }

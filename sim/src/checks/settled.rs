@@ -149,7 +149,7 @@ fn kept(world: &World, objects: &Objects, service: &Service, promise: &Promise) 
     if state == Some(UpdateState::Updating) && !stuck {
         return Err(format!("the update of service {name} does not end"));
     }
-    let ServiceMode::Replicated { replicas } = service.spec.mode;
+    let ServiceMode::Replicated { replicas } = service.spec.mode else { return Ok(()) };
     let staying: Vec<&Task> =
         objects.tasks_of(service.id).filter(|task| task.desired < TaskState::Remove).collect();
     let mut slots: Vec<u64> = staying.iter().map(|task| task.slot).collect();

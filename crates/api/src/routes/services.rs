@@ -43,8 +43,11 @@ async fn list(context: &Context, query: &Query) -> Answer {
     let services = context.swarm.services().await?;
     let filters = Filters::parse(query, &["id", "label", "mode", "name", "runtime"])?;
     let (networks, with_status) = (context.swarm.networks().await, query.flag("status"));
-    let counts =
-        if with_status { service_view::count_tasks(&context.swarm.tasks().await?) } else { BTreeMap::new() };
+    let counts = if with_status {
+        service_view::count_tasks(&services, &context.swarm.tasks().await?)
+    } else {
+        BTreeMap::new()
+    };
     let views: Vec<_> = services
         .iter()
         .filter(|service| matches(service, &filters))
@@ -60,6 +63,9 @@ async fn list(context: &Context, query: &Query) -> Answer {
 fn matches(service: &Service, filters: &Filters) -> bool {
     let mode = match service.spec.mode {
         ServiceMode::Replicated { .. } => "replicated",
+        ServiceMode::Global => "global",
+        ServiceMode::ReplicatedJob { .. } => "replicated-job",
+        ServiceMode::GlobalJob => "global-job",
     };
     // SwarmKit's lists match ids and names by their beginning.
     filters.any("id", |prefix| service.id.to_string().starts_with(prefix))

@@ -72,7 +72,10 @@ pub fn to_model(
             endpoint: Some(endpoint),
             update_status: service.update_status.as_ref().map(update_status),
             service_status: status,
-            job_status: None,
+            job_status: service.job.map(|job| models::ServiceJobStatus {
+                job_iteration: Some(models::ObjectVersion { index: Some(job.iteration) }),
+                last_execution: Some(job.last_execution.to_string()),
+            }),
         },
         previous_spec: service.previous_spec.as_ref().map(|previous| spec(previous, defaults)),
     }
@@ -82,36 +85,45 @@ pub fn to_model(
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskCount {
     running: u64,
+    /// Wanted ones that have not completed.
+    wanted: u64,
     completed: u64,
 }
 
-/// Counts the tasks of every service in one pass.
+/// Counts the tasks of every service in one pass, of a job those of its present iteration.
 ///
 /// As moby's `ListServiceStatuses`: a task counts as running when it is wanted and seen running.
-pub fn count_tasks(tasks: &[Task]) -> BTreeMap<ServiceId, TaskCount> {
+pub fn count_tasks(services: &[Service], tasks: &[Task]) -> BTreeMap<ServiceId, TaskCount> {
+    let iterations: BTreeMap<ServiceId, u64> =
+        services.iter().filter_map(|service| Some((service.id, service.job?.iteration))).collect();
     let mut counts = BTreeMap::<ServiceId, TaskCount>::new();
-    for task in tasks {
+    let current = |task: &&Task| task.iteration == iterations.get(&task.service).copied();
+    for task in tasks.iter().filter(current) {
         let count = counts.entry(task.service).or_default();
-        let is_running = task.status.state == TaskState::Running && task.desired == TaskState::Running;
-        count.running += u64::from(is_running);
-        count.completed += u64::from(task.status.state == TaskState::Complete);
+        let state = task.status.state;
+        count.running += u64::from(state == TaskState::Running && task.desired == task.goal());
+        count.wanted += u64::from(state != TaskState::Complete && task.desired == task.goal());
+        count.completed += u64::from(state == TaskState::Complete);
     }
     counts
 }
 
-/// What `docker service ls` shows of a service: a replicated one wants its number of replicas.
+/// What `docker service ls` shows of a service: how many tasks a replicated one wants at a time is in its
+/// specification, of a global one those that are wanted are counted.
 pub fn status(service: &Service, count: TaskCount) -> models::ServiceServiceStatus {
-    let ServiceMode::Replicated { replicas } = service.spec.mode;
     models::ServiceServiceStatus {
         running_tasks: Some(count.running),
-        desired_tasks: Some(replicas),
+        desired_tasks: Some(match service.spec.mode {
+            ServiceMode::Replicated { replicas } => replicas,
+            ServiceMode::ReplicatedJob { max_concurrent, .. } => max_concurrent,
+            ServiceMode::Global | ServiceMode::GlobalJob => count.wanted,
+        }),
         completed_tasks: Some(count.completed),
     }
 }
 
 /// A specification as a client gave it; `defaults` adds what Docker shows with `insertDefaults`.
 pub fn spec(spec: &ServiceSpec, defaults: bool) -> models::ServiceSpec {
-    let ServiceMode::Replicated { replicas } = spec.mode;
     let mut task_template = task_spec(&spec.task);
     if defaults && let Some(container) = &mut task_template.container_spec {
         container.stop_grace_period.get_or_insert(10_000_000_000);
@@ -120,15 +132,31 @@ pub fn spec(spec: &ServiceSpec, defaults: bool) -> models::ServiceSpec {
         name: Some(spec.name.clone()),
         labels: Some(unordered(&spec.labels)),
         task_template: Some(task_template),
-        mode: Some(models::ServiceSpecMode {
-            replicated: Some(models::ServiceSpecModeReplicated { replicas: i64::try_from(replicas).ok() }),
-            ..Default::default()
-        }),
+        mode: Some(mode(spec.mode)),
         update_config: Some(update_config(&spec.update)),
         rollback_config: defaults.then(default_rollback),
         networks: None,
         endpoint_spec: Some(endpoint_spec(spec)),
     }
+}
+
+fn mode(mode: ServiceMode) -> models::ServiceSpecMode {
+    let count = |tasks: u64| i64::try_from(tasks).ok();
+    let mut model = models::ServiceSpecMode::default();
+    match mode {
+        ServiceMode::Replicated { replicas } => {
+            model.replicated = Some(models::ServiceSpecModeReplicated { replicas: count(replicas) });
+        }
+        ServiceMode::Global => model.global = Some(Default::default()),
+        ServiceMode::ReplicatedJob { max_concurrent, total_completions } => {
+            model.replicated_job = Some(models::ServiceSpecModeReplicatedJob {
+                max_concurrent: count(max_concurrent),
+                total_completions: count(total_completions),
+            });
+        }
+        ServiceMode::GlobalJob => model.global_job = Some(Default::default()),
+    }
+    model
 }
 
 fn default_rollback() -> models::ServiceSpecRollbackConfig {

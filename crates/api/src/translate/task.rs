@@ -9,13 +9,15 @@ use skep_types::{Meta, TaskState};
 use super::network::VNI_OPTION;
 use super::{service_view, unordered};
 
-/// A task, with the field that the models lack: where it is on which network.
+/// A task, with the fields that the models lack: where it is on which network, and of which run of a job.
 #[derive(Serialize)]
 pub struct TaskView {
     #[serde(flatten)]
     task: models::Task,
     #[serde(rename = "NetworksAttachments", skip_serializing_if = "Vec::is_empty")]
     attachments: Vec<AttachmentView>,
+    #[serde(rename = "JobIteration", skip_serializing_if = "Option::is_none")]
+    iteration: Option<models::ObjectVersion>,
 }
 
 #[derive(Serialize)]
@@ -53,7 +55,8 @@ pub fn to_model(task: &Task, networks: &[skep_types::network::Network]) -> TaskV
             addresses: vec![format!("{}/{}", attachment.address, network.subnet.prefix())],
         })
     });
-    TaskView { attachments: attachments.collect(), task: model(task) }
+    let iteration = task.iteration.map(|index| models::ObjectVersion { index: Some(index) });
+    TaskView { attachments: attachments.collect(), task: model(task), iteration }
 }
 
 fn reference(network: &skep_types::network::Network) -> NetworkReference {
@@ -95,8 +98,9 @@ fn model(task: &Task) -> models::Task {
         labels: Some(unordered(&std::collections::BTreeMap::new())),
         spec: Some(service_view::task_spec(&task.spec)),
         service_id: Some(task.service.to_string()),
-        slot: i64::try_from(task.slot).ok(),
-        node_id: task.node.map(|node| node.to_string()),
+        // As in SwarmKit, a task that is its node's has no slot.
+        slot: i64::try_from(task.slot).ok().filter(|slot| task.pinned.is_none() && *slot != 0),
+        node_id: task.node.or(task.pinned).map(|node| node.to_string()),
         status: Some(models::TaskStatus {
             timestamp: Some(status.since.to_string()),
             state: Some(state(status.state)),

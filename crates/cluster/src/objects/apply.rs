@@ -289,6 +289,8 @@ impl Objects {
             not_before: new.not_before,
             host_ports: service.host_ports().cloned().collect(),
             generic: new.generic.clone(),
+            pinned: new.pinned,
+            iteration: service.job.map(|job| job.iteration),
         };
         match new.cause {
             Cause::Scale => {}

@@ -111,6 +111,9 @@ pub struct NewTask {
     pub not_before: Option<Time>,
     /// Why it was made.
     pub cause: Cause,
+    /// See [`skep_types::Task::pinned`].
+    #[serde(default)]
+    pub pinned: Option<NodeId>,
     /// When it was made.
     pub at: Time,
     /// What it is given of its node's generic resources.

@@ -57,6 +57,10 @@ struct StoredTask {
     host_ports: Vec<PortSpec>,
     #[serde(default)]
     generic: GenericResources,
+    #[serde(default)]
+    pinned: Option<NodeId>,
+    #[serde(default)]
+    iteration: Option<u64>,
 }
 
 /// A snapshot that contradicts itself.
@@ -95,6 +99,8 @@ impl Objects {
                 not_before: task.not_before,
                 host_ports: task.host_ports.clone(),
                 generic: task.generic.clone(),
+                pinned: task.pinned,
+                iteration: task.iteration,
             }
         });
         let tasks = tasks.collect();
@@ -164,5 +170,7 @@ fn restore_task(
         not_before: stored.not_before,
         host_ports: stored.host_ports,
         generic: stored.generic,
+        pinned: stored.pinned,
+        iteration: stored.iteration,
     })
 }

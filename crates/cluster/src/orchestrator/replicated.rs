@@ -11,7 +11,7 @@ use crate::plan::{Draft, Full, Plan};
 
 /// Brings the number of a service's slots to the number of its replicas.
 pub(crate) fn scale(plan: &mut Plan, service: &Service) -> Result<(), Full> {
-    let ServiceMode::Replicated { replicas } = service.spec.mode;
+    let ServiceMode::Replicated { replicas } = service.spec.mode else { return Ok(()) };
     let none = Slots::default();
     let slots = plan.objects.index().slots.get(&service.id).unwrap_or(&none);
     let present = slots.occupied.len();
@@ -33,6 +33,7 @@ fn scale_up(plan: &mut Plan, service: ServiceId, occupied: &Numbers, missing: u6
         plan.drafts.push(Draft {
             service,
             slot,
+            pinned: None,
             desired: TaskState::Running,
             not_before: None,
             cause: Cause::Scale,

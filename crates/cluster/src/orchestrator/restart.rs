@@ -66,6 +66,7 @@ pub(crate) fn examine(plan: &mut Plan, task: &Task) -> Result<Option<Time>, Full
         plan.drafts.push(Draft {
             service: task.service,
             slot: task.slot,
+            pinned: task.pinned,
             desired: first_desired(waits),
             not_before,
             cause: Cause::Restart,

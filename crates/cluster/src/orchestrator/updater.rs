@@ -66,6 +66,7 @@ fn renew(plan: &mut Plan, service: &Service, slot: u64) -> Result<(), Full> {
         let start_first = service.spec.update.order == UpdateOrder::StartFirst;
         start_first && is_wanted(task) && task.status.state == TaskState::Running
     };
+    let pinned = tasks.clone().find_map(|task| task.pinned);
     let waits = tasks.clone().any(|task| !stays(task) && blocks_successor(objects, task));
     for task in tasks.filter(|task| is_wanted(task) && !stays(task)) {
         plan.end_task(task, TaskState::Shutdown);
@@ -73,6 +74,7 @@ fn renew(plan: &mut Plan, service: &Service, slot: u64) -> Result<(), Full> {
     plan.drafts.push(Draft {
         service: service.id,
         slot,
+        pinned,
         desired: first_desired(waits),
         not_before: None,
         cause: Cause::Update,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use skep_types::service::{PortSpec, PublishMode, Service, ServiceSpec, VirtualIp};
+use skep_types::service::{JobStatus, PortSpec, PublishMode, Service, ServiceSpec, VirtualIp};
 use skep_types::{Meta, ServiceId, Version};
 
 use super::{network, out_of_sequence, refuse, validate};
@@ -27,6 +27,7 @@ pub(super) fn create(plan: &mut Plan, spec: ServiceSpec) -> Result<Answer, Refus
     let id = ServiceId(plan.ids.next_u128());
     plan.names.insert(spec.name.clone());
     plan.requested.insert(id);
+    let job = spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: plan.now });
     plan.changes.push(Change::PutService(Box::new(Service {
         id,
         meta: Meta { version: Version(0), created_at: plan.now, updated_at: plan.now },
@@ -36,6 +37,7 @@ pub(super) fn create(plan: &mut Plan, spec: ServiceSpec) -> Result<Answer, Refus
         ports,
         virtual_ips,
         update_status: None,
+        job,
     })));
     Ok(Answer::Service(id))
 }
@@ -54,7 +56,10 @@ pub(super) fn update(
     }
     validate::service(&spec)?;
     if spec.name != old.spec.name {
-        return refuse(RefusalKind::Invalid, "renaming services is not supported");
+        return refuse(RefusalKind::Unsupported, "renaming services is not supported");
+    }
+    if !spec.mode.is_alike(old.spec.mode) {
+        return refuse(RefusalKind::Unsupported, "service mode change is not allowed");
     }
     let (ports, virtual_ips) = endpoint(plan, &spec, Some(old))?;
     // Also what the tasks' ports need makes them out of date.
@@ -62,7 +67,9 @@ pub(super) fn update(
     let publishes = |ports: &[PortSpec]| ports.iter().any(|port| port.mode == PublishMode::Ingress);
     let other_ports =
         !ports.iter().filter(of_host).eq(old.host_ports()) || publishes(&ports) && !publishes(&old.ports);
-    let raise = u64::from(spec.task != old.spec.task || other_ports);
+    // As SwarmKit: every update of a job runs it anew.
+    let raise = u64::from(spec.task != old.spec.task || other_ports || old.job.is_some());
+    let job = old.job.map(|job| JobStatus { iteration: job.iteration + 1, last_execution: plan.now });
     plan.requested.insert(id);
     plan.changes.push(Change::PutService(Box::new(Service {
         id,
@@ -74,6 +81,7 @@ pub(super) fn update(
         virtual_ips,
         // As SwarmKit: the next update starts from nothing, also in the middle of one.
         update_status: None,
+        job,
     })));
     Ok(Answer::Done)
 }

@@ -46,11 +46,20 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     if spec.update.max_failure_permille > 1000 {
         return invalid("TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1");
     }
-    let ServiceMode::Replicated { replicas } = spec.mode;
-    if replicas > MAX_REPLICAS {
-        return invalid(format!("Mode: {replicas} replicas are more than the {MAX_REPLICAS} of one service"));
-    }
+    mode(spec.mode)?;
     ports(&spec.ports, spec.endpoint_mode)
+}
+
+fn mode(mode: ServiceMode) -> Result<(), Refusal> {
+    let tasks = match mode {
+        ServiceMode::Replicated { replicas } => replicas,
+        ServiceMode::ReplicatedJob { total_completions, .. } => total_completions,
+        ServiceMode::Global | ServiceMode::GlobalJob => return Ok(()),
+    };
+    if tasks > MAX_REPLICAS {
+        return invalid(format!("Mode: {tasks} replicas are more than the {MAX_REPLICAS} of one service"));
+    }
+    Ok(())
 }
 
 /// Refuses a network that makes no sense in itself.

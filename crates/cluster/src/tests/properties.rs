@@ -216,7 +216,7 @@ fn settle(scene: &mut Scene) {
     scene.work();
     let objects = scene.objects();
     for service in objects.services() {
-        let ServiceMode::Replicated { replicas } = service.spec.mode;
+        let ServiceMode::Replicated { replicas } = service.spec.mode else { continue };
         let slots = objects.index().slots.get(&service.id).map_or(0, |slots| slots.occupied.len());
         assert_eq!(slots, replicas, "{}", service.spec.name);
         // An update waits with its task where the nodes are too small for all that is asked.

@@ -537,12 +537,19 @@ impl Scene {
 }
 
 fn put_service(service: &Service) -> String {
-    let ServiceMode::Replicated { replicas } = service.spec.mode;
+    let mode = match service.spec.mode {
+        ServiceMode::Replicated { replicas } => format!("x{replicas}"),
+        ServiceMode::Global => "global".to_owned(),
+        ServiceMode::ReplicatedJob { max_concurrent, total_completions } => {
+            format!("job {max_concurrent} of {total_completions}")
+        }
+        ServiceMode::GlobalJob => "global job".to_owned(),
+    };
     let (name, image) = (&service.spec.name, &service.spec.task.container.image);
     let ports: Vec<String> =
         service.ports.iter().map(|port| format!(" {}:{}", port.published_port, port.target_port)).collect();
     let addresses: Vec<String> = service.virtual_ips.iter().map(|ip| format!(" {}", ip.address)).collect();
-    format!("service {name} x{replicas} {image}{}{}", ports.concat(), addresses.concat())
+    format!("service {name} {mode} {image}{}{}", ports.concat(), addresses.concat())
 }
 
 fn status(status: &TaskStatus) -> String {

@@ -42,6 +42,8 @@ fn task(container: ServiceContainer, limits: Resources) -> Task {
         not_before: None,
         host_ports: Vec::new(),
         generic: Default::default(),
+        pinned: None,
+        iteration: None,
     }
 }
 

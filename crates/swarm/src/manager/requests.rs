@@ -95,6 +95,7 @@ pub(super) fn refused(refusal: Refusal, trouble: Option<String>) -> CallError {
         RefusalKind::NotFound => SwarmError::NotFound(message),
         RefusalKind::Conflict => SwarmError::Conflict(message),
         RefusalKind::Invalid | RefusalKind::Precondition => SwarmError::InvalidParameter(message),
+        RefusalKind::Unsupported => SwarmError::Unsupported(message),
         RefusalKind::OutOfSequence | RefusalKind::Log => SwarmError::Internal(message),
         RefusalKind::Unavailable => return CallError::Lost(trouble.unwrap_or_else(|| UNKNOWN.to_owned())),
     })
