@@ -68,6 +68,8 @@ fn task(id: u128, desired: TaskState) -> Task {
         attachments: Vec::new(),
         not_before: None,
         host_ports: Vec::new(),
+        pinned: None,
+        iteration: None,
         generic: Default::default(),
     }
 }
