@@ -58,6 +58,13 @@ pub enum Violation {
         /// Which node.
         node: NodeId,
     },
+    /// A node has more tasks of a service than the service's bound for each node.
+    Crowded {
+        /// Which node.
+        node: NodeId,
+        /// The service.
+        service: ServiceId,
+    },
     /// A restart policy's bound was passed.
     Attempts {
         /// The slot.
@@ -84,6 +91,9 @@ impl fmt::Display for Violation {
             Violation::Networks { node } => write!(f, "node {node} has not the networks that it needs"),
             Violation::Homeless { task } => write!(f, "task {task} is assigned to no node"),
             Violation::Overcommitted { node } => write!(f, "more is reserved on node {node} than it has"),
+            Violation::Crowded { node, service } => {
+                write!(f, "node {node} has more tasks of service {service} than a node may")
+            }
             Violation::Attempts { service, slot } => {
                 write!(f, "slot {slot} of service {service} was restarted more often than its policy allows")
             }
@@ -117,6 +127,7 @@ fn indexes(objects: &Objects, violations: &mut Vec<Violation>) {
         ("tasks_of_node", kept.tasks_of_node == rebuilt.tasks_of_node),
         ("loads", kept.loads == rebuilt.loads),
         ("spread", kept.spread == rebuilt.spread),
+        ("generic", kept.generic == rebuilt.generic),
         ("addresses", kept.addresses == rebuilt.addresses),
         ("backends", kept.backends == rebuilt.backends),
         ("host_ports", kept.host_ports == rebuilt.host_ports),
@@ -246,6 +257,20 @@ fn slots(objects: &Objects, violations: &mut Vec<Violation>) {
     }
 }
 
+/// Bounds for each node: tasks that were made under one bound are never more than it on a node. What a lower bound
+/// finds there stays.
+fn crowded(objects: &Objects, violations: &mut Vec<Violation>) {
+    let mut counts: BTreeMap<(NodeId, ServiceId, u64), u64> = BTreeMap::new();
+    for task in objects.tasks().filter(|task| is_live(task) && is_wanted(task)) {
+        let most = task.spec.placement.max_replicas;
+        if let Some(node) = task.node.filter(|_| most > 0) {
+            *counts.entry((node, task.service, most)).or_default() += 1;
+        }
+    }
+    let over = counts.into_iter().filter(|((_, _, most), count)| count > most);
+    violations.extend(over.map(|((node, service, _), _)| Violation::Crowded { node, service }));
+}
+
 fn tasks(objects: &Objects, violations: &mut Vec<Violation>) {
     for task in objects.tasks() {
         if task.node.is_none() && task.status.state >= TaskState::Assigned {
@@ -267,6 +292,13 @@ fn tasks(objects: &Objects, violations: &mut Vec<Violation>) {
         backends.sort();
         if service.ingress_ports().next().is_some() && addresses != backends {
             violations.push(Violation::Backend { service: service.id });
+        }
+    }
+    crowded(objects, violations);
+    for (node, generic) in &objects.index().generic {
+        let Some(node) = objects.node(*node) else { continue };
+        if !generic.fits(&node.description.generic) {
+            violations.push(Violation::Overcommitted { node: node.id });
         }
     }
     for (node, load) in &objects.index().loads {

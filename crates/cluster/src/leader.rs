@@ -275,8 +275,9 @@ impl Leader {
         if plan.objects.cluster().is_none() {
             return Ok(());
         }
-        let mut placed = Placed::default();
-        let planned = self.orchestrate(plan).and_then(|()| {
+        let orchestrated = self.orchestrate(plan);
+        let mut placed = Placed::of(plan);
+        let planned = orchestrated.and_then(|()| {
             self.services.clear();
             // Tasks that wait come before new ones.
             self.plan_capacity(plan, &mut placed)

@@ -37,7 +37,8 @@ mod tests;
 
 pub use check::{Violation, check};
 pub use objects::{
-    Cause, Change, NewTask, Objects, RestartHistory, RestoreError, Rollout, Snapshot, UpdateStep, Watch,
+    Cause, Change, Failures, NewTask, Objects, RestartHistory, RestoreError, Rollout, Snapshot, UpdateStep,
+    Watch,
 };
 pub use request::{Answer, Force, Refusal, RefusalKind, Reply, Request, RequestId};
 pub use rotation::{RotationProgress, rotation_progress};

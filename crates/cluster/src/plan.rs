@@ -10,6 +10,7 @@ use skep_types::port::Protocol;
 use skep_types::{ContainerId, Ids, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time};
 
 use crate::delays::Delays;
+use crate::objects::{is_live, is_wanted};
 use crate::{Cause, Change, Objects, Reply};
 
 /// Changes in one entry of the log. Bounds the size of an entry, and with it the time in which nothing
@@ -74,6 +75,9 @@ pub(crate) struct Plan<'a> {
     pub last_given: BTreeMap<NetworkId, Ipv4Addr>,
     /// Networks that have no address left.
     pub exhausted: BTreeSet<NetworkId>,
+    /// Tasks that this batch tells to end and that counted until now where tasks are spread, each with its service
+    /// and node.
+    pub leaving: BTreeMap<TaskId, (ServiceId, NodeId)>,
     /// Slots that this batch decided about: each is decided about once.
     pub slots: BTreeSet<(ServiceId, u64)>,
     /// Tasks whose agents' word is in this batch: what is committed of their status is old.
@@ -106,6 +110,7 @@ impl<'a> Plan<'a> {
             addresses: BTreeSet::new(),
             last_given: BTreeMap::new(),
             exhausted: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             slots: BTreeSet::new(),
             reported: BTreeSet::new(),
             ended_updates: BTreeSet::new(),
@@ -126,9 +131,14 @@ impl<'a> Plan<'a> {
 
     /// Wants a task in another state. One that no node has yet simply vanishes.
     pub fn end_task(&mut self, task: &Task, desired: TaskState) {
-        if task.node.is_none() {
+        let Some(node) = task.node else {
             self.changes.push(Change::RemoveTask(task.id));
-        } else if task.desired < desired {
+            return;
+        };
+        if task.desired < desired {
+            if is_live(task) && is_wanted(task) {
+                self.leaving.insert(task.id, (task.service, node));
+            }
             self.set_desired(task.id, desired);
         }
     }

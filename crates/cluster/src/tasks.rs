@@ -2,11 +2,11 @@
 //! nodes after a single entry of the log.
 
 use skep_types::service::Service;
-use skep_types::{TaskId, TaskState, TaskStatus};
+use skep_types::{TaskId, TaskState};
 
 use crate::allocator::ipam;
 use crate::plan::{Draft, Plan};
-use crate::scheduler::{self, Candidates, Placed};
+use crate::scheduler::{self, Candidates, Placed, Seat};
 use crate::{Change, NewTask};
 
 /// Creates the tasks that the batch has drafted.
@@ -17,7 +17,13 @@ pub(crate) fn create(plan: &mut Plan, placed: &mut Placed) {
     for drafts in drafts.chunk_by(|one, other| one.service == other.service) {
         let Some(service) = drafts.first().and_then(|draft| objects.service(draft.service)) else { continue };
         let spec = &service.spec.task;
-        let mut candidates = Candidates::new(objects, placed, service.id, spec, service.host_ports());
+        let mut candidates = Candidates::new(
+            objects,
+            service.id,
+            (spec, service.spec_version),
+            service.host_ports(),
+            plan.now,
+        );
         for draft in drafts {
             let task = make(plan, placed, &mut candidates, service, draft);
             plan.changes.push(Change::CreateTask(Box::new(task)));
@@ -54,14 +60,16 @@ fn make(
             return task;
         }
     }
-    task.node = candidates.take(placed);
-    task.status = status(plan, task.node.is_some(), candidates);
-    task
-}
-
-fn status(plan: &Plan, assigned: bool, candidates: &Candidates) -> TaskStatus {
-    if assigned {
-        return plan.status(TaskState::Assigned, "scheduler assigned task to node", String::new());
+    match candidates.take(placed) {
+        Some(Seat { node, generic }) => {
+            task.node = Some(node);
+            task.generic = generic;
+            task.status = plan.status(TaskState::Assigned, "scheduler assigned task to node", String::new());
+        }
+        None => {
+            let error = candidates.explanation();
+            task.status = plan.status(TaskState::Pending, "pending task scheduling", error);
+        }
     }
-    plan.status(TaskState::Pending, "pending task scheduling", candidates.explanation())
+    task
 }

@@ -23,6 +23,18 @@ pub enum Generic {
     Named(BTreeSet<String>),
 }
 
+/// What tasks hold of a node's generic resources, by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GenericUse(BTreeMap<String, KindUse>);
+
+/// What tasks hold of one kind. A daemon may count today what it named yesterday, so both may be held.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct KindUse {
+    counted: u64,
+    /// How many tasks hold each: one, or there is a bug.
+    names: BTreeMap<String, u64>,
+}
+
 /// A text that is no list of generic resources, in SwarmKit's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseGenericError {
@@ -50,6 +62,24 @@ impl Generic {
             Generic::Named(names) => names.len() as u64,
         }
     }
+
+    /// So many of what is not in use; `None` where there are not so many.
+    fn share(&self, used: Option<&KindUse>, wanted: u64) -> Option<Generic> {
+        let left = self.count().saturating_sub(used.map_or(0, KindUse::count));
+        if left < wanted {
+            return None;
+        }
+        match self {
+            Generic::Discrete(_) => Some(Generic::Discrete(wanted)),
+            Generic::Named(names) => {
+                let free =
+                    names.iter().filter(|name| !used.is_some_and(|used| used.names.contains_key(*name)));
+                let names = free.take(usize::try_from(wanted).unwrap_or(usize::MAX)).cloned();
+                let names: BTreeSet<String> = names.collect();
+                (names.len() as u64 == wanted).then_some(Generic::Named(names))
+            }
+        }
+    }
 }
 
 impl GenericResources {
@@ -72,42 +102,13 @@ impl GenericResources {
 
     /// Of what is here and not `used`, what a task that asks for `wanted` is given; `None` where there is not
     /// enough. Of named ones those that come first.
-    pub fn claim(&self, used: &GenericResources, wanted: &GenericRequest) -> Option<GenericResources> {
+    pub fn claim(&self, used: &GenericUse, wanted: &GenericRequest) -> Option<GenericResources> {
         let mut given = BTreeMap::new();
         for (kind, count) in wanted.iter().filter(|(_, count)| **count > 0) {
-            let held = used.0.get(kind);
-            let share = match self.0.get(kind)? {
-                Generic::Discrete(total) => {
-                    let left = total.saturating_sub(held.map_or(0, Generic::count));
-                    (left >= *count).then_some(Generic::Discrete(*count))?
-                }
-                Generic::Named(names) => {
-                    let free = names.iter().filter(|name| !held.is_some_and(|held| held.has(name)));
-                    let wanted = usize::try_from(*count).unwrap_or(usize::MAX);
-                    let names: BTreeSet<String> = free.take(wanted).cloned().collect();
-                    (names.len() as u64 == *count).then_some(Generic::Named(names))?
-                }
-            };
+            let share = self.0.get(kind)?.share(used.0.get(kind), *count)?;
             given.insert(kind.clone(), share);
         }
         Some(GenericResources(given))
-    }
-
-    /// Adds what a task was given.
-    pub fn add(&mut self, given: &GenericResources) {
-        for (kind, share) in &given.0 {
-            match (self.0.get_mut(kind), share) {
-                (Some(Generic::Discrete(count)), share) => *count += share.count(),
-                (Some(Generic::Named(names)), Generic::Named(more)) => names.extend(more.iter().cloned()),
-                // The kind was named once and is counted now: what is left of the old way only counts.
-                (Some(held @ Generic::Named(_)), Generic::Discrete(more)) => {
-                    *held = Generic::Discrete(held.count() + more);
-                }
-                (None, share) => {
-                    self.0.insert(kind.clone(), share.clone());
-                }
-            }
-        }
     }
 
     /// As environment variables of a task that was given this: `DOCKER_RESOURCE_GPU=uuid1,uuid2`.
@@ -122,9 +123,60 @@ impl GenericResources {
     }
 }
 
-impl Generic {
-    fn has(&self, name: &str) -> bool {
-        matches!(self, Generic::Named(names) if names.contains(name))
+impl GenericUse {
+    /// Adds what a task was given.
+    pub fn add(&mut self, given: &GenericResources) {
+        for (kind, share) in &given.0 {
+            let held = self.0.entry(kind.clone()).or_default();
+            match share {
+                Generic::Discrete(count) => held.counted += count,
+                Generic::Named(names) => {
+                    names.iter().for_each(|name| *held.names.entry(name.clone()).or_default() += 1);
+                }
+            }
+        }
+    }
+
+    /// Takes out what [`GenericUse::add`] entered.
+    pub fn remove(&mut self, given: &GenericResources) {
+        for (kind, share) in &given.0 {
+            let Some(held) = self.0.get_mut(kind) else { continue };
+            match share {
+                Generic::Discrete(count) => held.counted = held.counted.saturating_sub(*count),
+                Generic::Named(names) => {
+                    for name in names {
+                        let holders = held.names.get(name).copied().unwrap_or_default();
+                        if holders > 1 {
+                            held.names.insert(name.clone(), holders - 1);
+                        } else {
+                            held.names.remove(name);
+                        }
+                    }
+                }
+            }
+            if *held == KindUse::default() {
+                self.0.remove(kind);
+            }
+        }
+    }
+
+    /// Whether nothing is in use.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether no more is in use than `has`, and nothing by two.
+    pub fn fits(&self, has: &GenericResources) -> bool {
+        self.0.iter().all(|(kind, held)| {
+            let shared = held.names.values().any(|holders| *holders > 1);
+            !shared && held.count() <= has.0.get(kind).map_or(0, Generic::count)
+        })
+    }
+}
+
+impl KindUse {
+    fn count(&self) -> u64 {
+        self.counted + self.names.values().sum::<u64>()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use skep_types::network::{Network, VNI_OPTION};
 use skep_types::node::Node;
 use skep_types::service::{Service, UpdateState, UpdateStatus};
-use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId, Time, Version};
+use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, Time, Version};
 
 use super::index::{self, Up};
 use super::{Cause, Change, NewTask, Objects, Rollout, Touched, UpdateStep, Watch};
@@ -116,6 +116,9 @@ impl Objects {
             self.remove_guest(container, network, touched);
         }
         let Some(node) = self.nodes.remove(&id) else { return };
+        self.failures.values_mut().for_each(|failures| {
+            failures.times.remove(&id);
+        });
         self.index.remove_node(&node);
         self.index_slots_on(id);
     }
@@ -206,6 +209,7 @@ impl Objects {
         let Some(service) = self.services.remove(&id) else { return };
         self.index.remove_service(&service);
         self.rollouts.remove(&id);
+        self.failures.remove(&id);
         let slots: Vec<u64> = self.slots_of(id).collect();
         for slot in slots {
             self.restarts.remove(&(id, slot));
@@ -341,6 +345,7 @@ impl Objects {
         self.index.remove_task(task);
         let before = (task.node, task.desired);
         let state = task.status.state;
+        let counted = index::counts(task);
         let (was_live, was_serving) = (index::is_live(task), index::serves(task));
         let was_present = task.node.filter(|_| was_live);
         task.meta.updated_at = change(task);
@@ -355,6 +360,11 @@ impl Objects {
         }
         touched.capacity |=
             was_live && !index::is_live(task) || task.node.is_none() && task.status.state != state;
+        // A task that is on its way out leaves its place among those that a node may have.
+        touched.capacity |= counted && !index::counts(task) && task.spec.placement.max_replicas > 0;
+        if let Some(node) = task.node.filter(|_| was_live && failed(task)) {
+            self.failures.entry(service).or_default().record(task.spec_version, node, task.meta.updated_at);
+        }
         touched.slots.insert((service, slot));
         let changes_tables = was_serving != index::serves(task);
         let is_present = task.node.filter(|_| index::is_live(task));
@@ -462,6 +472,11 @@ impl Objects {
     pub(crate) fn is_lost(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_none_or(|node| node.state == skep_types::node::NodeState::Down)
     }
+}
+
+/// Whether a task ended by itself and not well.
+fn failed(task: &Task) -> bool {
+    matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
 }
 
 /// Whether two states of a node are the same to every constraint.

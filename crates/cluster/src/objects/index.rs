@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use skep_types::generic::GenericUse;
 use skep_types::network::Guest;
 use skep_types::node::{Node, NodeRole};
 use skep_types::port::Protocol;
@@ -89,6 +90,8 @@ pub(crate) struct Index {
     pub slots: BTreeMap<ServiceId, Slots>,
     pub tasks_of_node: BTreeMap<NodeId, BTreeSet<TaskId>>,
     pub loads: BTreeMap<NodeId, Load>,
+    /// What tasks that have not ended hold of each node's generic resources.
+    pub generic: BTreeMap<NodeId, GenericUse>,
     /// How many tasks of a service each node carries that are wanted and have not ended. By service first, so that
     /// the scheduler reads it beside the nodes and the loads, all three in the order of the nodes' ids.
     pub spread: BTreeMap<ServiceId, BTreeMap<NodeId, u64>>,
@@ -142,7 +145,7 @@ impl Way {
 }
 
 /// Whether a task counts where tasks are spread.
-fn counts(task: &Task) -> bool {
+pub(super) fn counts(task: &Task) -> bool {
     is_live(task) && is_wanted(task)
 }
 
@@ -234,6 +237,16 @@ impl Index {
         load.change(task, way);
         if *load == Load::default() {
             self.loads.remove(&node);
+        }
+        if is_live(task) && !task.generic.is_empty() {
+            let held = self.generic.entry(node).or_default();
+            match way {
+                Way::On => held.add(&task.generic),
+                Way::Off => held.remove(&task.generic),
+            }
+            if held.is_empty() {
+                self.generic.remove(&node);
+            }
         }
         if !counts(task) {
             return;

@@ -19,13 +19,13 @@ use skep_types::node::Node;
 use skep_types::port::Protocol;
 use skep_types::service::Service;
 use skep_types::swarm::ClusterObject;
-use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, Task, TaskId};
+use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, Task, TaskId, Version};
 
 pub use change::{Cause, Change, NewTask, UpdateStep};
 pub(crate) use index::{Group, Index, Load, Slots, is_live, is_wanted, representative};
 pub(crate) use numbers::Numbers;
 pub(crate) use peers::Place;
-pub use rollout::{RestartHistory, Rollout, Watch};
+pub use rollout::{Failures, RestartHistory, Rollout, Watch};
 pub use snapshot::{RestoreError, Snapshot};
 pub(crate) use touched::Touched;
 
@@ -41,6 +41,7 @@ pub struct Objects {
     tasks: BTreeMap<TaskId, Box<Task>>,
     rollouts: BTreeMap<ServiceId, Rollout>,
     restarts: BTreeMap<(ServiceId, u64), RestartHistory>,
+    failures: BTreeMap<ServiceId, Failures>,
     /// The address of each network that was given last: the search for the next one goes on after it, under a
     /// new leader too, so that an address rests as long as possible before it is given again.
     last_given: BTreeMap<NetworkId, Ipv4Addr>,
@@ -151,6 +152,11 @@ impl Objects {
     /// The restarts of a slot, where its policy bounds them.
     pub fn restart_history(&self, service: ServiceId, slot: u64) -> Option<&RestartHistory> {
         self.restarts.get(&(service, slot))
+    }
+
+    /// Where tasks of a service's specification failed of late.
+    pub(crate) fn failures_of(&self, service: ServiceId, version: Version) -> Option<&Failures> {
+        self.failures.get(&service).filter(|failures| failures.spec_version == version)
     }
 
     pub(crate) fn last_given(&self, network: NetworkId) -> Option<Ipv4Addr> {

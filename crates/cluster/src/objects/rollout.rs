@@ -1,10 +1,12 @@
-//! How far a rolling update is, and how often a slot was restarted: what a new leader must not forget.
+//! How far a rolling update is, how often a slot was restarted, and where tasks failed: what a new leader must not
+//! forget.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use skep_types::service::RestartPolicy;
-use skep_types::{TaskId, Time, Version};
+use skep_types::{NodeId, TaskId, Time, Version};
 
 /// A rolling update that is under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,5 +85,49 @@ impl RestartHistory {
         }
         let oldest = now - policy.window;
         self.times.iter().filter(|time| **time > oldest).count() as u64
+    }
+}
+
+/// Time over which a service's failures on a node deter from it: SwarmKit's.
+const FAILURES_WINDOW: Duration = Duration::from_secs(5 * 60);
+/// Failures within that time that deter: SwarmKit's.
+const MANY_FAILURES: usize = 5;
+/// Failures of a service on a node that are remembered: more deter no more than so many.
+const MAX_FAILURES: usize = 32;
+
+/// Where tasks of one service failed of late, under one specification. In SwarmKit only the leader knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// The specification; another one starts from nothing.
+    pub spec_version: Version,
+    /// The times of the failures on each node, rising.
+    pub times: BTreeMap<NodeId, Vec<Time>>,
+}
+
+impl Failures {
+    /// Counts the failure of a task.
+    pub fn record(&mut self, spec_version: Version, node: NodeId, at: Time) {
+        if spec_version < self.spec_version {
+            return;
+        }
+        if spec_version > self.spec_version {
+            *self = Failures { spec_version, ..Failures::default() };
+        }
+        let times = self.times.entry(node).or_default();
+        let oldest = at - FAILURES_WINDOW;
+        times.retain(|time| *time > oldest);
+        // By another leader's clock some may lie ahead; they would count for longer than the window.
+        times.iter_mut().for_each(|time| *time = (*time).min(at));
+        times.push(at);
+        let excess = times.len().saturating_sub(MAX_FAILURES);
+        times.drain(..excess);
+    }
+
+    /// How many failures deter from a node; 0 where there were few.
+    pub fn deterrent(&self, node: NodeId, now: Time) -> u64 {
+        let Some(times) = self.times.get(&node) else { return 0 };
+        let oldest = now - FAILURES_WINDOW;
+        let recent = times.iter().filter(|time| **time > oldest).count();
+        if recent >= MANY_FAILURES { recent as u64 } else { 0 }
     }
 }

@@ -13,7 +13,7 @@ use skep_types::swarm::ClusterObject;
 use skep_types::task::Attachment;
 use skep_types::{Meta, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, TaskStatus, Time, Version};
 
-use super::{Index, Objects, RestartHistory, Rollout};
+use super::{Failures, Index, Objects, RestartHistory, Rollout};
 
 /// [`Objects`] without what follows from the rest. A specification is stored once, not with each task.
 ///
@@ -30,6 +30,8 @@ pub struct Snapshot {
     tasks: Vec<StoredTask>,
     rollouts: Vec<(ServiceId, Rollout)>,
     restarts: Vec<((ServiceId, u64), RestartHistory)>,
+    #[serde(default)]
+    failures: Vec<(ServiceId, Failures)>,
     #[serde(default)]
     last_given: Vec<(NetworkId, Ipv4Addr)>,
     #[serde(default)]
@@ -114,6 +116,7 @@ impl Objects {
             tasks,
             rollouts: self.rollouts.iter().map(|(id, rollout)| (*id, rollout.clone())).collect(),
             restarts: self.restarts.iter().map(|(key, history)| (*key, history.clone())).collect(),
+            failures: self.failures.iter().map(|(id, failures)| (*id, failures.clone())).collect(),
             last_given: self.last_given.iter().map(|(network, address)| (*network, *address)).collect(),
             last_vni: self.last_vni,
             guests: self.guests.values().cloned().collect(),
@@ -131,6 +134,7 @@ impl Objects {
             tasks: BTreeMap::new(),
             rollouts: snapshot.rollouts.into_iter().collect(),
             restarts: snapshot.restarts.into_iter().collect(),
+            failures: snapshot.failures.into_iter().collect(),
             last_given: snapshot.last_given.into_iter().collect(),
             last_vni: snapshot.last_vni,
             guests: snapshot.guests.into_iter().map(|it| ((it.container, it.network), it)).collect(),

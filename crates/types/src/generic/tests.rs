@@ -8,7 +8,9 @@ fn parse(terms: &[&str]) -> GenericResources {
 
 fn check(has: &[&str], used: &[&str], wanted: &[(&str, u64)], expected: &str) {
     let wanted = wanted.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
-    let given = parse(has).claim(&parse(used), &wanted);
+    let mut held = GenericUse::default();
+    held.add(&parse(used));
+    let given = parse(has).claim(&held, &wanted);
     let told = given.map(|given| given.env().collect::<Vec<_>>().join(" "));
     assert_eq!(told.as_deref().unwrap_or("too little"), expected);
 }
@@ -31,10 +33,16 @@ fn what_is_free_is_given_and_told_by_the_environment() {
 
 #[test]
 fn what_was_named_once_and_is_counted_now_still_counts() {
-    let mut used = parse(&["gpu=a", "gpu=b"]);
-    used.add(&parse(&["gpu=2"]));
-    assert_eq!(used.0["gpu"].count(), 4);
+    let mut used = GenericUse::default();
+    let (named, counted) = (parse(&["gpu=a", "gpu=b"]), parse(&["gpu=2"]));
+    used.add(&named);
+    used.add(&counted);
     assert_eq!(parse(&["gpu=4"]).claim(&used, &[("gpu".to_owned(), 1)].into()), None);
+    assert!(used.fits(&parse(&["gpu=4"])) && !used.fits(&parse(&["gpu=3"])));
+    used.remove(&named);
+    assert!(used.fits(&parse(&["gpu=2"])) && !used.is_empty());
+    used.remove(&counted);
+    assert!(used.is_empty());
 }
 
 #[test]
