@@ -1,6 +1,7 @@
 //! A machine made of a network namespace: its daemon, its clients, its neighbours.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
@@ -408,22 +409,23 @@ fn system(program: &str, arguments: &[&str]) {
 
 /// Runs `work` on a thread in a network namespace.
 pub(crate) fn in_namespace<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
-    in_namespace_at(Path::new(&format!("/run/netns/{name}")), work)
+    in_namespace_at(&File::open(format!("/run/netns/{name}")).unwrap(), work)
 }
 
-/// Runs `work` on a thread in the network of a process.
-pub(crate) fn in_process_namespace<T: Send>(process: u32, work: impl FnOnce() -> T + Send) -> T {
-    in_namespace_at(Path::new(&format!("/proc/{process}/ns/net")), work)
+/// Runs `work` on a thread in the network of a process. Fails when that has ended.
+pub(crate) fn in_process_namespace<T: Send>(
+    process: u32,
+    work: impl FnOnce() -> T + Send,
+) -> std::io::Result<T> {
+    Ok(in_namespace_at(&File::open(format!("/proc/{process}/ns/net"))?, work))
 }
 
-fn in_namespace_at<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> T {
-    let namespace = std::fs::File::open(path).unwrap();
+fn in_namespace_at<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         scope
             .spawn(move || {
                 let kind = Some(rustix::thread::LinkNameSpaceType::Network);
-                rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), kind)
-                    .unwrap();
+                rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(namespace), kind).unwrap();
                 work()
             })
             .join()

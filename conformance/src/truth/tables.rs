@@ -27,6 +27,7 @@ pub(crate) fn check(lab: &Lab, world: &World) -> Result<(), String> {
             let seen = host::in_process_namespace(process, || {
                 look_around(world, &network, &running, &virtual_addresses)
             });
+            let seen = seen.map_err(|gone| format!("its process has ended: {gone}")).flatten();
             seen.map_err(|wrong| format!("in network {network} on node {node}: {wrong}"))?;
         }
     }
