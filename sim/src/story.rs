@@ -132,6 +132,7 @@ pub(crate) fn brief_request(request: &Request) -> String {
         Request::RemoveNode { id, .. } => format!("remove node {id}"),
         Request::CreateService(service) => format!("create {}", spec(None, service)),
         Request::UpdateService { id, spec: service, .. } => format!("update {}", spec(Some(*id), service)),
+        Request::RollBackService { id, .. } => format!("roll back service {id}"),
         Request::RemoveService(id) => format!("remove service {id}"),
         Request::RotateNetworkKeys(keys) => format!("network keys {keys:?}"),
         Request::CreateNetwork(network) => format!("create {network:?}"),

@@ -18,13 +18,11 @@ use crate::objects::{Group, Touched};
 use crate::orchestrator::restart::MISPLACED;
 use crate::orchestrator::{replicated, slot, updater};
 use crate::plan::{Full, Plan};
-use crate::requests::{self, MAX_CHANGES_OF_REQUEST};
+use crate::requests::{self, MAX_CHANGES_OF_REQUEST, MAX_SPECS_OF_BATCH};
 use crate::scheduler::{self, Placed};
 use crate::timers::{Timer, Timers};
 use crate::{Change, Objects, Reply, Request, RequestId, SeatStep, seats, tasks};
 
-/// Requests granted in one entry of the log: each may carry a specification, twice, of the greatest size.
-const MAX_REQUESTS_OF_BATCH: usize = 25;
 /// Bytes of an agent's message or error that are kept.
 const MAX_STATUS_TEXT: usize = 4096;
 
@@ -287,8 +285,10 @@ impl Leader {
         planned
     }
 
-    /// Numbers of slots first, then what happens in each, then what updates may do beyond that.
+    /// What services are to be comes first, then the numbers of slots, then what happens in each, then what updates
+    /// may do beyond that.
     fn orchestrate(&mut self, plan: &mut Plan) -> Result<(), Full> {
+        self.plan_services(plan, updater::roll_back)?;
         self.plan_services(plan, replicated::scale)?;
         self.plan_slots(plan)?;
         self.plan_services(plan, updater::advance)
@@ -296,7 +296,7 @@ impl Leader {
 
     fn plan_requests(&mut self, plan: &mut Plan) -> Result<(), Full> {
         let mut granted = 0;
-        while granted < MAX_REQUESTS_OF_BATCH && !self.requests.is_empty() {
+        while granted < MAX_SPECS_OF_BATCH && !self.requests.is_empty() {
             plan.reserve(MAX_CHANGES_OF_REQUEST)?;
             let Some((to, request)) = self.requests.pop_front() else { break };
             let result = requests::decide(plan, self.reachable.as_ref(), request);

@@ -82,6 +82,13 @@ pub enum Request {
         /// What is wanted now.
         spec: Box<ServiceSpec>,
     },
+    /// Take a service back to the specification that it had before.
+    RollBackService {
+        /// Which.
+        id: ServiceId,
+        /// The version that this was asked of.
+        version: Version,
+    },
     /// Remove a service, and then its tasks.
     RemoveService(ServiceId),
     /// Add these to the secrets of encrypted networks, if that is due. The leader itself asks for this.

@@ -80,6 +80,15 @@ impl Swarm {
         self.manager()?.request(request).await.map(|_| ())
     }
 
+    /// Takes the service with this id, name or unique id prefix back to the specification before its last change.
+    ///
+    /// # Errors
+    /// As [`Swarm::update_service`]; 400 when there is no specification to go back to.
+    pub async fn roll_back_service(&self, name: &str, version: Version) -> Result<(), SwarmError> {
+        let id = self.find_service(name, |service| service.id).await?;
+        self.manager()?.request(Request::RollBackService { id, version }).await.map(|_| ())
+    }
+
     /// Removes the service with this id, name or unique id prefix.
     ///
     /// # Errors

@@ -386,6 +386,15 @@ pub struct Service {
 }
 
 impl Service {
+    /// What a rolling update of the service follows: another configuration where it goes back to what was.
+    pub fn rollout_config(&self) -> &UpdateConfig {
+        match self.update_status.as_ref().map(|status| status.state) {
+            Some(UpdateState::RollbackStarted | UpdateState::RollbackPaused) => &self.spec.rollback,
+            Some(UpdateState::Updating | UpdateState::Paused) => &self.spec.update,
+            Some(UpdateState::Completed | UpdateState::RollbackCompleted) | None => &self.spec.update,
+        }
+    }
+
     /// The ports that are published on every node.
     pub fn ingress_ports(&self) -> impl Iterator<Item = &PortSpec> + Clone {
         self.ports.iter().filter(|port| port.mode == PublishMode::Ingress)

@@ -117,15 +117,20 @@ async fn create(context: &Context, call: Call) -> Answer {
 
 async fn update(context: &Context, name: &str, call: Call) -> Answer {
     let version = skep_types::Version(call.query.required_number("version")?);
-    match call.query.text("rollback") {
-        "" => {}
-        "previous" => return Err(ApiError::not_built("option rollback=previous (docker service rollback)")),
+    let rolls_back = match call.query.text("rollback") {
+        "" | "none" => false,
+        "previous" => true,
         other => return Err(ApiError::invalid(format!("unrecognized rollback option {other}"))),
-    }
+    };
     let client = call.version;
     let text = body::read_text(&call.headers, call.body).await?;
     let known = networks::all(context).await;
     let spec = service::parse(&text, &|name| usable(&known, name))?;
+    if rolls_back {
+        // As moby: the body has to make sense, and does not matter.
+        context.swarm.roll_back_service(name, version).await?;
+        return ok(&models::ServiceUpdateResponse { warnings: None });
+    }
     let image = spec.task.container.image.clone();
     let before = context.swarm.service(name).await?.spec.task.container.image.clone();
     context.swarm.update_service(name, version, spec).await?;

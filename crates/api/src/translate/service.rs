@@ -77,8 +77,6 @@ pub fn spec(spec: models::ServiceSpec, find: FindNetwork<'_>) -> Result<ServiceS
         networks,
         endpoint_spec,
     } = spec;
-    let rollback = update(rollback_config.map(as_update_config))?;
-    refuse_if("RollbackConfig (--rollback-*)", rollback != UpdateConfig::default())?;
     let mut template = task_template.unwrap_or_default();
     // As moby: the place for networks before API 1.25 counts where the template names none.
     let networks = template.networks.take().filter(|networks| !networks.is_empty()).or(networks);
@@ -89,8 +87,8 @@ pub fn spec(spec: models::ServiceSpec, find: FindNetwork<'_>) -> Result<ServiceS
         labels: ordered(labels),
         task: Arc::new(TaskSpec { networks: attachments(networks, find)?, ..task(template)? }),
         mode: mode(service_mode)?,
-        update: update(update_config)?,
-        rollback,
+        update: update("UpdateConfig", update_config)?,
+        rollback: update("RollbackConfig", rollback_config.map(as_update_config))?,
         ports,
         endpoint_mode,
     })
@@ -150,7 +148,8 @@ fn as_update_config(config: models::ServiceSpecRollbackConfig) -> models::Servic
     }
 }
 
-fn update(config: Option<models::ServiceSpecUpdateConfig>) -> Result<UpdateConfig, ApiError> {
+/// Reads how an update is rolled out, or a rollback, as the field says.
+fn update(field: &str, config: Option<models::ServiceSpecUpdateConfig>) -> Result<UpdateConfig, ApiError> {
     let default = UpdateConfig::default();
     let Some(config) = config else { return Ok(default) };
     let models::ServiceSpecUpdateConfig {
@@ -168,20 +167,16 @@ fn update(config: Option<models::ServiceSpecUpdateConfig>) -> Result<UpdateConfi
     Ok(UpdateConfig {
         // Zero is given on purpose (all at once), nothing means the default.
         parallelism: parallelism
-            .map_or(Ok(default.parallelism), |it| unsigned("UpdateConfig.Parallelism", it))?,
-        delay: duration("UpdateConfig.Delay", delay.unwrap_or_default())?,
+            .map_or(Ok(default.parallelism), |it| unsigned(&format!("{field}.Parallelism"), it))?,
+        delay: duration(&format!("{field}.Delay"), delay.unwrap_or_default())?,
         failure_action: match failure_action {
             None | Some(FailureName::EMPTY | FailureName::PAUSE) => FailureAction::Pause,
             Some(FailureName::CONTINUE) => FailureAction::Continue,
-            Some(FailureName::ROLLBACK) => {
-                return Err(ApiError::not_built(
-                    "option UpdateConfig.FailureAction (--update-failure-action rollback)",
-                ));
-            }
+            Some(FailureName::ROLLBACK) => FailureAction::Rollback,
         },
         monitor: monitor
             .filter(|it| *it != 0)
-            .map_or(Ok(default.monitor), |it| duration("UpdateConfig.Monitor", it))?,
+            .map_or(Ok(default.monitor), |it| duration(&format!("{field}.Monitor"), it))?,
         order: match order {
             None | Some(OrderName::EMPTY | OrderName::STOP_FIRST) => UpdateOrder::StopFirst,
             Some(OrderName::START_FIRST) => UpdateOrder::StartFirst,

@@ -128,13 +128,14 @@ pub fn spec(spec: &ServiceSpec, defaults: bool) -> models::ServiceSpec {
     if defaults && let Some(container) = &mut task_template.container_spec {
         container.stop_grace_period.get_or_insert(10_000_000_000);
     }
+    let shows_rollback = defaults || spec.rollback != UpdateConfig::default();
     models::ServiceSpec {
         name: Some(spec.name.clone()),
         labels: Some(unordered(&spec.labels)),
         task_template: Some(task_template),
         mode: Some(mode(spec.mode)),
         update_config: Some(update_config(&spec.update)),
-        rollback_config: defaults.then(default_rollback),
+        rollback_config: shows_rollback.then(|| rollback_config(&spec.rollback)),
         networks: None,
         endpoint_spec: Some(endpoint_spec(spec)),
     }
@@ -159,14 +160,24 @@ fn mode(mode: ServiceMode) -> models::ServiceSpecMode {
     model
 }
 
-fn default_rollback() -> models::ServiceSpecRollbackConfig {
+/// The models have two types of one shape. A rollback whose failure was to be answered with a rollback is paused.
+fn rollback_config(config: &UpdateConfig) -> models::ServiceSpecRollbackConfig {
+    use models::{
+        ServiceSpecRollbackConfigFailureActionEnum as Failure, ServiceSpecRollbackConfigOrderEnum as Order,
+    };
     models::ServiceSpecRollbackConfig {
-        parallelism: Some(1),
-        delay: Some(0),
-        failure_action: Some(models::ServiceSpecRollbackConfigFailureActionEnum::PAUSE),
-        monitor: Some(5_000_000_000),
-        max_failure_ratio: Some(0.0),
-        order: Some(models::ServiceSpecRollbackConfigOrderEnum::STOP_FIRST),
+        parallelism: i64::try_from(config.parallelism).ok(),
+        delay: Some(nanoseconds(config.delay)),
+        failure_action: Some(match config.failure_action {
+            FailureAction::Pause | FailureAction::Rollback => Failure::PAUSE,
+            FailureAction::Continue => Failure::CONTINUE,
+        }),
+        monitor: Some(nanoseconds(config.monitor)),
+        max_failure_ratio: Some(f64::from(config.max_failure_permille) / 1000.0),
+        order: Some(match config.order {
+            UpdateOrder::StopFirst => Order::STOP_FIRST,
+            UpdateOrder::StartFirst => Order::START_FIRST,
+        }),
     }
 }
 

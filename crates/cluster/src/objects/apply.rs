@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use skep_types::network::{Network, VNI_OPTION};
 use skep_types::node::Node;
-use skep_types::service::{Service, UpdateState, UpdateStatus};
+use skep_types::service::Service;
 use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, Time, Version};
 
 use super::index::{self, Up};
-use super::{Cause, Change, NewTask, Objects, Rollout, Touched, UpdateStep, Watch};
+use super::{Cause, Change, NewTask, Objects, Touched};
 
 impl Objects {
     /// Applies a committed entry of the log. One that was applied before is ignored.
@@ -30,7 +30,7 @@ impl Objects {
         }
     }
 
-    fn version(&self) -> Version {
+    pub(super) fn version(&self) -> Version {
         Version(self.applied)
     }
 
@@ -197,7 +197,7 @@ impl Objects {
         self.note_given(given.into_iter());
         self.index.add_service(&service);
         self.services.insert(id, service);
-        self.rollouts.remove(&id);
+        self.supersede(id);
         let slots: Vec<u64> = self.slots_of(id).collect();
         for slot in slots {
             self.index_slot(id, slot);
@@ -221,59 +221,6 @@ impl Objects {
         }
         touched.records.extend(service.spec.task.networks.iter().map(|on| (id, on.network)));
         touched.capacity = true;
-    }
-
-    fn step_update(&mut self, id: ServiceId, step: &UpdateStep, at: Time, touched: &mut Touched) {
-        let version = self.version();
-        let Some(service) = self.services.get_mut(&id) else { return };
-        let keeps_place = !service.spec.update.delay.is_zero();
-        if let UpdateStep::Start { slots } = step {
-            self.rollouts.insert(id, Rollout::over(*slots));
-        }
-        // Whatever comes after an update's end belongs to nothing.
-        let Some(rollout) = self.rollouts.get_mut(&id) else { return };
-        match step {
-            UpdateStep::Start { .. } => {
-                service.update_status = Some(UpdateStatus {
-                    state: UpdateState::Updating,
-                    started_at: at,
-                    completed_at: None,
-                    message: "update in progress".to_owned(),
-                });
-            }
-            UpdateStep::Ran { task } => {
-                rollout.watched.insert(*task, Watch::Ran(at));
-                if !keeps_place {
-                    rollout.holding.remove(task);
-                }
-            }
-            UpdateStep::Failed { task } => {
-                rollout.failures += 1;
-                if keeps_place {
-                    // Its place is free only after the delay; then it is forgotten.
-                    rollout.watched.insert(*task, Watch::Failed(at));
-                } else {
-                    rollout.forget(*task);
-                }
-            }
-            UpdateStep::Release { task } => {
-                rollout.holding.remove(task);
-            }
-            UpdateStep::Forget { task } => rollout.forget(*task),
-            UpdateStep::End(status) => {
-                self.rollouts.remove(&id);
-                service.update_status = Some(status.clone());
-            }
-        }
-        // Only a beginning and an end show in the service itself.
-        if matches!(step, UpdateStep::Start { .. } | UpdateStep::End(_)) {
-            service.meta.version = version;
-            service.meta.updated_at = at;
-        }
-        touched.services.insert(id);
-        // A step in a task's proof sets its slot's next deadline.
-        let task = step.task().and_then(|task| self.tasks.get(&task));
-        touched.slots.extend(task.map(|task| (task.service, task.slot)));
     }
 
     fn create_task(&mut self, new: &NewTask, touched: &mut Touched) {
@@ -388,9 +335,7 @@ impl Objects {
         if let Some(node) = task.node.filter(|_| index::is_live(&task)) {
             self.note_presence(&task, node, false, touched);
         }
-        if let Some(rollout) = self.rollouts.get_mut(&task.service) {
-            rollout.forget(id);
-        }
+        self.unwatch(task.service, id);
         let key = (task.service, task.slot);
         if let Some(ids) = self.index.tasks_of_slot.get_mut(&key) {
             ids.retain(|other| *other != id);

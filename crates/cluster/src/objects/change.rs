@@ -137,7 +137,7 @@ pub enum Cause {
 pub enum UpdateStep {
     /// It began, over this many slots.
     Start {
-        /// Slots that were out of date.
+        /// Slots that were out of date, or that an update before it was not done with.
         slots: u64,
     },
     /// A task that it made came to run at this time.
@@ -162,6 +162,11 @@ pub enum UpdateStep {
     },
     /// It is over, or waits for the user.
     End(UpdateStatus),
+    /// A task that it made ended too early, and was one too many: the service is to go back to what it was.
+    GiveUp {
+        /// Which task.
+        task: TaskId,
+    },
 }
 
 impl UpdateStep {
@@ -171,7 +176,8 @@ impl UpdateStep {
             UpdateStep::Ran { task }
             | UpdateStep::Failed { task }
             | UpdateStep::Release { task }
-            | UpdateStep::Forget { task } => Some(*task),
+            | UpdateStep::Forget { task }
+            | UpdateStep::GiveUp { task } => Some(*task),
             UpdateStep::Start { .. } | UpdateStep::End(_) => None,
         }
     }

@@ -9,6 +9,7 @@ mod presence;
 mod rollout;
 mod snapshot;
 mod touched;
+mod updating;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -11,7 +11,7 @@ use skep_types::{NodeId, TaskId, Time, Version};
 /// A rolling update that is under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {
-    /// Slots that were out of date when it began.
+    /// Slots that were out of date, or still being renewed, when it began; 0 until then.
     pub slots: u64,
     /// Tasks of its making that ended too early.
     pub failures: u64,
@@ -19,6 +19,9 @@ pub struct Rollout {
     pub holding: BTreeSet<TaskId>,
     /// Tasks of its making that have not proven themselves.
     pub watched: BTreeMap<TaskId, Watch>,
+    /// The task whose failure was one too many: the service is to go back to what it was.
+    #[serde(default)]
+    pub given_up: Option<TaskId>,
 }
 
 /// What is known of a task that a rolling update made.
@@ -33,9 +36,23 @@ pub enum Watch {
 }
 
 impl Rollout {
-    /// A rolling update over so many slots.
-    pub fn over(slots: u64) -> Rollout {
-        Rollout { slots, ..Rollout::default() }
+    /// What is left of it when another specification supersedes it: the tasks that are to run still and are
+    /// `current` in the new one too. Their places stay taken, and the next update watches them as its own.
+    pub fn superseded(&self, current: impl Fn(TaskId) -> bool) -> Option<Rollout> {
+        let starting = self.watched.iter().filter(|(_, watch)| **watch == Watch::Starting);
+        let mut left = Rollout::default();
+        starting.map(|(task, _)| *task).filter(|task| current(*task)).for_each(|task| left.watch(task));
+        (!left.is_idle()).then_some(left)
+    }
+
+    /// Whether it has begun: until then it only holds what an earlier one left.
+    pub fn has_begun(&self) -> bool {
+        self.slots > 0
+    }
+
+    /// Whether it watches nothing and has not begun, so that nothing would be lost with it.
+    pub fn is_idle(&self) -> bool {
+        !self.has_begun() && self.watched.is_empty()
     }
 
     /// Begins to watch a task.

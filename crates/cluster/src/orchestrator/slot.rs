@@ -30,6 +30,9 @@ pub(crate) fn examine(plan: &mut Plan, id: ServiceId, slot: u64) -> Result<Optio
         }
     }
     let wanted: Vec<&Task> = tasks.into_iter().filter(|task| is_wanted(task)).collect();
+    if updater::keep_current(plan, service, &wanted)? {
+        return Ok(next);
+    }
     if let Some((youngest, older)) = wanted.split_last() {
         succeed(plan, youngest, older)?;
         remind(restart::examine(plan, youngest)?);

@@ -4,7 +4,7 @@ mod cluster;
 mod guest;
 mod network;
 mod node;
-mod service;
+pub(crate) mod service;
 mod validate;
 
 use std::collections::BTreeSet;
@@ -13,6 +13,8 @@ use self::cluster::Secrets;
 use crate::plan::Plan;
 use crate::{Answer, Refusal, RefusalKind, Request};
 
+/// Requests granted in one entry of the log: each may carry a specification, twice, of the greatest size.
+pub(crate) const MAX_SPECS_OF_BATCH: usize = 25;
 /// Most changes that one request makes.
 pub(crate) const MAX_CHANGES_OF_REQUEST: usize = 4;
 
@@ -39,6 +41,7 @@ pub(crate) fn decide(
         Request::RemoveNode { id, force } => node::remove(plan, id, force),
         Request::CreateService(spec) => service::create(plan, *spec),
         Request::UpdateService { id, version, spec } => service::update(plan, id, version, *spec),
+        Request::RollBackService { id, version } => service::roll_back(plan, id, version),
         Request::RemoveService(id) => service::remove(plan, id),
         Request::RotateNetworkKeys(keys) => cluster::rotate_network_keys(plan, keys),
         Request::CreateNetwork(spec) => network::create(plan, *spec),

@@ -2,7 +2,13 @@
 
 use std::collections::BTreeSet;
 
+<<<<<<< HEAD
 use skep_types::service::{JobStatus, PortSpec, PublishMode, Service, ServiceSpec, VirtualIp};
+=======
+use skep_types::service::{
+    PortSpec, PublishMode, Service, ServiceSpec, UpdateState, UpdateStatus, VirtualIp,
+};
+>>>>>>> ce3307c (Roll services back: by hand to the specification before, and by themselves where an update fails)
 use skep_types::{Meta, ServiceId, Version};
 
 use super::{network, out_of_sequence, refuse, validate};
@@ -48,12 +54,7 @@ pub(super) fn update(
     version: Version,
     spec: ServiceSpec,
 ) -> Result<Answer, Refusal> {
-    let objects = plan.objects;
-    let Some(old) = objects.service(id).filter(|_| !plan.removed.contains(&id)) else { return not_found(id) };
-    // A second change of one batch was made from a version that the first made old.
-    if old.meta.version != version || plan.requested.contains(&id) {
-        return out_of_sequence();
-    }
+    let old = known(plan, id, version)?;
     validate::service(&spec)?;
     if spec.name != old.spec.name {
         return refuse(RefusalKind::Unsupported, "renaming services is not supported");
@@ -61,29 +62,98 @@ pub(super) fn update(
     if !spec.mode.is_alike(old.spec.mode) {
         return refuse(RefusalKind::Unsupported, "service mode change is not allowed");
     }
+    // As SwarmKit: the next update starts from nothing, also in the middle of one.
+    replace(plan, old, spec, Some(old.spec.clone()), None)?;
+    Ok(Answer::Done)
+}
+
+/// Takes a service back to the specification before the last change, which takes its place: to go back twice is to
+/// be where one was.
+pub(super) fn roll_back(plan: &mut Plan, id: ServiceId, version: Version) -> Result<Answer, Refusal> {
+    let old = known(plan, id, version)?;
+    let Some(previous) = &old.previous_spec else {
+        return refuse(RefusalKind::Precondition, format!("service {id} does not have a previous spec"));
+    };
+    let status = UpdateStatus {
+        state: UpdateState::RollbackStarted,
+        started_at: plan.now,
+        completed_at: None,
+        message: "manually requested rollback".to_owned(),
+    };
+    replace(plan, old, previous.clone(), Some(old.spec.clone()), Some(status))?;
+    Ok(Answer::Done)
+}
+
+/// Takes a service back because its update failed, as `message` says. As SwarmKit: what failed cannot be gone back to.
+pub(crate) fn revert(plan: &mut Plan, old: &Service, message: String) -> Result<(), Refusal> {
+    let Some(previous) = &old.previous_spec else {
+        let message = format!("service {} does not have a previous spec", old.id);
+        return refuse(RefusalKind::Precondition, message);
+    };
+    let status = UpdateStatus {
+        state: UpdateState::RollbackStarted,
+        started_at: old.update_status.as_ref().map_or(plan.now, |status| status.started_at),
+        completed_at: None,
+        message,
+    };
+    replace(plan, old, previous.clone(), None, Some(status))
+}
+
+/// The service that a change was made from.
+fn known<'a>(plan: &Plan<'a>, id: ServiceId, version: Version) -> Result<&'a Service, Refusal> {
+    let objects = plan.objects;
+    let Some(known) = objects.service(id).filter(|_| !plan.removed.contains(&id)) else {
+        return not_found(id);
+    };
+    // A second change of one batch was made from a version that the first made old.
+    if known.meta.version != version || plan.requested.contains(&id) {
+        return out_of_sequence();
+    }
+    Ok(known)
+}
+
+/// Gives a service another specification.
+fn replace(
+    plan: &mut Plan,
+    old: &Service,
+    spec: ServiceSpec,
+    previous_spec: Option<ServiceSpec>,
+    update_status: Option<UpdateStatus>,
+) -> Result<(), Refusal> {
     let (ports, virtual_ips) = endpoint(plan, &spec, Some(old))?;
     // Also what the tasks' ports need makes them out of date.
     let of_host = |port: &&PortSpec| port.mode == PublishMode::Host;
     let publishes = |ports: &[PortSpec]| ports.iter().any(|port| port.mode == PublishMode::Ingress);
     let other_ports =
         !ports.iter().filter(of_host).eq(old.host_ports()) || publishes(&ports) && !publishes(&old.ports);
+<<<<<<< HEAD
     // As SwarmKit: every update of a job runs it anew.
     let raise = u64::from(spec.task != old.spec.task || other_ports || old.job.is_some());
     let job = old.job.map(|job| JobStatus { iteration: job.iteration + 1, last_execution: plan.now });
     plan.requested.insert(id);
+=======
+    // Also where an earlier specification comes back: its tasks are known by what they are, and a version never
+    // means two specifications.
+    let raise = u64::from(spec.task != old.spec.task || other_ports);
+    plan.requested.insert(old.id);
+>>>>>>> ce3307c (Roll services back: by hand to the specification before, and by themselves where an update fails)
     plan.changes.push(Change::PutService(Box::new(Service {
-        id,
+        id: old.id,
         meta: Meta { updated_at: plan.now, ..old.meta },
-        previous_spec: Some(old.spec.clone()),
+        previous_spec,
         spec_version: Version(old.spec_version.0 + raise),
         spec,
         ports,
         virtual_ips,
+<<<<<<< HEAD
         // As SwarmKit: the next update starts from nothing, also in the middle of one.
         update_status: None,
         job,
+=======
+        update_status,
+>>>>>>> ce3307c (Roll services back: by hand to the specification before, and by themselves where an update fails)
     })));
-    Ok(Answer::Done)
+    Ok(())
 }
 
 pub(super) fn remove(plan: &mut Plan, id: ServiceId) -> Result<Answer, Refusal> {

@@ -43,7 +43,7 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
             return invalid(format!("ContainerSpec: duplicate mount point: {}", mount.target.display()));
         }
     }
-    if spec.update.max_failure_permille > 1000 {
+    if spec.update.max_failure_permille.max(spec.rollback.max_failure_permille) > 1000 {
         return invalid("TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1");
     }
     mode(spec.mode)?;

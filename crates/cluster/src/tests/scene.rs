@@ -418,6 +418,7 @@ impl Scene {
                     UpdateStep::Ran { task } => format!("{} ran", self.name(*task)),
                     UpdateStep::Failed { task } => format!("{} failed", self.name(*task)),
                     UpdateStep::Release { task } => format!("{} released", self.name(*task)),
+                    UpdateStep::GiveUp { task } => format!("given up for {}", self.name(*task)),
                     UpdateStep::Forget { task } => format!("{} proven or gone", self.name(*task)),
                 };
                 format!("update {}: {step}", self.service_name(*service))

@@ -85,6 +85,34 @@ fn a_specification_survives_the_round_trip() {
 }
 
 #[test]
+fn updates_and_rollbacks_are_configured_alike() {
+    let text = r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},
+        "UpdateConfig":{"Parallelism":0,"FailureAction":"rollback","Monitor":30000000000,"MaxFailureRatio":0.25,"Order":"start-first"},
+        "RollbackConfig":{"Parallelism":2,"Delay":1000000000,"FailureAction":"continue","Order":"start-first"}}"#;
+    let spec = read(text).unwrap();
+    let update = UpdateConfig {
+        parallelism: 0,
+        delay: Duration::ZERO,
+        failure_action: FailureAction::Rollback,
+        monitor: Duration::from_secs(30),
+        max_failure_permille: 250,
+        order: UpdateOrder::StartFirst,
+    };
+    let rollback = UpdateConfig {
+        parallelism: 2,
+        delay: Duration::from_secs(1),
+        failure_action: FailureAction::Continue,
+        order: UpdateOrder::StartFirst,
+        ..UpdateConfig::default()
+    };
+    assert_eq!((spec.update, spec.rollback), (update, rollback));
+    let shown = serde_json::to_string(&service_view::spec(&spec, false)).unwrap();
+    assert_eq!(read(&shown), Ok(spec));
+    let none = service_view::spec(&read(PLAIN).unwrap(), false);
+    assert_eq!(none.rollback_config, None);
+}
+
+#[test]
 fn placement_is_read_and_shown_as_it_was_written() {
     let text = r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"},"Placement":{"Constraints":["node.role == manager",
         "node.labels.disk!=ssd"],"Platforms":[{"Architecture":"amd64","OS":"linux"}]}}}"#;
@@ -104,8 +132,6 @@ fn placement_is_read_and_shown_as_it_was_written() {
 fn what_is_not_built_is_refused_by_its_name() {
     for (part, named) in [
         (r#""Mode":{"Global":{}}"#, "--mode global"),
-        (r#""UpdateConfig":{"FailureAction":"rollback"}"#, "rollback"),
-        (r#""RollbackConfig":{"Parallelism":2}"#, "RollbackConfig"),
         (r#""TaskTemplate":{"Placement":{"MaxReplicas":2}}"#, "--replicas-max-per-node"),
         (r#""TaskTemplate":{"Placement":{"Preferences":[{}]}}"#, "--placement-pref"),
         (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Secrets":[{}]}}"#, "--secret"),
@@ -137,6 +163,7 @@ fn nonsense_is_a_bad_request() {
         r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"EndpointSpec":{"Ports":[{"TargetPort":70000}]}}"#,
         r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"EndpointSpec":{"Ports":[{"PublishedPort":80}]}}"#,
         r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"UpdateConfig":{"MaxFailureRatio":2}}"#,
+        r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"RollbackConfig":{"MaxFailureRatio":-1}}"#,
         r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"},"Resources":{"Limits":{"MemoryBytes":-1}}}}"#,
     ] {
         assert_eq!(read(text).unwrap_err().status(), StatusCode::BAD_REQUEST, "{text}");
