@@ -386,13 +386,14 @@ pub struct Service {
 }
 
 impl Service {
-    /// What a rolling update of the service follows: another configuration where it goes back to what was.
+    /// Whether it is going back to what it was.
+    pub fn goes_back(&self) -> bool {
+        self.update_status.as_ref().is_some_and(|status| status.state == UpdateState::RollbackStarted)
+    }
+
+    /// What a rolling update of the service follows: another configuration while it goes back to what it was.
     pub fn rollout_config(&self) -> &UpdateConfig {
-        match self.update_status.as_ref().map(|status| status.state) {
-            Some(UpdateState::RollbackStarted | UpdateState::RollbackPaused) => &self.spec.rollback,
-            Some(UpdateState::Updating | UpdateState::Paused) => &self.spec.update,
-            Some(UpdateState::Completed | UpdateState::RollbackCompleted) | None => &self.spec.update,
-        }
+        if self.goes_back() { &self.spec.rollback } else { &self.spec.update }
     }
 
     /// The ports that are published on every node.

@@ -132,13 +132,8 @@ pub(crate) fn keep_current(plan: &mut Plan, service: &Service, wanted: &[&Task])
     Ok(true)
 }
 
-/// Whether the service is going back to what it was.
-fn goes_back(service: &Service) -> bool {
-    service.update_status.as_ref().is_some_and(|status| status.state == UpdateState::RollbackStarted)
-}
-
 fn complete(plan: &mut Plan, service: &Service) -> Result<(), Full> {
-    let (state, message) = match goes_back(service) {
+    let (state, message) = match service.goes_back() {
         true => (UpdateState::RollbackCompleted, "rollback completed"),
         false => (UpdateState::Completed, "update completed"),
     };
@@ -146,7 +141,7 @@ fn complete(plan: &mut Plan, service: &Service) -> Result<(), Full> {
 }
 
 fn pause(plan: &mut Plan, service: &Service, message: String) -> Result<(), Full> {
-    let state = if goes_back(service) { UpdateState::RollbackPaused } else { UpdateState::Paused };
+    let state = if service.goes_back() { UpdateState::RollbackPaused } else { UpdateState::Paused };
     end(plan, service, state, message)
 }
 
@@ -233,7 +228,7 @@ fn fail(plan: &mut Plan, service: &Service, rollout: &Rollout, task: TaskId) -> 
         // In these words also where it is a rollback that is paused, as SwarmKit.
         FailureAction::Pause => pause(plan, service, paused_by(task)),
         // As SwarmKit's updater: never roll back a rollback.
-        FailureAction::Rollback if goes_back(service) => {
+        FailureAction::Rollback if service.goes_back() => {
             let message = format!("rollback paused due to failure or early termination of task {task}");
             pause(plan, service, message)
         }

@@ -2,13 +2,9 @@
 
 use std::collections::BTreeSet;
 
-<<<<<<< HEAD
-use skep_types::service::{JobStatus, PortSpec, PublishMode, Service, ServiceSpec, VirtualIp};
-=======
 use skep_types::service::{
-    PortSpec, PublishMode, Service, ServiceSpec, UpdateState, UpdateStatus, VirtualIp,
+    JobStatus, PortSpec, PublishMode, Service, ServiceSpec, UpdateState, UpdateStatus, VirtualIp,
 };
->>>>>>> ce3307c (Roll services back: by hand to the specification before, and by themselves where an update fails)
 use skep_types::{Meta, ServiceId, Version};
 
 use super::{network, out_of_sequence, refuse, validate};
@@ -126,17 +122,11 @@ fn replace(
     let publishes = |ports: &[PortSpec]| ports.iter().any(|port| port.mode == PublishMode::Ingress);
     let other_ports =
         !ports.iter().filter(of_host).eq(old.host_ports()) || publishes(&ports) && !publishes(&old.ports);
-<<<<<<< HEAD
-    // As SwarmKit: every update of a job runs it anew.
+    // As SwarmKit: every update of a job runs it anew. Also where an earlier specification comes back the version
+    // rises: its tasks are known by what they are, and a version never means two specifications.
     let raise = u64::from(spec.task != old.spec.task || other_ports || old.job.is_some());
     let job = old.job.map(|job| JobStatus { iteration: job.iteration + 1, last_execution: plan.now });
-    plan.requested.insert(id);
-=======
-    // Also where an earlier specification comes back: its tasks are known by what they are, and a version never
-    // means two specifications.
-    let raise = u64::from(spec.task != old.spec.task || other_ports);
     plan.requested.insert(old.id);
->>>>>>> ce3307c (Roll services back: by hand to the specification before, and by themselves where an update fails)
     plan.changes.push(Change::PutService(Box::new(Service {
         id: old.id,
         meta: Meta { updated_at: plan.now, ..old.meta },
@@ -145,13 +135,8 @@ fn replace(
         spec,
         ports,
         virtual_ips,
-<<<<<<< HEAD
-        // As SwarmKit: the next update starts from nothing, also in the middle of one.
-        update_status: None,
-        job,
-=======
         update_status,
->>>>>>> ce3307c (Roll services back: by hand to the specification before, and by themselves where an update fails)
+        job,
     })));
     Ok(())
 }

@@ -11,6 +11,7 @@ mod peers;
 mod placement;
 mod properties;
 mod refusals;
+mod rollbacks;
 mod scale;
 mod scene;
 mod seats;

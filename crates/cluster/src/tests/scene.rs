@@ -173,6 +173,11 @@ impl Scene {
 
     /// Tells the cluster something and commits what it proposes until it has nothing left to decide.
     pub fn tell(&mut self, event: Event) -> Vec<(RequestId, Result<Answer, Refusal>)> {
+        self.tell_for(event, usize::MAX)
+    }
+
+    /// [`Scene::tell`], but no more than so many entries are committed: what is proposed then stays in flight.
+    pub fn tell_for(&mut self, event: Event, entries: usize) -> Vec<(RequestId, Result<Answer, Refusal>)> {
         match &event {
             Event::NodeLost { node, .. } => drop(self.known.remove(node)),
             // Sessions are a leader's.
@@ -181,11 +186,11 @@ impl Scene {
         }
         let mut replies = Vec::new();
         let mut output = self.cluster.step(event, self.now, &mut self.ids);
-        loop {
+        for entry in 0.. {
             replies.extend(output.replies.iter().map(|reply| (reply.to, reply.result.clone())));
             let proposes = self.note(&output);
             self.check_known();
-            if !proposes {
+            if !proposes || entry == entries {
                 break;
             }
             self.index += 1;
