@@ -259,6 +259,7 @@ fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
             placement: some_placement(chance),
             force_update: 0,
             networks: Vec::new(),
+            log: None,
         }),
         mode: ServiceMode::Replicated { replicas: chance.below(most) },
         update: UpdateConfig {

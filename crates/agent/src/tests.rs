@@ -54,9 +54,11 @@ fn task(id: u128, desired: TaskState) -> Task {
             placement: Default::default(),
             force_update: 0,
             networks: Vec::new(),
+            log: None,
         }),
         spec_version: Version(1),
         service_name: "web".to_owned(),
+        service_labels: Default::default(),
         desired,
         status: TaskStatus {
             state: TaskState::Assigned,

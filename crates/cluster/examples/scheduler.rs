@@ -100,6 +100,7 @@ fn spec(number: u64, replicas: u64, constraints: &[Constraint]) -> ServiceSpec {
             placement: Placement { constraints: constraints.to_vec(), ..Placement::default() },
             force_update: 0,
             networks: Vec::new(),
+            log: None,
         }),
         mode: ServiceMode::Replicated { replicas },
         update: UpdateConfig::default(),

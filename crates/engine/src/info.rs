@@ -52,6 +52,11 @@ impl Engine {
     }
 }
 
+/// The machine's host name and architecture, as they are now.
+pub fn machine() -> (String, String) {
+    (hostname(), rustix::system::uname().machine().to_string_lossy().into_owned())
+}
+
 /// The machine's host name.
 pub(crate) fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

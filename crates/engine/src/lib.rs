@@ -46,6 +46,7 @@ pub mod volumes;
 
 pub use config::EngineConfig;
 pub use error::{Error, ErrorKind, Result};
+pub use info::machine;
 
 /// A handle to the engine of this machine. Clones share it.
 #[derive(Clone)]

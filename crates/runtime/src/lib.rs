@@ -22,5 +22,7 @@ mod sys;
 pub use capability::{Capability, CapabilitySet, UnknownCapability};
 pub use runtime::{
     Attach, Attached, Exec, ExecState, Exit, OpenError, Runtime, RuntimeError, StartError, Started, State,
+    check_profile,
 };
+pub use seccomp::ProfileError;
 pub use shim::shim_main;

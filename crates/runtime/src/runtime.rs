@@ -20,7 +20,7 @@ use crate::cgroup::Layout;
 use crate::protocol::{
     self, ATTACHED_LIMIT, EXIT_FILE, ExitRecord, RUN_FILE, Request, Response, RunRecord, StartRequest,
 };
-use crate::seccomp;
+use crate::seccomp::{self, ProfileError};
 use crate::spec::{ContainerSpec, Process, Seccomp};
 use connection::Connection;
 use nursery::Nursery;
@@ -41,6 +41,31 @@ struct Inner {
     nursery: tokio::sync::Mutex<Nursery>,
     /// Filters that were compiled, by what they depend on.
     filters: Mutex<BTreeMap<u64, Arc<Vec<u64>>>>,
+}
+
+/// The most instructions of a filter (linux/bpf_common.h, BPF_MAXINSNS).
+const INSTRUCTIONS_LIMIT: usize = 4096;
+
+/// Reads and compiles a user's policy.
+fn compile_profile(text: &str, capabilities: CapabilitySet) -> Result<Vec<u64>, ProfileError> {
+    let (policy, architectures) = seccomp::read(text, capabilities)?;
+    let programme = seccomp::compile(&policy, capabilities, &architectures);
+    if programme.len() > INSTRUCTIONS_LIMIT {
+        return Err(ProfileError::NotBuilt(format!("a filter of {} instructions", programme.len())));
+    }
+    Ok(programme.into_iter().map(protocol::pack).collect())
+}
+
+/// Whether a user's policy can be used for a container with these capabilities.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn check_profile(text: &str, capabilities: CapabilitySet) -> Result<(), ProfileError> {
+    compile_profile(text, capabilities).map(drop)
+}
+
+fn unusable(error: ProfileError) -> StartError {
+    StartError { code: 125, message: error.to_string() }
 }
 
 /// The most compiled filters that are kept; few sets of capabilities are ever in use.
@@ -79,10 +104,12 @@ impl Runtime {
         self.inner.containers.join(id.to_string())
     }
 
-    /// The compiled filter for these capabilities, as numbers.
-    fn filter(&self, seccomp: Seccomp, capabilities: CapabilitySet) -> Arc<Vec<u64>> {
-        if seccomp == Seccomp::Unconfined {
-            return Arc::default();
+    /// The compiled filter for these capabilities, as numbers. Docker's own are kept.
+    fn filter(&self, seccomp: &Seccomp, capabilities: CapabilitySet) -> Result<Arc<Vec<u64>>, ProfileError> {
+        match seccomp {
+            Seccomp::Unconfined => return Ok(Arc::default()),
+            Seccomp::Custom(text) => return compile_profile(text, capabilities).map(Arc::new),
+            Seccomp::Default => {}
         }
         let mut filters = self.inner.filters.lock().expect("nobody panics while it is held");
         if filters.len() == FILTERS_LIMIT {
@@ -93,7 +120,7 @@ impl Runtime {
                 seccomp::compile(&seccomp::docker_default(), capabilities, seccomp::Architecture::NATIVE);
             Arc::new(programme.into_iter().map(protocol::pack).collect())
         });
-        compiled.clone()
+        Ok(compiled.clone())
     }
 
     /// Starts a container. `attached` clients receive its output from the first byte on.
@@ -131,7 +158,7 @@ impl Runtime {
             folder: folder.to_string_lossy().into_owned(),
             attached: attached.iter().map(|client| client.streams).collect(),
         };
-        let filter = self.filter(spec.seccomp, spec.process.capabilities);
+        let filter = self.filter(&spec.seccomp, spec.process.capabilities).map_err(unusable)?;
         let filter: Vec<u8> = filter.iter().flat_map(|word| word.to_le_bytes()).collect();
         let mut frames = protocol::frame_of(&request);
         frames.extend(protocol::frame(&filter));
@@ -266,17 +293,17 @@ impl Runtime {
         self.demand(id, "resizing the terminal", &request).await.map(drop)
     }
 
-    /// Runs one more process in a running container, under a name of the caller's choice. `streams` are attached
-    /// from the first byte on; what is not attached is discarded.
+    /// Runs one more process in a running container, under a name of the caller's choice and behind its container's
+    /// filter `seccomp`. `streams` are attached from the first byte on; what is not attached is discarded.
     pub async fn exec(
         &self,
         id: ContainerId,
         exec: &str,
         process: &Process,
+        seccomp: &Seccomp,
         streams: Attach,
     ) -> Result<Exec, StartError> {
-        // The shim knows whether its container is confined at all.
-        let filter = self.filter(Seccomp::Default, process.capabilities).to_vec();
+        let filter = self.filter(seccomp, process.capabilities).map_err(unusable)?.to_vec();
         let request = Request::Exec { exec: exec.to_owned(), process: process.clone(), streams, filter };
         let ours = |error| StartError::ours("reaching the shim", &error);
         match self.ask(id, &request).await.map_err(ours)? {

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use skep_types::ContainerId;
 use skep_types::container::ContainerResources;
+pub use skep_types::container::LogDriver;
 use skep_types::mount::Propagation;
+pub use skep_types::security::Seccomp;
+pub use skep_types::ulimit::{Rlimit, RlimitResource};
 
 use crate::capability::CapabilitySet;
 
@@ -33,7 +36,7 @@ pub struct ContainerSpec {
     pub cgroup: String,
     /// Upper bounds.
     pub resources: ContainerResources,
-    /// System call filter.
+    /// System call filter. A custom one has been read once: it makes sense.
     pub seccomp: Seccomp,
     /// Whether Docker's masked and read-only paths below /proc and /sys are so.
     pub protected_paths: ProtectedPaths,
@@ -91,40 +94,6 @@ pub struct Process {
     pub rlimits: Vec<Rlimit>,
 }
 
-/// One resource limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rlimit {
-    /// Which.
-    pub resource: RlimitResource,
-    /// Soft limit; `u64::MAX` is unlimited.
-    pub soft: u64,
-    /// Hard limit; `u64::MAX` is unlimited.
-    pub hard: u64,
-}
-
-/// Resources that getrlimit(2) knows, by the names that `--ulimit` takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names are those of getrlimit(2)")]
-pub enum RlimitResource {
-    Cpu,
-    Fsize,
-    Data,
-    Stack,
-    Core,
-    Rss,
-    Nproc,
-    Nofile,
-    Memlock,
-    As,
-    Locks,
-    Sigpending,
-    Msgqueue,
-    Nice,
-    Rtprio,
-    Rttime,
-}
-
 /// A mount besides the default ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
@@ -167,16 +136,6 @@ pub enum NetworkNamespace {
     Host,
 }
 
-/// A container's system call filter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Seccomp {
-    /// Docker's default policy.
-    #[default]
-    Default,
-    /// None.
-    Unconfined,
-}
-
 /// Protection of the kernel's own files in a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProtectedPaths {
@@ -194,14 +153,4 @@ pub struct LogSpec {
     pub path: PathBuf,
     /// How.
     pub driver: LogDriver,
-}
-
-/// How a container's output is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LogDriver {
-    /// Docker's json-file.
-    #[default]
-    JsonFile,
-    /// Nowhere.
-    None,
 }

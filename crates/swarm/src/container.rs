@@ -7,7 +7,9 @@ use skep_types::container::{
     ClusterAttachment, ContainerConfig, ContainerResources, HostConfig, NetworkMode,
 };
 use skep_types::port::{ContainerPort, PortBinding};
-use skep_types::service::PortSpec;
+use skep_types::security::{AppArmor, Privileges, Seccomp, Security};
+use skep_types::service::{PortSpec, ServiceContainer};
+use skep_types::template::{Context, TemplateError};
 
 /// Marks a container as a task's.
 pub(crate) const LABEL_TASK: &str = "com.docker.swarm.task";
@@ -18,13 +20,28 @@ const LABEL_NODE_ID: &str = "com.docker.swarm.node.id";
 const LABEL_SERVICE_ID: &str = "com.docker.swarm.service.id";
 const LABEL_SERVICE_NAME: &str = "com.docker.swarm.service.name";
 
+/// The machine that a task runs on, as its templates see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) hostname: String,
+    pub(crate) architecture: String,
+    pub(crate) os: String,
+}
+
 /// What the engine is to create for `task`. `attachments` are its networks, the first with the default
 /// route; without any the container is on the default bridge.
-pub(crate) fn config(task: &Task, attachments: Vec<ClusterAttachment>) -> ContainerConfig {
-    let spec = &task.spec.container;
+///
+/// # Errors
+/// When a template of the task's specification cannot be expanded.
+pub(crate) fn config(
+    task: &Task,
+    attachments: Vec<ClusterAttachment>,
+    machine: &Machine,
+) -> Result<ContainerConfig, TemplateError> {
+    let spec = &expanded(task, machine)?;
     let network =
         if attachments.is_empty() { NetworkMode::Bridge } else { NetworkMode::Cluster(attachments) };
-    ContainerConfig {
+    Ok(ContainerConfig {
         image: familiar_image(&spec.image),
         cmd: spec.args.clone().filter(|args| !args.is_empty()),
         entrypoint: spec.command.clone().filter(|command| !command.is_empty()),
@@ -54,10 +71,56 @@ pub(crate) fn config(task: &Task, attachments: Vec<ClusterAttachment>) -> Contai
             extra_hosts: spec.hosts.iter().filter_map(|entry| extra_host(entry)).collect(),
             init: spec.init.then_some(true),
             read_only: spec.read_only,
+            dns: spec.dns.clone(),
+            sysctls: spec.sysctls.clone(),
+            ulimits: spec.ulimits.clone(),
+            oom_score_adj: spec.oom_score_adj,
+            security: spec.privileges.as_ref().map(security).unwrap_or_default(),
+            security_opt: spec.privileges.as_ref().map(security_texts).unwrap_or_default(),
+            log: task.spec.log.unwrap_or_default(),
             ..HostConfig::default()
         },
         ..ContainerConfig::default()
-    }
+    })
+}
+
+/// The container's specification without templates.
+fn expanded(task: &Task, machine: &Machine) -> Result<ServiceContainer, TemplateError> {
+    let node = task.node.map(|node| node.to_string()).unwrap_or_default();
+    let (service, id, name) = (task.service.to_string(), task.id.to_string(), task.container_name());
+    // As SwarmKit: what has no slot has its node's id for one.
+    let slot = if task.slot == 0 { node.clone() } else { task.slot.to_string() };
+    task.spec.container.expanded(&Context {
+        service_id: &service,
+        service_name: &task.service_name,
+        service_labels: &task.service_labels,
+        node_id: &node,
+        node_hostname: &machine.hostname,
+        node_architecture: &machine.architecture,
+        node_os: &machine.os,
+        task_id: &id,
+        task_name: &name,
+        task_slot: &slot,
+    })
+}
+
+fn security(privileges: &Privileges) -> Security {
+    // AppArmor is not used, which is the same as disabled.
+    let Privileges { no_new_privileges, seccomp, app_armor: _ } = privileges;
+    Security { no_new_privileges: *no_new_privileges, seccomp: seccomp.clone().unwrap_or_default() }
+}
+
+/// The options that moby makes of a service's privileges.
+fn security_texts(privileges: &Privileges) -> Vec<String> {
+    let Privileges { no_new_privileges, seccomp, app_armor } = privileges;
+    let seccomp = match seccomp {
+        None | Some(Seccomp::Default) => None,
+        Some(Seccomp::Unconfined) => Some("seccomp=unconfined".to_owned()),
+        Some(Seccomp::Custom(text)) => Some(format!("seccomp={text}")),
+    };
+    let no_new = no_new_privileges.then(|| "no-new-privileges=true".to_owned());
+    let app_armor = (*app_armor == Some(AppArmor::Disabled)).then(|| "apparmor=unconfined".to_owned());
+    [no_new, seccomp, app_armor].into_iter().flatten().collect()
 }
 
 /// The ports that a task publishes on its own node.

@@ -11,7 +11,7 @@ use skep_types::health::HealthStatus;
 use skep_types::{ContainerId, NetworkId, Task, TaskId};
 use tracing::warn;
 
-use crate::container::{self, LABEL_TASK, LABEL_TASK_ID};
+use crate::container::{self, LABEL_TASK, LABEL_TASK_ID, Machine};
 
 /// Performs one operation and says how it ended.
 pub(crate) async fn perform(engine: &Engine, operation: Operation) -> AgentEvent {
@@ -96,7 +96,11 @@ async fn prepare(
     attachments: Vec<ClusterAttachment>,
 ) -> Result<ContainerId, Error> {
     let name = task.container_name();
-    match engine.create(Some(name.clone()), container::config(task, attachments)).await {
+    let (hostname, architecture) = skep_engine::machine();
+    let machine = Machine { hostname, architecture, os: "linux".to_owned() };
+    let config = container::config(task, attachments, &machine);
+    let config = config.map_err(|error| Error::invalid(error.to_string()))?;
+    match engine.create(Some(name.clone()), config).await {
         Ok(created) => Ok(created.id),
         // As moby's controller: a container that exists under the task's name is the task's.
         Err(error) if error.kind == ErrorKind::Conflict => {

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::health::HealthCheck;
 use crate::mount::Mount;
 use crate::port::{ContainerPort, PortBinding};
+use crate::security::Security;
+use crate::ulimit::Rlimit;
 
 /// Everything that `docker create` can ask for and Skep can honour. What it cannot is refused where JSON
 /// becomes this type, so every field here works.
@@ -90,6 +92,58 @@ pub struct HostConfig {
     pub read_only: bool,
     /// Bytes of /dev/shm; 0 is 64 MiB.
     pub shm_size: u64,
+    /// What its names are resolved by; what is empty follows the daemon's settings, then the host's.
+    #[serde(default)]
+    pub dns: DnsConfig,
+    /// Kernel parameters by dotted name; only such as a namespace has of its own.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
+    /// Limits of its processes, each resource once.
+    #[serde(default)]
+    pub ulimits: Vec<Rlimit>,
+    /// How readily the kernel kills it for want of memory, -1000 to 1000.
+    #[serde(default)]
+    pub oom_score_adj: i32,
+    /// What its processes may do to the kernel.
+    #[serde(default)]
+    pub security: Security,
+    /// The texts of `--security-opt`, for inspect.
+    #[serde(default)]
+    pub security_opt: Vec<String>,
+    /// How its output is kept.
+    #[serde(default)]
+    pub log: LogDriver,
+}
+
+/// Settings of a resolver: `--dns`, `--dns-search`, `--dns-option`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsConfig {
+    /// Name servers.
+    pub servers: Vec<String>,
+    /// Search domains; a single `.` stands for none at all.
+    pub search: Vec<String>,
+    /// Options of resolv.conf(5).
+    pub options: Vec<String>,
+}
+
+/// How a container's output is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogDriver {
+    /// Docker's json-file.
+    #[default]
+    JsonFile,
+    /// Nowhere.
+    None,
+}
+
+impl LogDriver {
+    /// The driver's name at the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogDriver::JsonFile => "json-file",
+            LogDriver::None => "none",
+        }
+    }
 }
 
 /// A container's network.

@@ -18,11 +18,14 @@ pub mod placement;
 pub mod port;
 pub mod records;
 pub mod resources;
+pub mod security;
 pub mod service;
 pub mod swarm;
 pub mod task;
+pub mod template;
 pub mod time;
 pub mod tunnel;
+pub mod ulimit;
 
 pub use id::{ClusterId, ContainerId, Ids, NetworkId, NodeId, ServiceId, TaskId};
 pub use object::{Meta, Version};

@@ -1,5 +1,6 @@
 //! Mounts, as containers and services ask for them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,9 @@ pub enum MountSource {
         name: String,
         /// True leaves the volume empty instead of copying the image's content into it.
         no_copy: bool,
+        /// Labels that the volume gets if it has to be made.
+        #[serde(default)]
+        labels: BTreeMap<String, String>,
     },
     /// A memory file system.
     Tmpfs {

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::{DnsConfig, LogDriver};
 use crate::generic::GenericRequest;
 use crate::health::HealthCheck;
 use crate::mount::Mount;
 use crate::placement::Placement;
 use crate::port::Protocol;
 use crate::resources::Resources;
+use crate::security::Privileges;
+use crate::ulimit::Rlimit;
 use crate::{Meta, NetworkId, ServiceId, Time, Version};
 
 /// A service's specification, as the user gave it. Every field works; what Skep cannot honour is refused
@@ -36,6 +39,13 @@ pub struct ServiceSpec {
     pub ports: Vec<PortSpec>,
     /// How the service's name resolves.
     pub endpoint_mode: EndpointMode,
+}
+
+impl ServiceSpec {
+    /// The labels that a task carries: all of them where a template may ask for one, else none.
+    pub fn labels_for_templates(&self) -> BTreeMap<String, String> {
+        if self.task.container.has_templates() { self.labels.clone() } else { BTreeMap::new() }
+    }
 }
 
 /// How many tasks a service has, and whether they are to run on or to completion.
@@ -154,6 +164,9 @@ pub struct TaskSpec {
     /// The networks that it is on, each once; the one of the mesh is added where ports are published there.
     #[serde(default)]
     pub networks: Vec<NetworkAttachment>,
+    /// How its output is kept; `None` is the engine's default.
+    #[serde(default)]
+    pub log: Option<LogDriver>,
 }
 
 impl TaskSpec {
@@ -168,10 +181,12 @@ impl TaskSpec {
             placement: _,
             force_update,
             networks,
+            log,
         } = self;
         (container, limits, reservations) == (&other.container, &other.limits, &other.reservations)
             && generic == &other.generic
             && (restart, force_update, networks) == (&other.restart, &other.force_update, &other.networks)
+            && *log == other.log
     }
 }
 
@@ -219,6 +234,21 @@ pub struct ServiceContainer {
     /// How its health is probed; `None` follows the image.
     #[serde(default)]
     pub health: Option<HealthCheck>,
+    /// What names are resolved by.
+    #[serde(default)]
+    pub dns: DnsConfig,
+    /// Kernel parameters by dotted name.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
+    /// Limits of processes.
+    #[serde(default)]
+    pub ulimits: Vec<Rlimit>,
+    /// How readily the kernel kills it for want of memory, -1000 to 1000.
+    #[serde(default)]
+    pub oom_score_adj: i32,
+    /// What its processes may do to the kernel, where anything was said of that.
+    #[serde(default)]
+    pub privileges: Option<Privileges>,
 }
 
 /// When an ended task is replaced.

@@ -1,5 +1,6 @@
 //! Tasks: one try at running one instance of a service, and the ladder of states it climbs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -131,8 +132,11 @@ pub struct Task {
     pub spec: Arc<TaskSpec>,
     /// The version of the service's specification that `spec` was taken from.
     pub spec_version: Version,
-    /// The service's name and labels when the task was made.
+    /// The service's name when the task was made.
     pub service_name: String,
+    /// The service's labels then, where a template of `spec` may ask for them.
+    #[serde(default)]
+    pub service_labels: BTreeMap<String, String>,
     /// The state the managers want it in: at most [`TaskState::Running`], or [`TaskState::Complete`] for a job's task,
     /// until it is to end.
     pub desired: TaskState,

@@ -10,13 +10,14 @@ use models::{
 };
 use serde::Deserialize;
 use skep_types::container::{
-    ContainerConfig, ContainerResources, EndpointRequest, ExecConfig, HostConfig, NetworkMode,
+    ContainerConfig, ContainerResources, DnsConfig, EndpointRequest, ExecConfig, HostConfig, LogDriver,
+    NetworkMode,
 };
 use skep_types::mount::{Mount, MountSource};
 use skep_types::port::{ContainerPort, PortBinding, Protocol};
 
 use super::refuse::{refuse, refuse_all, refuse_if, refuse_unless};
-use super::{endpoint, health, mount, ordered, unsigned};
+use super::{endpoint, health, kernel, mount, ordered, unsigned};
 use crate::body;
 use crate::error::ApiError;
 
@@ -109,7 +110,8 @@ pub fn config(body: models::ContainerCreateBody) -> Result<ContainerConfig, ApiE
         let target = mount::target_path(&target)?;
         // A named mount at the same place wins, as in Docker.
         if !host.mounts.iter().any(|mount| mount.target == target) {
-            let source = MountSource::Volume { name: String::new(), no_copy: false };
+            let source =
+                MountSource::Volume { name: String::new(), no_copy: false, labels: Default::default() };
             host.mounts.push(Mount { target, source, read_only: false });
         }
     }
@@ -266,6 +268,14 @@ fn host(config: models::HostConfig) -> Result<HostConfig, ApiError> {
         readonly_rootfs,
         tmpfs,
         shm_size,
+        dns,
+        dns_options,
+        dns_search,
+        oom_score_adj,
+        security_opt,
+        sysctls,
+        ulimits,
+        log_config,
         ..
     } = config;
     let binds = binds.unwrap_or_default();
@@ -299,6 +309,17 @@ fn host(config: models::HostConfig) -> Result<HostConfig, ApiError> {
         init,
         read_only: readonly_rootfs.unwrap_or_default(),
         shm_size: unsigned("HostConfig.ShmSize", shm_size.unwrap_or_default())?,
+        dns: DnsConfig {
+            servers: dns.unwrap_or_default(),
+            search: dns_search.unwrap_or_default(),
+            options: dns_options.unwrap_or_default(),
+        },
+        sysctls: ordered(sysctls),
+        ulimits: kernel::ulimits(ulimits)?,
+        oom_score_adj: kernel::oom_score_adj(oom_score_adj)?,
+        security: kernel::security(security_opt.as_deref().unwrap_or_default())?,
+        security_opt: security_opt.unwrap_or_default(),
+        log: log_driver(log_config)?,
     })
 }
 
@@ -326,6 +347,14 @@ fn refuse_unsupported(config: &models::HostConfig) -> Result<(), ApiError> {
         readonly_rootfs: _,
         tmpfs: _,
         shm_size: _,
+        dns: _,
+        dns_options: _,
+        dns_search: _,
+        oom_score_adj: _,
+        security_opt: _,
+        sysctls: _,
+        ulimits: _,
+        log_config: _,
         // Of the client only.
         container_id_file: _,
         console_size: _,
@@ -350,31 +379,23 @@ fn refuse_unsupported(config: &models::HostConfig) -> Result<(), ApiError> {
         memory_reservation,
         memory_swappiness,
         oom_kill_disable,
-        ulimits,
         cpu_count,
         cpu_percent,
         io_maximum_iops,
         io_maximum_bandwidth,
-        log_config,
         restart_policy,
         volume_driver,
         volumes_from,
         annotations,
         cgroupns_mode,
-        dns,
-        dns_options,
-        dns_search,
         ipc_mode,
         cgroup,
         links,
-        oom_score_adj,
         pid_mode,
         privileged,
-        security_opt,
         storage_opt,
         uts_mode,
         userns_mode,
-        sysctls,
         runtime,
         isolation,
         masked_paths,
@@ -399,25 +420,18 @@ fn refuse_unsupported(config: &models::HostConfig) -> Result<(), ApiError> {
         ("HostConfig.DeviceRequests (--gpus)", device_requests),
         ("HostConfig.MemoryReservation (--memory-reservation)", memory_reservation),
         ("HostConfig.OomKillDisable (--oom-kill-disable)", oom_kill_disable),
-        ("HostConfig.Ulimits (--ulimit)", ulimits),
         ("HostConfig.CpuCount (Windows)", cpu_count),
         ("HostConfig.CpuPercent (Windows)", cpu_percent),
         ("HostConfig.IOMaximumIOps (Windows)", io_maximum_iops),
         ("HostConfig.IOMaximumBandwidth (Windows)", io_maximum_bandwidth),
         ("HostConfig.VolumesFrom (--volumes-from)", volumes_from),
         ("HostConfig.Annotations (--annotation)", annotations),
-        ("HostConfig.Dns (--dns)", dns),
-        ("HostConfig.DnsOptions (--dns-option)", dns_options),
-        ("HostConfig.DnsSearch (--dns-search)", dns_search),
         ("HostConfig.Cgroup", cgroup),
         ("HostConfig.Links (--link)", links),
-        ("HostConfig.OomScoreAdj (--oom-score-adj)", oom_score_adj),
         ("HostConfig.PidMode (--pid)", pid_mode),
         ("HostConfig.Privileged (--privileged)", privileged),
-        ("HostConfig.SecurityOpt (--security-opt)", security_opt),
         ("HostConfig.StorageOpt (--storage-opt)", storage_opt),
         ("HostConfig.UTSMode (--uts)", uts_mode),
-        ("HostConfig.Sysctls (--sysctl)", sysctls),
     ])?;
     // -1 is the client's way to leave it alone.
     refuse_if(
@@ -436,14 +450,14 @@ fn refuse_unsupported(config: &models::HostConfig) -> Result<(), ApiError> {
     };
     refuse_if("HostConfig.MaskedPaths", !same(masked_paths, &MASKED_PATHS))?;
     refuse_if("HostConfig.ReadonlyPaths", !same(readonly_paths, &READONLY_PATHS))?;
-    refuse_log_config(log_config.as_ref())?;
     refuse_restart_policy(restart_policy.as_ref())
 }
 
-fn refuse_log_config(config: Option<&models::HostConfigLogConfig>) -> Result<(), ApiError> {
-    let Some(models::HostConfigLogConfig { typ, config }) = config else { return Ok(()) };
-    refuse_unless("HostConfig.LogConfig.Type (--log-driver)", typ.as_deref(), &["json-file"])?;
-    refuse("HostConfig.LogConfig.Config (--log-opt)", config)
+fn log_driver(config: Option<models::HostConfigLogConfig>) -> Result<LogDriver, ApiError> {
+    let models::HostConfigLogConfig { typ, config } = config.unwrap_or_default();
+    refuse("HostConfig.LogConfig.Config (--log-opt)", &config)?;
+    let driver = kernel::log_driver("HostConfig.LogConfig.Type (--log-driver)", typ.as_deref())?;
+    Ok(driver.unwrap_or_default())
 }
 
 fn refuse_restart_policy(policy: Option<&models::RestartPolicy>) -> Result<(), ApiError> {

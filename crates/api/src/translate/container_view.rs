@@ -18,7 +18,7 @@ use skep_types::port::{PortBinding, Protocol};
 use super::container::{MASKED_PATHS, READONLY_PATHS};
 use super::endpoint::{Endpoints, endpoint, endpoints};
 use super::nulls::{WithNulls, with_nulls};
-use super::{health, mount, seconds, size, time_text, unordered};
+use super::{health, kernel, mount, seconds, size, time_text, unordered};
 
 /// Bytes of /dev/shm where nobody said otherwise.
 const DEFAULT_SHM_SIZE: u64 = 64 << 20;
@@ -187,7 +187,7 @@ fn host_config(host: &HostConfig, network_mode: &str) -> WithNulls<models::HostC
         binds: (!host.binds.is_empty()).then(|| host.binds.clone()),
         container_id_file: Some(String::new()),
         log_config: Some(models::HostConfigLogConfig {
-            typ: Some("json-file".to_owned()),
+            typ: Some(host.log.name().to_owned()),
             config: Some(HashMap::new()),
         }),
         network_mode: Some(network_mode.to_owned()),
@@ -202,14 +202,17 @@ fn host_config(host: &HostConfig, network_mode: &str) -> WithNulls<models::HostC
         cap_add: list(&host.cap_add),
         cap_drop: list(&host.cap_drop),
         cgroupns_mode: Some(models::HostConfigCgroupnsModeEnum::PRIVATE),
-        dns: Some(Vec::new()),
-        dns_options: Some(Vec::new()),
-        dns_search: Some(Vec::new()),
+        dns: Some(host.dns.servers.clone()),
+        dns_options: Some(host.dns.options.clone()),
+        dns_search: Some(host.dns.search.clone()),
         extra_hosts: (!host.extra_hosts.is_empty()).then(|| host.extra_hosts.clone()),
         group_add: (!host.group_add.is_empty()).then(|| host.group_add.clone()),
         ipc_mode: Some("private".to_owned()),
         cgroup: Some(String::new()),
-        oom_score_adj: Some(0),
+        oom_score_adj: Some(i64::from(host.oom_score_adj)),
+        security_opt: (!host.security_opt.is_empty()).then(|| host.security_opt.clone()),
+        sysctls: (!host.sysctls.is_empty()).then(|| unordered(&host.sysctls)),
+        ulimits: kernel::ulimit_models(&host.ulimits),
         pid_mode: Some(String::new()),
         privileged: Some(false),
         publish_all_ports: Some(host.publish_all),

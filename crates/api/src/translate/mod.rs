@@ -11,6 +11,7 @@ pub mod container_view;
 pub mod endpoint;
 pub mod health;
 pub mod image;
+pub mod kernel;
 pub mod mount;
 pub mod network;
 pub mod network_use;

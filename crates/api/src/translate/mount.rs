@@ -8,7 +8,7 @@ use models::{MountBindOptionsPropagationEnum as PropagationName, MountTypeEnum a
 use skep_types::mount::{Mount, MountSource, Propagation};
 
 use super::refuse::{refuse, refuse_if};
-use super::{ordered, size, unsigned};
+use super::{ordered, size, unordered, unsigned};
 use crate::error::ApiError;
 
 /// Reads one `--mount` of a container or service.
@@ -54,7 +54,8 @@ fn bind_source(source: &str, options: Option<models::MountBindOptions>) -> Resul
     refuse("Mounts.BindOptions.NonRecursive (bind-recursive=disabled)", &non_recursive)?;
     refuse("Mounts.BindOptions.ReadOnlyNonRecursive", &read_only_non_recursive)?;
     refuse("Mounts.BindOptions.ReadOnlyForceRecursive", &read_only_force_recursive)?;
-    if !source.starts_with('/') {
+    // What a template gives is checked where it is expanded.
+    if !source.starts_with('/') && !source.starts_with("{{") {
         return Err(ApiError::invalid(format!(
             "invalid mount config for type \"bind\": invalid mount path: '{source}' mount path must be absolute"
         )));
@@ -74,13 +75,12 @@ fn bind_source(source: &str, options: Option<models::MountBindOptions>) -> Resul
 
 fn volume_source(name: String, options: Option<models::MountVolumeOptions>) -> Result<MountSource, ApiError> {
     let models::MountVolumeOptions { no_copy, labels, driver_config, subpath } = options.unwrap_or_default();
-    refuse("Mounts.VolumeOptions.Labels (volume-label)", &labels)?;
     refuse("Mounts.VolumeOptions.Subpath (volume-subpath)", &subpath)?;
     let models::MountVolumeOptionsDriverConfig { name: driver, options: driver_options } =
         driver_config.unwrap_or_default();
     super::refuse::refuse_unless("volume-driver", driver.as_deref(), &["local"])?;
     refuse("Mounts.VolumeOptions.DriverConfig.Options (volume-opt)", &driver_options)?;
-    Ok(MountSource::Volume { name, no_copy: no_copy.unwrap_or_default() })
+    Ok(MountSource::Volume { name, no_copy: no_copy.unwrap_or_default(), labels: ordered(labels) })
 }
 
 fn tmpfs_source(options: Option<models::MountTmpfsOptions>) -> Result<MountSource, ApiError> {
@@ -116,7 +116,7 @@ pub fn from_bind(text: &str) -> Result<Mount, ApiError> {
         source: if source.starts_with('/') {
             MountSource::Bind { path: PathBuf::from(source), create_missing: true, propagation: None }
         } else {
-            MountSource::Volume { name: source.to_owned(), no_copy: false }
+            MountSource::Volume { name: source.to_owned(), no_copy: false, labels: Default::default() }
         },
         read_only: false,
     };
@@ -248,11 +248,14 @@ pub fn to_model(mount: &Mount) -> models::Mount {
                 });
             }
         }
-        MountSource::Volume { name, no_copy } => {
+        MountSource::Volume { name, no_copy, labels } => {
             model.typ = Some(Kind::VOLUME);
             model.source = (!name.is_empty()).then(|| name.clone());
-            model.volume_options =
-                no_copy.then(|| models::MountVolumeOptions { no_copy: Some(true), ..Default::default() });
+            model.volume_options = (*no_copy || !labels.is_empty()).then(|| models::MountVolumeOptions {
+                no_copy: no_copy.then_some(true),
+                labels: (!labels.is_empty()).then(|| unordered(labels)),
+                ..Default::default()
+            });
         }
         MountSource::Tmpfs { size_bytes, mode } => {
             model.typ = Some(Kind::TMPFS);
@@ -306,8 +309,14 @@ mod tests {
             }
         );
         assert_eq!(bind("data:/v/../w").target, PathBuf::from("/w"));
-        assert_eq!(bind("data:/v:nocopy").source, MountSource::Volume { name: "data".into(), no_copy: true });
-        assert_eq!(bind("/v").source, MountSource::Volume { name: String::new(), no_copy: false });
+        assert_eq!(
+            bind("data:/v:nocopy").source,
+            MountSource::Volume { name: "data".into(), no_copy: true, labels: Default::default() }
+        );
+        assert_eq!(
+            bind("/v").source,
+            MountSource::Volume { name: String::new(), no_copy: false, labels: Default::default() }
+        );
     }
 
     #[test]
@@ -347,6 +356,7 @@ mod tests {
         for text in [
             r#"{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true,"BindOptions":{"Propagation":"rshared"}}"#,
             r#"{"Type":"volume","Source":"v","Target":"/d"}"#,
+            r#"{"Type":"volume","Source":"v","Target":"/d","VolumeOptions":{"NoCopy":true,"Labels":{"a":"b"}}}"#,
             r#"{"Type":"tmpfs","Target":"/t","TmpfsOptions":{"SizeBytes":1000,"Mode":448}}"#,
         ] {
             let model: models::Mount = serde_json::from_str(text).expect(text);

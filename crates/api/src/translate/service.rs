@@ -12,7 +12,7 @@ use models::{
 use serde::Deserialize;
 use skep_engine::images::Reference;
 use skep_types::NetworkId;
-use skep_types::mount::{Mount, MountSource};
+use skep_types::container::DnsConfig;
 use skep_types::placement::{Constraint, Placement, Platform};
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
@@ -21,8 +21,8 @@ use skep_types::service::{
     ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
 };
 
-use super::refuse::{refuse, refuse_all, refuse_if, refuse_unless};
-use super::{addresses, duration, health, mount, ordered, unsigned};
+use super::refuse::{refuse, refuse_if, refuse_unless};
+use super::{addresses, duration, health, kernel, mount, ordered, unsigned};
 use crate::body;
 use crate::error::ApiError;
 
@@ -240,10 +240,9 @@ fn task(spec: models::TaskSpec) -> Result<TaskSpec, ApiError> {
     refuse_if("TaskTemplate.PluginSpec", plugin_spec.is_some())?;
     refuse_if("TaskTemplate.NetworkAttachmentSpec", network_attachment_spec.is_some())?;
     refuse_unless("TaskTemplate.Runtime", runtime.as_deref(), &["container"])?;
-    if let Some(models::TaskSpecLogDriver { name, options }) = log_driver {
-        refuse_unless("TaskTemplate.LogDriver (--log-driver)", name.as_deref(), &["json-file"])?;
-        refuse("TaskTemplate.LogDriver.Options (--log-opt)", &options)?;
-    }
+    let models::TaskSpecLogDriver { name: log_driver, options } = log_driver.unwrap_or_default();
+    refuse("TaskTemplate.LogDriver.Options (--log-opt)", &options)?;
+    let log = kernel::log_driver("TaskTemplate.LogDriver (--log-driver)", log_driver.as_deref())?;
     let placement = placement(placed.unwrap_or_default())?;
     let container = container_spec.ok_or_else(|| ApiError::invalid("mismatched Runtime and *Spec fields"))?;
     let (limits, reservations) = bounds(resources.unwrap_or_default())?;
@@ -256,6 +255,7 @@ fn task(spec: models::TaskSpec) -> Result<TaskSpec, ApiError> {
         placement,
         force_update: force_update.unwrap_or_default(),
         networks: Vec::new(),
+        log,
     })
 }
 
@@ -352,27 +352,13 @@ fn service_container(spec: models::TaskSpecContainerSpec) -> Result<ServiceConta
     } = spec;
     let models::TaskSpecContainerSpecDnsConfig { nameservers, search, options } =
         dns_config.unwrap_or_default();
-    refuse_all(&[
-        ("ContainerSpec.DNSConfig.Nameservers (--dns)", &nameservers),
-        ("ContainerSpec.DNSConfig.Search (--dns-search)", &search),
-        ("ContainerSpec.DNSConfig.Options (--dns-option)", &options),
-        ("ContainerSpec.Secrets (--secret)", &secrets),
-        ("ContainerSpec.Configs (--config)", &configs),
-        ("ContainerSpec.OomScoreAdj (--oom-score-adj)", &oom_score_adj),
-        ("ContainerSpec.Sysctls (--sysctl)", &sysctls),
-        ("ContainerSpec.Ulimits (--ulimit)", &ulimits),
-    ])?;
+    refuse("ContainerSpec.Secrets (--secret)", &secrets)?;
+    refuse("ContainerSpec.Configs (--config)", &configs)?;
     let odd_isolation = !matches!(isolation, None | Some(Isolation::EMPTY | Isolation::DEFAULT));
     refuse_if("ContainerSpec.Isolation (--isolation)", odd_isolation)?;
-    refuse_privileges(privileges.unwrap_or_default())?;
     let mounts =
         mounts.unwrap_or_default().into_iter().map(mount::from_model).collect::<Result<Vec<_>, _>>()?;
     mount::refuse_duplicates(&mounts)?;
-    let hostname = hostname.unwrap_or_default();
-    let env = env.unwrap_or_default();
-    refuse_if("ContainerSpec.Hostname with a template ({{...}})", is_template(&hostname))?;
-    refuse_if("ContainerSpec.Env with a template ({{...}})", env.iter().any(|entry| is_template(entry)))?;
-    refuse_if("ContainerSpec.Mounts with a template ({{...}})", mounts.iter().any(names_template))?;
     let image = image.unwrap_or_default();
     if image.is_empty() {
         return Err(ApiError::invalid("ContainerSpec: image reference must be provided"));
@@ -386,11 +372,11 @@ fn service_container(spec: models::TaskSpecContainerSpec) -> Result<ServiceConta
         labels: ordered(labels),
         command: words(command),
         args: words(args),
-        env,
+        env: env.unwrap_or_default(),
         dir: dir.unwrap_or_default(),
         user: user.unwrap_or_default(),
         groups: groups.unwrap_or_default(),
-        hostname,
+        hostname: hostname.unwrap_or_default(),
         init: init.unwrap_or_default(),
         tty: tty.unwrap_or_default(),
         open_stdin: open_stdin.unwrap_or_default(),
@@ -404,38 +390,16 @@ fn service_container(spec: models::TaskSpecContainerSpec) -> Result<ServiceConta
             .map(|grace| duration("ContainerSpec.StopGracePeriod", grace))
             .transpose()?,
         health: health_check.map(health::from_model).transpose()?,
+        dns: DnsConfig {
+            servers: nameservers.unwrap_or_default(),
+            search: search.unwrap_or_default(),
+            options: options.unwrap_or_default(),
+        },
+        sysctls: ordered(sysctls),
+        ulimits: kernel::ulimits(ulimits)?,
+        oom_score_adj: kernel::oom_score_adj(oom_score_adj)?,
+        privileges: kernel::privileges(privileges)?,
     })
-}
-
-fn refuse_privileges(privileges: models::TaskSpecContainerSpecPrivileges) -> Result<(), ApiError> {
-    let models::TaskSpecContainerSpecPrivileges {
-        credential_spec,
-        se_linux_context,
-        seccomp,
-        app_armor,
-        no_new_privileges,
-    } = privileges;
-    refuse_if("ContainerSpec.Privileges.CredentialSpec (--credential-spec)", credential_spec.is_some())?;
-    refuse_if("ContainerSpec.Privileges.SELinuxContext", se_linux_context.is_some())?;
-    refuse_if("ContainerSpec.Privileges.Seccomp", seccomp.is_some())?;
-    refuse_if("ContainerSpec.Privileges.AppArmor", app_armor.is_some())?;
-    refuse("ContainerSpec.Privileges.NoNewPrivileges", &no_new_privileges)
-}
-
-/// Whether SwarmKit would expand a text for each task. Nothing here does, and a service that ran with the braces in
-/// place would be worse than none.
-fn is_template(text: &str) -> bool {
-    text.contains("{{")
-}
-
-/// Whether SwarmKit would expand a mount's source or target.
-fn names_template(mount: &Mount) -> bool {
-    let source = match &mount.source {
-        MountSource::Bind { path, .. } => path.to_string_lossy().into_owned(),
-        MountSource::Volume { name, .. } => name.clone(),
-        MountSource::Tmpfs { .. } => String::new(),
-    };
-    is_template(&source) || is_template(&mount.target.to_string_lossy())
 }
 
 /// Whether a text is an image's id rather than a name.

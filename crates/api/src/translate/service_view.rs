@@ -22,7 +22,7 @@ use skep_types::service::{
 };
 use skep_types::task::{Task, TaskState};
 
-use super::{health, mount, nanoseconds, unordered};
+use super::{health, kernel, mount, nanoseconds, unordered};
 
 /// A service, with the field that the models lack.
 #[derive(Serialize)]
@@ -235,6 +235,9 @@ pub fn task_spec(spec: &TaskSpec) -> models::TaskSpec {
         force_update: Some(spec.force_update),
         runtime: Some("container".to_owned()),
         networks: (!spec.networks.is_empty()).then(|| spec.networks.iter().map(attachment).collect()),
+        log_driver: spec
+            .log
+            .map(|driver| models::TaskSpecLogDriver { name: Some(driver.name().to_owned()), options: None }),
         ..Default::default()
     }
 }
@@ -313,6 +316,11 @@ fn container_spec(container: &ServiceContainer) -> models::TaskSpecContainerSpec
         stop_signal,
         stop_grace,
         health,
+        dns,
+        sysctls,
+        ulimits,
+        oom_score_adj,
+        privileges,
     } = container;
     let text = |text: &String| (!text.is_empty()).then(|| text.clone());
     let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
@@ -336,7 +344,15 @@ fn container_spec(container: &ServiceContainer) -> models::TaskSpecContainerSpec
         stop_grace_period: stop_grace.map(nanoseconds),
         health_check: health.as_ref().map(health::to_model),
         hosts: list(hosts),
-        dns_config: Some(models::TaskSpecContainerSpecDnsConfig::default()),
+        dns_config: Some(models::TaskSpecContainerSpecDnsConfig {
+            nameservers: list(&dns.servers),
+            search: list(&dns.search),
+            options: list(&dns.options),
+        }),
+        sysctls: (!sysctls.is_empty()).then(|| unordered(sysctls)),
+        ulimits: kernel::ulimit_models(ulimits),
+        oom_score_adj: (*oom_score_adj != 0).then_some(i64::from(*oom_score_adj)),
+        privileges: privileges.as_ref().map(kernel::privileges_model),
         isolation: Some(Isolation::DEFAULT),
         init: Some(*init),
         capability_add: set(cap_add),

@@ -234,6 +234,7 @@ impl Objects {
             spec: Arc::clone(&service.spec.task),
             spec_version: service.spec_version,
             service_name: service.spec.name.clone(),
+            service_labels: service.spec.labels_for_templates(),
             desired: new.desired,
             status: new.status.clone(),
             attachments: new.attachments.clone(),

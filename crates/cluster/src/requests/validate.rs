@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use skep_types::container::DnsConfig;
 use skep_types::mount::MountSource;
 use skep_types::network::NetworkSpec;
 use skep_types::resources::Resources;
-use skep_types::service::{EndpointMode, PortSpec, PublishMode, ServiceMode, ServiceSpec};
+use skep_types::security::Seccomp;
+use skep_types::service::{EndpointMode, PortSpec, PublishMode, ServiceContainer, ServiceMode, ServiceSpec};
+use skep_types::template::Context;
 
 use super::refuse;
 use crate::{Refusal, RefusalKind};
@@ -37,8 +40,9 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     if container.image.is_empty() {
         return invalid("ContainerSpec: image reference must be provided");
     }
+    let expanded = expand(spec)?;
     let mut targets = BTreeSet::new();
-    for mount in &container.mounts {
+    for mount in &expanded.mounts {
         if !targets.insert(&mount.target) {
             return invalid(format!("ContainerSpec: duplicate mount point: {}", mount.target.display()));
         }
@@ -60,6 +64,24 @@ fn mode(mode: ServiceMode) -> Result<(), Refusal> {
         return invalid(format!("Mode: {tasks} replicas are more than the {MAX_REPLICAS} of one service"));
     }
     Ok(())
+}
+
+/// A task's container as its templates would make it, of a task that does not exist: what fails here fails on every
+/// node. As SwarmKit's `validateContainerSpec`, but with the service's own name and labels.
+fn expand(spec: &ServiceSpec) -> Result<ServiceContainer, Refusal> {
+    let context = Context {
+        service_id: "serviceid",
+        service_name: &spec.name,
+        service_labels: &spec.labels,
+        node_id: "nodeid",
+        node_hostname: "nodeHostname",
+        node_architecture: "architecture",
+        node_os: "os",
+        task_id: "taskid",
+        task_name: "taskname",
+        task_slot: "1",
+    };
+    spec.task.container.expanded(&context).or_else(|error| invalid(error.to_string()))
 }
 
 /// Refuses a network that makes no sense in itself.
@@ -84,12 +106,22 @@ fn text(spec: &ServiceSpec) -> usize {
     let capabilities = container.cap_add.iter().chain(&container.cap_drop);
     let single =
         [&container.image, &container.dir, &container.user, &container.hostname, &container.stop_signal];
+    let sysctls = container.sysctls.iter().flat_map(|(key, value)| [key, value]);
+    let DnsConfig { servers, search, options } = &container.dns;
+    let dns = servers.iter().chain(search).chain(options);
+    let profile = container.privileges.as_ref().and_then(|it| match &it.seccomp {
+        Some(Seccomp::Custom(text)) => Some(text),
+        None | Some(Seccomp::Default | Seccomp::Unconfined) => None,
+    });
     let aliases = spec.task.networks.iter().flat_map(|on| &on.aliases);
     let texts = labels.chain(words).chain(lists).chain(capabilities).chain(single).chain(aliases);
+    let texts = texts.chain(sysctls).chain(dns).chain(profile);
     let mounts = container.mounts.iter().map(|mount| {
         let source = match &mount.source {
             MountSource::Bind { path, .. } => path.as_os_str().len(),
-            MountSource::Volume { name, .. } => name.len(),
+            MountSource::Volume { name, labels, .. } => {
+                name.len() + labels.iter().map(|(key, value)| key.len() + value.len() + 16).sum::<usize>()
+            }
             MountSource::Tmpfs { .. } => 0,
         };
         mount.target.as_os_str().len() + source

@@ -65,6 +65,7 @@ pub(super) fn spec(name: &str, replicas: u64) -> ServiceSpec {
             placement: Default::default(),
             force_update: 0,
             networks: Vec::new(),
+            log: None,
         }),
         mode: ServiceMode::Replicated { replicas },
         update: UpdateConfig::default(),

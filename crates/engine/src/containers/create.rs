@@ -1,6 +1,5 @@
 //! `docker create`.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -63,6 +62,9 @@ impl Engine {
         if !config.hostname.is_empty() {
             return refuse("hostname");
         }
+        if !config.host.dns.servers.is_empty() {
+            return refuse("dns");
+        }
         if !config.host.extra_hosts.is_empty() {
             return Err(Error::invalid(
                 "conflicting options: custom host-to-IP mapping and the network mode",
@@ -103,9 +105,9 @@ impl Engine {
         let layers = self.shared.images.layer_paths(&image.id);
         let layers = layers.map_err(|error| gone(&record.config.image, error))?;
         for mount in &record.mounts {
-            let MountedFrom::Volume { name, anonymous, no_copy } = &mount.source else { continue };
-            let labels = anonymous.then(|| (ANONYMOUS_LABEL.to_owned(), String::new()));
-            let labels: BTreeMap<_, _> = labels.into_iter().collect();
+            let MountedFrom::Volume { name, anonymous, no_copy, labels } = &mount.source else { continue };
+            let mut labels = labels.clone();
+            labels.extend(anonymous.then(|| (ANONYMOUS_LABEL.to_owned(), String::new())));
             let fill = |into: &Path| if *no_copy { Ok(()) } else { copy_up(&layers, &mount.target, into) };
             let made = self.shared.volumes.take(name, labels, Some(record.id), &fill);
             if made.map_err(|error| failed(&format!("create {name}"), error))? {

@@ -30,7 +30,7 @@ impl Engine {
             &home.hosts(),
             &hosts::content(base.as_deref(), extra, Some(gateway), &addresses, names.0, names.1),
         )?;
-        write(&home.resolv_conf(), &self.resolv_conf(on_host, connection)?)
+        write(&home.resolv_conf(), &self.resolv_conf(container, connection)?)
     }
 
     /// A container in another's network has that one's files.
@@ -42,16 +42,22 @@ impl Engine {
         write(&to.resolv_conf(), &read_or_empty(&from.resolv_conf())?)
     }
 
-    fn resolv_conf(&self, on_host: bool, connection: &Connection) -> io::Result<String> {
-        let settings = &self.shared.config;
+    /// What a container's resolver is told besides its networks' servers: its own settings before the daemon's.
+    pub(crate) fn resolver<'a>(&'a self, container: &'a Container) -> resolv::Overrides<'a> {
+        let (daemon, own) = (&self.shared.config, &container.record.config.host.dns);
+        let or = |own: &'a Vec<String>, daemon: &'a Vec<String>| if own.is_empty() { daemon } else { own };
+        resolv::Overrides {
+            servers: or(&own.servers, &daemon.dns),
+            search: or(&own.search, &daemon.dns_search),
+            options: or(&own.options, &daemon.dns_options),
+        }
+    }
+
+    fn resolv_conf(&self, container: &Container, connection: &Connection) -> io::Result<String> {
+        let overrides = self.resolver(container);
         let host = read_or_empty(Path::new(resolv::HOST))?;
-        let overrides = resolv::Overrides {
-            servers: &settings.dns,
-            search: &settings.dns_search,
-            options: &settings.dns_options,
-        };
-        if on_host && settings.dns.is_empty() {
-            return Ok(host);
+        if matches!(container.record.config.host.network, NetworkMode::Host) {
+            return Ok(resolv::shared(&host, overrides));
         }
         if connection.has_names() {
             return Ok(resolv::internal(&host, overrides));
@@ -80,9 +86,9 @@ impl Engine {
         text.extend(new.iter().filter(|address| !old.contains(address)).map(line));
         write(&home.hosts(), &text)?;
         if before.has_names() != after.has_names() {
-            let written = self.resolv_conf(false, before)?;
+            let written = self.resolv_conf(container, before)?;
             if read_or_empty(&home.resolv_conf())? == written {
-                write(&home.resolv_conf(), &self.resolv_conf(false, after)?)?;
+                write(&home.resolv_conf(), &self.resolv_conf(container, after)?)?;
             }
         }
         Ok(())

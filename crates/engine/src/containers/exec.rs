@@ -9,8 +9,8 @@ use skep_types::ContainerId;
 use skep_types::container::ExecConfig;
 use tokio::net::UnixStream;
 
-use super::merge;
 use super::registry::Container;
+use super::{kernel, merge};
 use crate::events::attributes;
 use crate::options::ExecStart;
 use crate::view::ExecView;
@@ -243,7 +243,8 @@ impl Engine {
         let process = process(&container, &config, start, self.default_limits()).inspect_err(|_| {
             execs.advance(&id, Phase::Ended { pid: 0, code: 126 });
         })?;
-        match self.shared.runtime.exec(container.id(), &id, &process, streams).await {
+        let seccomp = &container.record.config.host.security.seccomp;
+        match self.shared.runtime.exec(container.id(), &id, &process, seccomp, streams).await {
             Ok(exec) => {
                 execs.advance(&id, Phase::Running { pid: exec.pid });
                 self.watch_exec(id, container, exec.pid);
@@ -340,7 +341,7 @@ fn process(
     container: &Container,
     config: &ExecConfig,
     start: ExecStart,
-    rlimits: Vec<Rlimit>,
+    default_limits: Vec<Rlimit>,
 ) -> Result<Process> {
     let of = &container.record.config;
     let mut env = merge::environment(of, &of.hostname);
@@ -362,10 +363,11 @@ fn process(
         capabilities: if config.privileged {
             CapabilitySet::ALL
         } else {
-            merge::capabilities(&of.host.cap_add, &of.host.cap_drop)?
+            kernel::capabilities(&of.host.cap_add, &of.host.cap_drop)?
         },
-        no_new_privileges: false,
-        rlimits,
+        // As Docker's: an exec is a process of its container.
+        no_new_privileges: of.host.security.no_new_privileges,
+        rlimits: kernel::limits(&of.host.ulimits, default_limits),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use skep_types::container::{ClusterAttachment, EndpointRequest, NetworkMode};
+use skep_types::container::{ClusterAttachment, EndpointRequest, LogDriver, NetworkMode};
 use skep_types::mount::Propagation;
 use skep_types::port::ContainerPort;
 
@@ -40,7 +40,10 @@ impl Engine {
             networks: self.places(&container),
             ports: self.ports(&container),
             sandbox_key: sandbox.unwrap_or_default(),
-            log_path: home.log(record.id),
+            log_path: match record.config.host.log {
+                LogDriver::JsonFile => home.log(record.id),
+                LogDriver::None => PathBuf::new(),
+            },
             resolv_conf_path: started_once(home.resolv_conf()),
             hostname_path: started_once(home.hostname()),
             hosts_path: started_once(home.hosts()),
@@ -136,7 +139,7 @@ impl Engine {
                 propagation: propagation_name(*propagation).to_owned(),
                 ..view
             },
-            MountedFrom::Volume { name, anonymous, no_copy: _ } => MountView {
+            MountedFrom::Volume { name, anonymous, no_copy: _, labels: _ } => MountView {
                 kind: "volume",
                 name: name.clone(),
                 source: self.shared.volumes.data(name),

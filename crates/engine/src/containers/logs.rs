@@ -4,11 +4,12 @@ use std::pin::Pin;
 
 use skep_runtime::logs::{self, LogReader};
 use skep_types::Time;
+use skep_types::container::LogDriver;
 
 use super::registry::Container;
 use crate::options::LogQuery;
 use crate::view::Status;
-use crate::{Engine, Error, Result, blocking};
+use crate::{Engine, Error, ErrorKind, Result, blocking};
 
 /// Which stream of a container a log line is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +58,14 @@ impl Engine {
     /// A container's log, and whether it has a terminal.
     ///
     /// # Errors
-    /// 404; internal, when the log cannot be read.
+    /// 404; 501, when no log is kept; internal, when it cannot be read.
     pub async fn logs(&self, name: &str, query: LogQuery) -> Result<(bool, LogStream)> {
         let container = self.find(name)?;
+        if container.record.config.host.log == LogDriver::None {
+            // In moby's words.
+            let message = "configured logging driver does not support reading";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let follow = query.follow.then(|| ended(&container));
         let path = container.home.log(container.id());
         let LogQuery { stdout, stderr, since, until, tail, follow: _ } = query;

@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use skep_images::ImageConfig;
-use skep_runtime::{Capability, CapabilitySet, UnknownCapability};
 use skep_types::container::{ContainerConfig, ContainerResources};
 use skep_types::mount::{Mount, MountSource, Propagation};
 
-use super::health;
 use super::record::{MountRecord, MountedFrom};
+use super::{health, kernel};
 use crate::{Error, Result, files, names, signals};
 
 /// Docker's smallest memory limit, in bytes.
@@ -97,7 +96,7 @@ pub(crate) fn check(config: &ContainerConfig, cpus: usize) -> Result<()> {
     for entry in &config.host.extra_hosts {
         files::hosts::check_extra(entry).map_err(Error::invalid)?;
     }
-    capabilities(&config.host.cap_add, &config.host.cap_drop)?;
+    kernel::check(&config.host)?;
     check_resources(&config.host.resources, cpus)
 }
 
@@ -124,31 +123,6 @@ fn check_resources(resources: &ContainerResources, cpus: usize) -> Result<()> {
         return Err(Error::invalid(format!("invalid CPU shares ({cpu_shares}): must not be negative")));
     }
     Ok(())
-}
-
-/// Docker's default capabilities with `add` and `drop`; as Docker, `ALL` stands for all, and what is both added and
-/// dropped is there only when all were dropped.
-pub(crate) fn capabilities(add: &BTreeSet<String>, drop: &BTreeSet<String>) -> Result<CapabilitySet> {
-    let is_all = |name: &String| name.eq_ignore_ascii_case("ALL") || name.eq_ignore_ascii_case("CAP_ALL");
-    let read = |field: &str, names: &BTreeSet<String>| -> Result<Vec<Capability>> {
-        let named = names.iter().filter(|name| !is_all(name));
-        let refused = |error| Error::invalid(format!("invalid {field}: {error}"));
-        named.map(|name| name.parse().map_err(|error: UnknownCapability| refused(error))).collect()
-    };
-    let (added, dropped) = (read("CapAdd", add)?, read("CapDrop", drop)?);
-    let (add_all, drop_all) = (add.iter().any(is_all), drop.iter().any(is_all));
-    let mut set = match (add_all, drop_all) {
-        (true, _) => CapabilitySet::ALL,
-        (false, true) => CapabilitySet::EMPTY,
-        (false, false) => CapabilitySet::DOCKER_DEFAULT,
-    };
-    if drop_all || !add_all {
-        added.into_iter().for_each(|capability| set.insert(capability));
-    }
-    if !drop_all {
-        dropped.into_iter().for_each(|capability| set.remove(capability));
-    }
-    Ok(set)
 }
 
 /// The environment of a container's first process: Docker's own variables, then the merged configuration's. A name
@@ -194,7 +168,12 @@ pub(crate) fn mounts(
         let Some(target) = clean(Path::new(volume)) else { continue };
         mounts.entry(target.clone()).or_insert_with(|| MountRecord {
             target,
-            source: MountedFrom::Volume { name: draw_name(), anonymous: true, no_copy: false },
+            source: MountedFrom::Volume {
+                name: draw_name(),
+                anonymous: true,
+                no_copy: false,
+                labels: BTreeMap::new(),
+            },
             read_only: false,
         });
     }
@@ -229,12 +208,13 @@ fn decide(mount: &Mount, draw_name: &dyn Fn() -> String) -> Result<MountRecord> 
             let propagation = propagation.unwrap_or(Propagation::Rprivate);
             MountedFrom::Bind { path: path.clone(), create_missing: *create_missing, propagation }
         }
-        MountSource::Volume { name, no_copy } if name.is_empty() => {
-            MountedFrom::Volume { name: draw_name(), anonymous: true, no_copy: *no_copy }
-        }
-        MountSource::Volume { name, no_copy } => {
-            names::check_volume_name(name)?;
-            MountedFrom::Volume { name: name.clone(), anonymous: false, no_copy: *no_copy }
+        MountSource::Volume { name, no_copy, labels } => {
+            let anonymous = name.is_empty();
+            if !anonymous {
+                names::check_volume_name(name)?;
+            }
+            let name = if anonymous { draw_name() } else { name.clone() };
+            MountedFrom::Volume { name, anonymous, no_copy: *no_copy, labels: labels.clone() }
         }
         MountSource::Tmpfs { size_bytes, mode } => {
             MountedFrom::Tmpfs { size_bytes: *size_bytes, mode: *mode }

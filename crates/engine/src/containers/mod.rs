@@ -12,6 +12,7 @@ mod exit;
 mod filter;
 pub mod health;
 mod inspect;
+mod kernel;
 mod list;
 mod listening;
 mod logs;

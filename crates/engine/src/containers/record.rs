@@ -5,6 +5,7 @@
 //! what came later, and after a loss of power no container runs any more whatever it says. A torn `state.json` costs
 //! the last exit code, never the container. So a start costs no fsync.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -46,9 +47,22 @@ pub(crate) struct MountRecord {
 /// Where a mount's content is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum MountedFrom {
-    Bind { path: PathBuf, create_missing: bool, propagation: Propagation },
-    Volume { name: String, anonymous: bool, no_copy: bool },
-    Tmpfs { size_bytes: u64, mode: u32 },
+    Bind {
+        path: PathBuf,
+        create_missing: bool,
+        propagation: Propagation,
+    },
+    Volume {
+        name: String,
+        anonymous: bool,
+        no_copy: bool,
+        #[serde(default)]
+        labels: BTreeMap<String, String>,
+    },
+    Tmpfs {
+        size_bytes: u64,
+        mode: u32,
+    },
 }
 
 impl Record {

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use skep_runtime::spec::{
-    ContainerSpec, LogDriver, LogSpec, Mount, MountKind, NetworkNamespace, Process, ProtectedPaths, Rlimit,
-    RlimitResource, Rootfs, Seccomp,
+    ContainerSpec, LogSpec, Mount, MountKind, NetworkNamespace, Process, ProtectedPaths, Rlimit,
+    RlimitResource, Rootfs,
 };
 use skep_types::container::ContainerResources;
 use skep_types::mount::Propagation;
 
-use super::merge;
 use super::record::{MountRecord, MountedFrom};
 use super::registry::Container;
+use super::{kernel, merge};
 use crate::networks::place::Connection;
 use crate::{Engine, Result};
 
@@ -38,9 +38,9 @@ impl Engine {
             tty_size: None,
             stdin: config.open_stdin,
             stdin_once: config.stdin_once,
-            capabilities: merge::capabilities(&host.cap_add, &host.cap_drop)?,
-            no_new_privileges: false,
-            rlimits: self.default_limits(),
+            capabilities: kernel::capabilities(&host.cap_add, &host.cap_drop)?,
+            no_new_privileges: host.security.no_new_privileges,
+            rlimits: kernel::limits(&host.ulimits, self.default_limits()),
         };
         Ok(ContainerSpec {
             id: record.id,
@@ -57,13 +57,13 @@ impl Engine {
             network: connection.sandbox.clone().map_or(NetworkNamespace::Host, NetworkNamespace::Path),
             cgroup: format!("{CGROUP_PARENT}/{}", record.id),
             resources: normal(host.resources),
-            seccomp: Seccomp::Default,
+            seccomp: host.security.seccomp.clone(),
             protected_paths: ProtectedPaths::Default,
             init: host.init.unwrap_or(self.shared.config.init),
             shm_size: host.shm_size,
-            sysctls: Default::default(),
-            oom_score_adj: 0,
-            log: LogSpec { path: home.log(record.id), driver: LogDriver::JsonFile },
+            sysctls: host.sysctls.clone(),
+            oom_score_adj: host.oom_score_adj,
+            log: LogSpec { path: home.log(record.id), driver: host.log },
         })
     }
 

@@ -10,12 +10,18 @@ pub(crate) const SYSTEMD_RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// The host's own file.
 pub(crate) const HOST: &str = "/etc/resolv.conf";
 
-/// Settings of the daemon, each of which replaces the host's.
+/// Settings of a container or the daemon, each of which replaces the host's.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Overrides<'a> {
     pub(crate) servers: &'a [String],
     pub(crate) search: &'a [String],
     pub(crate) options: &'a [String],
+}
+
+impl Overrides<'_> {
+    fn is_empty(&self) -> bool {
+        self.servers.is_empty() && self.search.is_empty() && self.options.is_empty()
+    }
 }
 
 /// Which file to start from, given the host's own: systemd-resolved's when the host asks only that.
@@ -27,6 +33,20 @@ pub(crate) fn source(host: &str) -> &'static str {
 /// The content for a container with a network namespace of its own: the host's without name servers on its loopback,
 /// which a container cannot reach. As Docker does for the default bridge, public servers serve when none is left.
 pub(crate) fn content(host: &str, overrides: Overrides<'_>) -> String {
+    with_servers(host, &servers(host, overrides), overrides)
+}
+
+/// The content for a container on the host's network, which reaches whatever the host does.
+pub(crate) fn shared(host: &str, overrides: Overrides<'_>) -> String {
+    if overrides.is_empty() {
+        return host.to_owned();
+    }
+    let own = || values(host, "nameserver").map(str::to_owned).collect();
+    let servers = if overrides.servers.is_empty() { own() } else { overrides.servers.to_vec() };
+    with_servers(host, &servers, overrides)
+}
+
+fn with_servers(host: &str, servers: &[String], overrides: Overrides<'_>) -> String {
     let mut lines: Vec<String> = host
         .lines()
         .filter(|line| {
@@ -40,7 +60,7 @@ pub(crate) fn content(host: &str, overrides: Overrides<'_>) -> String {
         })
         .map(str::to_owned)
         .collect();
-    lines.splice(0..0, servers(host, overrides).into_iter().map(|server| format!("nameserver {server}")));
+    lines.splice(0..0, servers.iter().map(|server| format!("nameserver {server}")));
     if !overrides.search.is_empty() && overrides.search != ["."] {
         lines.push(format!("search {}", overrides.search.join(" ")));
     }
@@ -128,6 +148,15 @@ mod tests {
         let text = internal(host, Overrides::default());
         assert_eq!(text, "nameserver 127.0.0.11\nsearch example.org a.b\noptions edns0 ndots:2\n");
         assert_eq!(internal("", Overrides::default()), "nameserver 127.0.0.11\noptions ndots:0\n");
+    }
+
+    #[test]
+    fn the_host_s_network_keeps_the_host_s_servers() {
+        let host = "nameserver 127.0.0.53\n# kept\nsearch x\n";
+        assert_eq!(shared(host, Overrides::default()), host);
+        let search = ["a.b".to_owned()];
+        let overrides = Overrides { search: &search, ..Overrides::default() };
+        assert_eq!(shared(host, overrides), "nameserver 127.0.0.53\n# kept\nsearch a.b\n");
     }
 
     #[test]

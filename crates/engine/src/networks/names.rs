@@ -259,8 +259,8 @@ impl Engine {
                 names.set_entry(&place.network_id, &id, entry);
             }
         }
-        let settings = &self.shared.config;
-        let servers = settings.dns.iter().filter_map(|server| server.parse::<IpAddr>().ok());
+        let settings = self.resolver(container);
+        let servers = settings.servers.iter().filter_map(|server| server.parse::<IpAddr>().ok());
         let servers: Vec<SocketAddr> = servers.map(|server| (server, DNS).into()).collect();
         let leads_out =
             connection.places.iter().filter_map(|it| it.endpoint.as_ref()).any(|it| it.gateway.is_some());
@@ -270,7 +270,7 @@ impl Engine {
             (true, false) => Forwarding::Given(servers),
         };
         let networks = named.iter().map(|place| place.network_id.clone()).collect();
-        let given = &settings.dns_search;
+        let given = settings.search;
         let search =
             (!given.is_empty()).then(|| given.iter().filter_map(|domain| Name::new(domain)).collect());
         names.set_sandbox(&id, View { netns, networks, own, search, forwarding });

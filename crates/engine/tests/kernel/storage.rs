@@ -16,7 +16,7 @@ fn with_mount(source: MountSource, target: &str, read_only: bool, text: &str) ->
 }
 
 fn volume(name: &str) -> MountSource {
-    MountSource::Volume { name: name.to_owned(), no_copy: false }
+    MountSource::Volume { name: name.to_owned(), no_copy: false, labels: Default::default() }
 }
 
 fn bind(path: &Path, create_missing: bool) -> MountSource {

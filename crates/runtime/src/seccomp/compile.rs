@@ -1,10 +1,11 @@
 //! From a policy to a programme: one binary search over ranges of numbers for each architecture.
 //!
-//! As runc does, a system call newer than all that the policy names fails with ENOSYS, so that programs fall back.
+//! As runc does, a system call newer than all that the policy names fails with ENOSYS, so that programs fall back;
+//! unless the policy allows what it does not name.
 
 use std::collections::BTreeMap;
 
-use super::{Action, Architecture, Comparison, Condition, Policy, numbers};
+use super::{Action, Architecture, Comparison, Condition, Policy, Word, WordTest, numbers};
 use crate::capability::CapabilitySet;
 use crate::sys::Instruction;
 
@@ -32,6 +33,9 @@ const fn give(action: Action) -> Instruction {
         Action::Allow => libc::SECCOMP_RET_ALLOW,
         Action::Errno(number) => libc::SECCOMP_RET_ERRNO | number as u32,
         Action::Kill => libc::SECCOMP_RET_KILL_PROCESS,
+        Action::KillThread => libc::SECCOMP_RET_KILL_THREAD,
+        Action::Trap => libc::SECCOMP_RET_TRAP,
+        Action::Log => libc::SECCOMP_RET_LOG,
     };
     instruction(RETURN, 0, 0, value)
 }
@@ -78,7 +82,12 @@ fn ranges<'a>(
     capabilities: CapabilitySet,
     architectures: impl Iterator<Item = &'a Architecture>,
 ) -> Vec<(u32, Verdict)> {
-    let newer = Verdict::plain(Action::Errno(libc::ENOSYS as u16));
+    let newer = Verdict::plain(match policy.default {
+        named @ (Action::Allow | Action::Log) => named,
+        Action::Errno(_) | Action::Kill | Action::KillThread | Action::Trap => {
+            Action::Errno(libc::ENOSYS as u16)
+        }
+    });
     let mut ranges: Vec<(u32, Verdict)> = Vec::new();
     let mut push = |start: u32, verdict: Verdict| {
         if ranges.last().is_none_or(|(_, last)| *last != verdict) {
@@ -186,6 +195,17 @@ fn tests(condition: &Condition) -> Vec<Test> {
                 tests.push((masked(upper, mask >> 32), equal(value >> 32), true));
             }
             tests
+        }
+        Comparison::Word(word, test) => {
+            let load = load(if word == Word::Upper { upper } else { lower });
+            let at_least = |value| instruction(JUMP_AT_LEAST, 0, 0, value);
+            let (test, holds_if_true) = match test {
+                WordTest::Equal(value) => (equal(u64::from(value)), true),
+                WordTest::NotEqual(value) => (equal(u64::from(value)), false),
+                WordTest::AtLeast(value) => (at_least(value), true),
+                WordTest::Below(value) => (at_least(value), false),
+            };
+            vec![(vec![load], test, holds_if_true)]
         }
     }
 }

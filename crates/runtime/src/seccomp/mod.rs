@@ -1,17 +1,18 @@
 //! The system call filter: a policy as data, and its compilation to classic BPF.
 //!
-//! The daemon compiles; the shim only installs. A policy reads as Docker's profiles do, so that a profile file
-//! needs nothing but a reader.
+//! The daemon compiles; the shim only installs. A policy reads as Docker's profiles do; a user's is read from one.
 
 mod compile;
 mod default;
 mod numbers;
+mod profile;
 
 use std::borrow::Cow;
 
 use crate::capability::{Capability, CapabilitySet};
 pub use compile::compile;
 pub use default::docker_default;
+pub use profile::{ProfileError, read};
 
 /// An architecture, as seccomp(2) tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,12 @@ pub enum Action {
     Errno(u16),
     /// The process is killed.
     Kill,
+    /// The thread is killed.
+    KillThread,
+    /// The process gets SIGSYS.
+    Trap,
+    /// It is allowed, and the kernel logs it.
+    Log,
 }
 
 /// A condition on an argument.
@@ -70,6 +77,24 @@ pub enum Comparison {
         mask: u64,
         value: u64,
     },
+    /// One half of the argument.
+    Word(Word, WordTest),
+}
+
+/// A half of an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    Upper,
+    Lower,
+}
+
+/// What a half of an argument is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WordTest {
+    Equal(u32),
+    NotEqual(u32),
+    AtLeast(u32),
+    Below(u32),
 }
 
 /// When a rule is part of the policy.

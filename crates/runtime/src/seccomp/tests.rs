@@ -24,6 +24,9 @@ fn run(programme: &[Instruction], architecture: Architecture, number: u32, argum
             0x35 => at += branch(accumulator >= value),
             0x06 if value == libc::SECCOMP_RET_ALLOW => return Action::Allow,
             0x06 if value == libc::SECCOMP_RET_KILL_PROCESS => return Action::Kill,
+            0x06 if value == libc::SECCOMP_RET_KILL_THREAD => return Action::KillThread,
+            0x06 if value == libc::SECCOMP_RET_TRAP => return Action::Trap,
+            0x06 if value == libc::SECCOMP_RET_LOG => return Action::Log,
             0x06 => return Action::Errno(value as u16),
             _ => panic!("unknown instruction {code:#x}"),
         }
@@ -126,4 +129,100 @@ fn the_search_agrees_with_the_rules() {
         .filter_map(|name| numbers::number(Architecture::X86_64, name))
         .collect::<std::collections::BTreeSet<_>>();
     assert_eq!(allowed, named.len());
+}
+
+/// What a user's policy gives for `mkdir`, whose arguments it may look at.
+fn custom(rule: &str, arguments: [u64; 6]) -> Action {
+    let text = format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rule}]}}"#);
+    let (policy, architectures) = read(&text, CapabilitySet::DOCKER_DEFAULT).expect(rule);
+    let programme = compile(&policy, CapabilitySet::DOCKER_DEFAULT, &architectures);
+    let own = Architecture::NATIVE[0];
+    run(&programme, own, numbers::number(own, "mkdir").expect("every architecture has it"), arguments)
+}
+
+#[test]
+fn a_user_s_policy_is_read_as_docker_reads_it() {
+    let refused = Action::Errno(13);
+    let of = |rest: &str| format!(r#"{{"names":["mkdir"],"action":"SCMP_ACT_ERRNO","errnoRet":13{rest}}}"#);
+    assert_eq!(custom(&of(""), [0; 6]), refused);
+    for (rest, expected) in [
+        (r#","includes":{"caps":["CAP_SYS_ADMIN"]}"#, Action::Allow),
+        (r#","includes":{"caps":["CAP_CHOWN"],"minKernel":"4.8"}"#, refused),
+        (r#","includes":{"minKernel":"999.0"}"#, Action::Allow),
+        (r#","includes":{"arches":["s390"]}"#, Action::Allow),
+        (r#","excludes":{"caps":["CAP_CHOWN"]}"#, Action::Allow),
+        (r#","excludes":{"caps":["CAP_SYS_ADMIN"],"minKernel":"999.0"}"#, refused),
+    ] {
+        assert_eq!(custom(&of(rest), [0; 6]), expected, "{rest}");
+    }
+    for (action, expected) in [
+        ("SCMP_ACT_KILL", Action::KillThread),
+        ("SCMP_ACT_KILL_PROCESS", Action::Kill),
+        ("SCMP_ACT_TRAP", Action::Trap),
+        ("SCMP_ACT_LOG", Action::Log),
+        ("SCMP_ACT_ERRNO", REFUSED),
+    ] {
+        assert_eq!(custom(&format!(r#"{{"name":"mkdir","action":"{action}"}}"#), [0; 6]), expected);
+    }
+}
+
+/// Every comparison of 64 bits, around numbers whose halves matter.
+#[test]
+fn comparisons_are_of_whole_arguments() {
+    let numbers: [u64; 9] =
+        [0, 1, 7, u32::MAX as u64, 1 << 32, (1 << 32) + 7, (7 << 32) + 1, u64::MAX - 1, u64::MAX];
+    let compare: [(&str, fn(u64, u64) -> bool); 6] = [
+        ("NE", |it, than| it != than),
+        ("EQ", |it, than| it == than),
+        ("LT", |it, than| it < than),
+        ("LE", |it, than| it <= than),
+        ("GT", |it, than| it > than),
+        ("GE", |it, than| it >= than),
+    ];
+    for (name, holds) in compare {
+        for than in numbers {
+            let rule = format!(
+                r#"{{"names":["mkdir"],"action":"SCMP_ACT_TRAP","args":[{{"index":1,"value":{than},"op":"SCMP_CMP_{name}"}}]}}"#
+            );
+            for it in numbers {
+                let expected = if holds(it, than) { Action::Trap } else { Action::Allow };
+                assert_eq!(custom(&rule, [0, it, 0, 0, 0, 0]), expected, "{it} {name} {than}");
+            }
+        }
+    }
+    let argument =
+        |index: u8, value: u64| format!(r#"{{"index":{index},"value":{value},"op":"SCMP_CMP_NE"}}"#);
+    let both = |first: String, second: String| {
+        format!(r#"{{"names":["mkdir"],"action":"SCMP_ACT_TRAP","args":[{first},{second}]}}"#)
+    };
+    // Two arguments: both must hold. One twice: either.
+    let two = both(argument(0, 1), argument(1, 2));
+    assert_eq!(custom(&two, [0, 0, 0, 0, 0, 0]), Action::Trap);
+    assert_eq!(custom(&two, [0, 2, 0, 0, 0, 0]), Action::Allow);
+    assert_eq!(custom(&both(argument(0, 1), argument(0, 2)), [1, 0, 0, 0, 0, 0]), Action::Trap);
+}
+
+#[test]
+fn a_policy_that_makes_no_sense_is_refused() {
+    for (text, named) in [
+        ("", "decoding seccomp profile failed"),
+        ("{}", "unknown action \"\""),
+        (r#"{"defaultAction":"SCMP_ACT_TRACE"}"#, "SCMP_ACT_TRACE is not built yet"),
+        (r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#, "listenerPath is not built yet"),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"name":"a","names":["b"],"action":"SCMP_ACT_LOG"}]}"#,
+            "both 'name' and 'names'",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86"],"archMap":[{}]}"#,
+            "both 'architectures' and 'archMap'",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"name":"a","action":"SCMP_ACT_LOG","args":[{"index":6,"op":"SCMP_CMP_EQ"}]}]}"#,
+            "argument 6",
+        ),
+    ] {
+        let error = read(text, CapabilitySet::EMPTY).map(|_| ()).expect_err(text).to_string();
+        assert!(error.contains(named), "{text}: {error}");
+    }
 }

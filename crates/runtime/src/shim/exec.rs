@@ -44,7 +44,6 @@ impl Shim {
         filter: &[u64],
         socket: OwnedFd,
     ) {
-        let filter: &[u64] = if self.confined { filter } else { &[] };
         let filter: Vec<Instruction> = filter.iter().copied().map(protocol::unpack).collect();
         match self.start_exec(exec, process, streams, &filter, &socket) {
             Ok(task) => self.tasks.push(task),

@@ -19,7 +19,7 @@ use crate::protocol::{
     StartRequest,
 };
 use crate::runtime::{Attach, Exit, Started};
-use crate::spec::{LogDriver, LogSpec, Seccomp};
+use crate::spec::{LogDriver, LogSpec};
 use crate::sys::{self, Instruction, Side};
 
 /// Ends of execs that are kept until somebody asks; the oldest are forgotten first.
@@ -52,8 +52,6 @@ pub struct Shim {
     pub(super) layout: Layout,
     pub(super) cgroup: String,
     pub(super) oom_score_adj: i32,
-    /// Whether system calls are filtered, in execs too.
-    pub(super) confined: bool,
     /// Our own pid namespace, to come back to after a clone into the container's.
     pub(super) pid_namespace: OwnedFd,
     listener: OwnedFd,
@@ -183,7 +181,6 @@ fn start(
     Ok(Shim {
         cgroup: spec.cgroup,
         oom_score_adj: spec.oom_score_adj,
-        confined: spec.seccomp != Seccomp::Unconfined,
         layout,
         pid_namespace: pid_namespace.into(),
         listener,

@@ -12,7 +12,8 @@ async fn an_exec_lives_in_the_container() {
     let started = world.start(&spec).await;
     let script = "hostname; cat /proc/1/comm; grep -E '^(Seccomp|CapEff|CapBnd|CapInh|NoNewPrivs)' /proc/self/status; \
                   cat /proc/self/oom_score_adj; ls /proc/self/fd | wc -l; [ \"$(cat /proc/self/cgroup)\" = \"$(cat /proc/1/cgroup)\" ] && echo same cgroups; pwd; exit 3";
-    let exec = world.runtime.exec(spec.id, "a", &process(&["sh", "-c", script]), ALL).await.unwrap();
+    let exec =
+        world.runtime.exec(spec.id, "a", &process(&["sh", "-c", script]), &spec.seccomp, ALL).await.unwrap();
     let (out, err) = split(&read_all(&mut exec.stream.unwrap()).await);
     assert_eq!(err, "");
     assert!(out.starts_with("skep\nsleep\n"), "{out}");
@@ -38,7 +39,7 @@ async fn what_cannot_be_executed_is_refused_in_docker_s_words() {
     let spec = world.spec(&["sleep", "1000"]);
     world.start(&spec).await;
     let refused = async |process| {
-        let error = world.runtime.exec(spec.id, "x", &process, ALL).await.unwrap_err();
+        let error = world.runtime.exec(spec.id, "x", &process, &spec.seccomp, ALL).await.unwrap_err();
         (error.code, error.message)
     };
     let prefix = "OCI runtime exec failed: exec failed: unable to start container process: ";
@@ -62,7 +63,7 @@ async fn input_ends_with_its_client_s() {
     world.start(&spec).await;
     let mut cat = process(&["sh", "-c", "cat; echo end"]);
     cat.stdin = true;
-    let exec = world.runtime.exec(spec.id, "cat", &cat, ALL).await.unwrap();
+    let exec = world.runtime.exec(spec.id, "cat", &cat, &spec.seccomp, ALL).await.unwrap();
     let mut stream = exec.stream.unwrap();
     stream.write_all(b"through\n").await.unwrap();
     stream.shutdown().await.unwrap();
@@ -76,7 +77,7 @@ async fn a_terminal_of_its_own() {
     world.start(&spec).await;
     let mut shell = process(&["sh", "-c", "tty; stty size; read x; stty size"]);
     (shell.tty, shell.stdin, shell.tty_size) = (true, true, Some((24, 80)));
-    let exec = world.runtime.exec(spec.id, "shell", &shell, ALL).await.unwrap();
+    let exec = world.runtime.exec(spec.id, "shell", &shell, &spec.seccomp, ALL).await.unwrap();
     let mut stream = exec.stream.unwrap();
     let text = read_until(&mut stream, "24 80").await;
     assert!(text.starts_with("/dev/pts/0\r\n"), "{text}");
@@ -97,7 +98,7 @@ async fn detached_it_runs_unheard_and_survives_a_restart() {
         "-c",
         "echo unheard; sleep 0.1; echo heard > /tmp/done.new; busybox mv /tmp/done.new /tmp/done; exit 4",
     ]);
-    let exec = world.runtime.exec(spec.id, "d", &script, Attach::default()).await.unwrap();
+    let exec = world.runtime.exec(spec.id, "d", &script, &spec.seccomp, Attach::default()).await.unwrap();
     assert!(exec.stream.is_none());
     assert_eq!(world.runtime.exec_state(spec.id, "d").await.unwrap(), ExecState::Running { pid: exec.pid });
     world.reopen();
@@ -112,11 +113,16 @@ async fn it_ends_with_its_container() {
     let world = World::new();
     let spec = world.spec(&["sleep", "1000"]);
     world.start(&spec).await;
-    world.runtime.exec(spec.id, "long", &process(&["sleep", "1000"]), Attach::default()).await.unwrap();
+    world
+        .runtime
+        .exec(spec.id, "long", &process(&["sleep", "1000"]), &spec.seccomp, Attach::default())
+        .await
+        .unwrap();
     world.runtime.signal(spec.id, 9).await.unwrap();
     assert_eq!(world.runtime.wait(spec.id).await.unwrap().code, 137);
     assert_eq!(world.runtime.exec_wait(spec.id, "long").await.unwrap(), 137);
-    let late = world.runtime.exec(spec.id, "late", &process(&["true"]), ALL).await.unwrap_err();
+    let late =
+        world.runtime.exec(spec.id, "late", &process(&["true"]), &spec.seccomp, ALL).await.unwrap_err();
     assert!(late.message.contains("is not running"), "{}", late.message);
 }
 
@@ -128,7 +134,7 @@ async fn users_and_environment_are_its_own() {
     let mut id = process(&["sh", "-c", "id; echo $HOME $X; pwd; echo kept > /dev/stdout"]);
     (id.user, id.cwd) = ("web".to_owned(), "/tmp".to_owned());
     id.env.push("X=y".to_owned());
-    let exec = world.runtime.exec(spec.id, "id", &id, ALL).await.unwrap();
+    let exec = world.runtime.exec(spec.id, "id", &id, &spec.seccomp, ALL).await.unwrap();
     let (out, err) = split(&read_all(&mut exec.stream.unwrap()).await);
     assert_eq!(
         out, "uid=1000(web) gid=1001(web) groups=10(wheel),1001(web)\n/home/web y\n/tmp\nkept\n",
@@ -143,7 +149,11 @@ async fn what_an_exec_leaves_writing_holds_up_nobody() {
     world.start(&spec).await;
     let script = "busybox yes & exit 3";
     let streams = Attach { stdout: true, ..Attach::default() };
-    let mut exec = world.runtime.exec(spec.id, "a", &process(&["sh", "-c", script]), streams).await.unwrap();
+    let mut exec = world
+        .runtime
+        .exec(spec.id, "a", &process(&["sh", "-c", script]), &spec.seccomp, streams)
+        .await
+        .unwrap();
     let patience = std::time::Duration::from_secs(20);
     let mut stream = exec.stream.take().unwrap();
     let reading = tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });

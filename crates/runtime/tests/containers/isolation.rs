@@ -243,7 +243,7 @@ async fn a_folder_outside_is_no_working_directory() {
     for number in 3..16 {
         let mut process = process(&["true"]);
         process.cwd = format!("/proc/self/fd/{number}");
-        let error = world.runtime.exec(spec.id, "x", &process, ALL).await.unwrap_err();
+        let error = world.runtime.exec(spec.id, "x", &process, &spec.seccomp, ALL).await.unwrap_err();
         assert!(
             error.message.contains("chdir to cwd") || error.message.contains("outside of container"),
             "{error}"

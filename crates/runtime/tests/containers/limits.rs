@@ -43,7 +43,7 @@ async fn too_many_processes_are_refused_but_an_exec_gets_in() {
     let mut client = world.start_attached(&spec, crate::world::ALL).await;
     crate::world::read_until(&mut client, "Resource temporarily unavailable").await;
     let process = crate::world::process(&["echo", "in"]);
-    let exec = world.runtime.exec(spec.id, "e", &process, crate::world::ALL).await.unwrap();
+    let exec = world.runtime.exec(spec.id, "e", &process, &spec.seccomp, crate::world::ALL).await.unwrap();
     let (out, _) = crate::world::split(&crate::world::read_all(&mut exec.stream.unwrap()).await);
     assert_eq!(out, "in\n");
 }

@@ -32,6 +32,7 @@ fn service(name: &str, replicas: u64) -> ServiceSpec {
             placement: Default::default(),
             force_update: 0,
             networks: Vec::new(),
+            log: None,
         }),
         mode: ServiceMode::Replicated { replicas },
         update: UpdateConfig::default(),

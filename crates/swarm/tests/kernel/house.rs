@@ -203,6 +203,7 @@ pub fn web(replicas: u64, port: Option<u16>) -> ServiceSpec {
             placement: Default::default(),
             force_update: 0,
             networks: Vec::new(),
+            log: None,
         }),
         mode: ServiceMode::Replicated { replicas },
         update: UpdateConfig { monitor: Duration::from_millis(10), ..Default::default() },

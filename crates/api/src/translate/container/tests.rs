@@ -53,7 +53,11 @@ fn the_stock_client_s_options_arrive() {
                 },
                 Mount {
                     target: "/v".into(),
-                    source: MountSource::Volume { name: "vol".to_owned(), no_copy: false },
+                    source: MountSource::Volume {
+                        name: "vol".to_owned(),
+                        no_copy: false,
+                        labels: Default::default(),
+                    },
                     read_only: false,
                 },
                 tmpfs("/t", 1000),

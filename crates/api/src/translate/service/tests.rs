@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
+use skep_types::container::LogDriver;
 use skep_types::mount::{Mount, MountSource};
+use skep_types::security::{AppArmor, Privileges, Seccomp};
+use skep_types::ulimit::{Rlimit, RlimitResource};
 
 use super::super::service_view;
 use super::*;
@@ -31,6 +34,7 @@ fn plain() -> ServiceSpec {
             placement: Default::default(),
             force_update: 0,
             networks: Vec::new(),
+            log: None,
         }),
         mode: ServiceMode::Replicated { replicas: 1 },
         update: UpdateConfig::default(),
@@ -66,7 +70,7 @@ fn the_stock_client_s_options_arrive() {
     task.container.args = Some(vec!["cmd".to_owned(), "arg".to_owned()]);
     task.container.mounts = vec![Mount {
         target: "/d".into(),
-        source: MountSource::Volume { name: "v".to_owned(), no_copy: false },
+        source: MountSource::Volume { name: "v".to_owned(), no_copy: false, labels: Default::default() },
         read_only: false,
     }];
     assert_eq!(read(FULL), Ok(expected));
@@ -128,6 +132,56 @@ fn placement_is_read_and_shown_as_it_was_written() {
     );
 }
 
+/// What the rest of the specification says of a container, as clients write it and as it is shown.
+#[test]
+fn what_is_asked_of_the_kernel_is_read_and_shown_as_it_was_written() {
+    let container = serde_json::json!({
+        "Image": "x", "Init": false, "Isolation": "default",
+        "Env": ["WHO={{.Task.Name}}"], "Hostname": "{{.Node.Hostname}}",
+        "DNSConfig": { "Nameservers": ["10.1.1.1"], "Search": ["a.b"], "Options": ["ndots:2"] },
+        "Sysctls": { "net.ipv4.ip_forward": "1" },
+        "Ulimits": [{ "Name": "nofile", "Soft": 10, "Hard": -1 }],
+        "OomScoreAdj": 100,
+        "Privileges": {
+            "NoNewPrivileges": true,
+            "Seccomp": { "Mode": "custom", "Profile": "e30=" },
+            "AppArmor": { "Mode": "disabled" },
+        },
+        "Mounts": [
+            { "Type": "bind", "Source": "{{.Service.Name}}", "Target": "/b" },
+            { "Type": "volume", "Source": "v{{.Task.Slot}}", "Target": "/v", "VolumeOptions": { "Labels": { "a": "b" } } },
+        ],
+    });
+    let text = serde_json::json!({
+        "TaskTemplate": { "ContainerSpec": container, "LogDriver": { "Name": "none" } },
+    });
+    let read = read(&text.to_string()).unwrap();
+    let expected = ServiceContainer {
+        image: "x".to_owned(),
+        env: vec!["WHO={{.Task.Name}}".to_owned()],
+        hostname: "{{.Node.Hostname}}".to_owned(),
+        dns: DnsConfig {
+            servers: vec!["10.1.1.1".to_owned()],
+            search: vec!["a.b".to_owned()],
+            options: vec!["ndots:2".to_owned()],
+        },
+        sysctls: [("net.ipv4.ip_forward".to_owned(), "1".to_owned())].into(),
+        ulimits: vec![Rlimit { resource: RlimitResource::Nofile, soft: 10, hard: u64::MAX }],
+        oom_score_adj: 100,
+        privileges: Some(Privileges {
+            no_new_privileges: true,
+            seccomp: Some(Seccomp::Custom("{}".to_owned())),
+            app_armor: Some(AppArmor::Disabled),
+        }),
+        mounts: read.task.container.mounts.clone(),
+        ..Default::default()
+    };
+    assert_eq!((&read.task.container, read.task.log), (&expected, Some(LogDriver::None)));
+    let shown = serde_json::to_value(service_view::spec(&read, false)).unwrap();
+    assert_eq!(shown["TaskTemplate"]["ContainerSpec"], container);
+    assert_eq!(shown["TaskTemplate"]["LogDriver"], serde_json::json!({ "Name": "none" }));
+}
+
 #[test]
 fn what_is_not_built_is_refused_by_its_name() {
     for (part, named) in [
@@ -135,11 +189,16 @@ fn what_is_not_built_is_refused_by_its_name() {
         (r#""TaskTemplate":{"Placement":{"MaxReplicas":2}}"#, "--replicas-max-per-node"),
         (r#""TaskTemplate":{"Placement":{"Preferences":[{}]}}"#, "--placement-pref"),
         (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Secrets":[{}]}}"#, "--secret"),
-        (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Hostname":"{{.Node.Hostname}}"}}"#, "Hostname"),
-        (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Env":["A={{.Task.Slot}}"]}}"#, "Env"),
+        (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Configs":[{}]}}"#, "--config"),
+        (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Isolation":"hyperv"}}"#, "--isolation"),
         (
-            r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Mounts":[{"Type":"volume","Source":"v{{.Task.Slot}}","Target":"/v"}]}}"#,
-            "Mounts",
+            r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Privileges":{"SELinuxContext":{"Disable":true}}}}"#,
+            "Privileges.SELinuxContext",
+        ),
+        (r#""TaskTemplate":{"ContainerSpec":{"Image":"x"},"LogDriver":{"Name":"syslog"}}"#, "--log-driver"),
+        (
+            r#""TaskTemplate":{"ContainerSpec":{"Image":"x"},"LogDriver":{"Name":"json-file","Options":{"max-size":"1m"}}}"#,
+            "--log-opt",
         ),
     ] {
         let whole = if part.contains("TaskTemplate") {

@@ -68,21 +68,6 @@ fn a_variable_s_name_alone_removes_it() {
 }
 
 #[test]
-fn capabilities_are_added_and_dropped() {
-    let set = |add: &[&str], drop: &[&str]| {
-        let names = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        capabilities(&names(add), &names(drop))
-    };
-    assert_eq!(set(&[], &[]).unwrap(), CapabilitySet::DOCKER_DEFAULT);
-    assert!(set(&["NET_ADMIN"], &["chown"]).unwrap().contains(Capability::NET_ADMIN));
-    assert!(!set(&[], &["chown"]).unwrap().contains(Capability::CHOWN));
-    assert_eq!(set(&["cap_chown"], &["ALL"]).unwrap(), CapabilitySet::of(&[Capability::CHOWN]));
-    assert_eq!(set(&["ALL"], &[]).unwrap(), CapabilitySet::ALL);
-    assert!(!set(&["ALL"], &["SYS_ADMIN"]).unwrap().contains(Capability::SYS_ADMIN));
-    assert_eq!(set(&["FLY"], &[]).unwrap_err().message, "invalid CapAdd: unknown capability: \"CAP_FLY\"");
-}
-
-#[test]
 fn nonsense_is_refused() {
     let refused = |change: &dyn Fn(&mut ContainerConfig)| {
         let mut config = ContainerConfig::default();
@@ -104,7 +89,7 @@ fn nonsense_is_refused() {
 }
 
 fn volume(name: &str, target: &str) -> Mount {
-    let source = MountSource::Volume { name: name.to_owned(), no_copy: false };
+    let source = MountSource::Volume { name: name.to_owned(), no_copy: false, labels: Default::default() };
     Mount { target: target.into(), source, read_only: false }
 }
 
@@ -122,7 +107,12 @@ fn mounts_are_ordered_and_the_image_s_volumes_fill_the_gaps() {
     let mounts = mounts.unwrap();
     let targets: Vec<_> = mounts.iter().map(|mount| mount.target.to_str().unwrap()).collect();
     assert_eq!(targets, ["/cache", "/cache/in", "/data"]);
-    let anonymous = MountedFrom::Volume { name: "drawn".to_owned(), anonymous: true, no_copy: false };
+    let anonymous = MountedFrom::Volume {
+        name: "drawn".to_owned(),
+        anonymous: true,
+        no_copy: false,
+        labels: BTreeMap::new(),
+    };
     assert_eq!(mounts[0].source, anonymous);
     assert!(matches!(&mounts[2].source, MountedFrom::Volume { name, .. } if name == "vol"));
 }
