@@ -52,7 +52,8 @@ fn inspect_service(host: &Host, defaults: bool) -> Value {
 }
 
 /// A limit of the container's own cgroup, on v1 or v2.
-const MEMORY: &str = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; true";
+const MEMORY: &str =
+    "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; true";
 const PIDS: &str = "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null; true";
 const CPU: &str = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null; true";
 
@@ -112,7 +113,7 @@ fn a_service_s_container_is_as_its_flags_say_and_follows_their_changes() {
     let update = "service update --detach --no-resolve-image --dns-add 10.1.1.3 --dns-rm 10.1.1.1 \
         --dns-search-add c.example --dns-search-rm a.example --dns-option-add attempts:1 --dns-option-rm ndots:3 \
         --sysctl-add kernel.shmmax=654321 --sysctl-rm net.ipv4.ip_unprivileged_port_start --ulimit-add nofile=300 \
-        --ulimit-rm core --oom-score-adj -5 --cap-add SYS_TIME --cap-drop NET_RAW --limit-memory 32m --limit-pids 55 \
+        --ulimit-rm core --oom-score-adj 45 --cap-add SYS_TIME --cap-drop NET_RAW --limit-memory 32m --limit-pids 55 \
         --limit-cpu 0.25 --hostname other --env-add NEW=2 --env-rm GONE --container-label-add two=2 \
         --container-label-rm one --host-add web:10.9.9.8 --host-rm db:10.9.9.9 --group-add 1234 --group-rm 4321 \
         --workdir /tmp --read-only=false --mount-rm /scratch --mount-add type=tmpfs,target=/other \
@@ -131,7 +132,7 @@ fn a_service_s_container_is_as_its_flags_say_and_follows_their_changes() {
             ("grep -c ndots:3 /etc/resolv.conf || true", "0"),
             ("cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shmmax", "0 654321"),
             ("cat /proc/1/limits", "Max open files 300 300"),
-            ("cat /proc/1/oom_score_adj", "-5"),
+            ("cat /proc/1/oom_score_adj", "45"),
             (MEMORY, "33554432"),
             (PIDS, "55"),
             (CPU, "25000"),
@@ -149,7 +150,7 @@ fn a_service_s_container_is_as_its_flags_say_and_follows_their_changes() {
     // CHOWN stays dropped, NET_ADMIN added; SYS_TIME is bit 25, NET_RAW bit 13.
     assert!(bounding.contains("00000000aa0415fa"), "{bounding}");
     let format = "{{.Config.StopSignal}} {{.HostConfig.LogConfig.Type}} {{.HostConfig.OomScoreAdj}} {{index .Config.Labels \"two\"}}";
-    assert_eq!(host.inspect(&second, format), "SIGTERM none -5 2");
+    assert_eq!(host.inspect(&second, format), "SIGTERM none 45 2");
     host.docker(&["logs", &second]).fails(1, "configured logging driver does not support reading");
 }
 
@@ -269,21 +270,32 @@ fn a_container_of_docker_run_is_as_its_flags_say() {
         (&["--oom-score-adj", "321"], "cat /proc/self/oom_score_adj", "321"),
         (&["--security-opt", "no-new-privileges"], status, "NoNewPrivs: 1 Seccomp: 2"),
         (&["--security-opt", "seccomp=unconfined"], status, "NoNewPrivs: 0 Seccomp: 0"),
-        (&["--security-opt", &custom], "mkdir /x 2>&1; true", "mkdir: can't create directory '/x': Permission denied"),
+        (
+            &["--security-opt", &custom],
+            "mkdir /x 2>&1; true",
+            "mkdir: can't create directory '/x': Permission denied",
+        ),
         (&["--security-opt", "apparmor=unconfined"], "echo fine", "fine"),
         (&["--log-driver", "none"], "echo seen", "seen"),
     ] {
         assert_eq!(host.run(flags, script).ok().trim(), expected, "{flags:?}");
     }
     for (flags, words) in [
-        (&["--sysctl", "vm.swappiness=1"][..], "is not in a separate kernel namespace"),
-        (&["--network", "host", "--sysctl", "net.ipv4.ip_forward=1"], "not allowed in host network namespace"),
+        (
+            &["--network", "host", "--sysctl", "net.ipv4.ip_forward=1"][..],
+            "not allowed in host network namespace",
+        ),
         (&["--oom-score-adj", "1001"], "range for oom score adj is [-1000, 1000]"),
         (&["--security-opt", "apparmor=docker-default"], "--security-opt apparmor=docker-default"),
         (&["--security-opt", "seccomp=/nowhere"], "seccomp"),
     ] {
         host.run(flags, "true").fails(125, words);
     }
+    // The client has a list of its own; the daemon trusts nobody's.
+    let body = r#"{"Image":"busybox","HostConfig":{"Sysctls":{"vm.swappiness":"1"}}}"#;
+    let answer = host.api("POST", "/containers/create", body).unwrap();
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.contains("is not in a separate kernel namespace"), "{}", answer.body);
     host.run_detached("kept", &["--ulimit", "nofile=64:128", "--sysctl", "kernel.msgmax=4097"], "sleep 1000");
     let config = &host.inspect_json("kept")["HostConfig"];
     assert_eq!(config["Ulimits"], json!([{ "Name": "nofile", "Hard": 128, "Soft": 64 }]));
