@@ -69,7 +69,7 @@ fn a_service_s_container_is_as_its_flags_say_and_follows_their_changes() {
         --label tier=front --container-label one=1 --host db:10.9.9.9 --group 4321 --workdir /srv --read-only --init \
         --mount type=volume,source=data-{{.Task.Slot}},target=/data,volume-label=who={{.Service.Name}} \
         --mount type=tmpfs,target=/scratch,tmpfs-size=1048576 --log-driver json-file --stop-signal SIGUSR1 \
-        --entrypoint sleep busybox 1000";
+        --health-cmd true --health-interval 5s --entrypoint sleep busybox 1000";
     host.docker(&create.split_whitespace().collect::<Vec<_>>()).ok();
     let first = container_after(&host, "");
     let own = host.docker(&["info", "--format", "{{.Name}}"]).ok();
@@ -106,6 +106,10 @@ fn a_service_s_container_is_as_its_flags_say_and_follows_their_changes() {
     assert_eq!(container["Ulimits"][1], json!({ "Name": "nofile", "Soft": 100, "Hard": 200 }));
     assert_eq!(container["Sysctls"]["kernel.shmmax"], "123456");
     assert_eq!(container["OomScoreAdj"], 123);
+    assert_eq!(
+        container["Healthcheck"],
+        json!({ "Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000_i64 })
+    );
     assert_eq!(container["DNSConfig"]["Options"], json!(["ndots:3", "timeout:2"]));
     assert_eq!(container["Hostname"], "{{.Service.Name}}-{{.Task.Slot}}");
     assert_eq!(spec["LogDriver"]["Name"], "json-file");
@@ -243,7 +247,7 @@ fn defaults_are_filled_in_where_asked_for() {
     assert_eq!(shown["TaskTemplate"]["RestartPolicy"]["Delay"], 5_000_000_000_i64);
     for config in ["UpdateConfig", "RollbackConfig"] {
         let expected = json!({
-            "Parallelism": 1, "Delay": 0, "FailureAction": "pause", "Monitor": 5_000_000_000_i64,
+            "Parallelism": 1, "FailureAction": "pause", "Monitor": 5_000_000_000_i64,
             "MaxFailureRatio": 0.0, "Order": "stop-first",
         });
         assert_eq!(shown[config], expected, "{config}");

@@ -20,6 +20,7 @@ pub mod nulls;
 pub mod refuse;
 pub mod service;
 pub mod service_view;
+pub mod spelling;
 pub mod swarm;
 pub mod system;
 pub mod task;

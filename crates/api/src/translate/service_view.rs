@@ -22,6 +22,7 @@ use skep_types::service::{
 };
 use skep_types::task::{Task, TaskState};
 
+use super::spelling::Spelt;
 use super::{health, kernel, mount, nanoseconds, unordered};
 
 /// A service, with the field that the models lack.
@@ -29,8 +30,10 @@ use super::{health, kernel, mount, nanoseconds, unordered};
 pub struct ServiceView {
     #[serde(flatten)]
     service: models::Service,
+    #[serde(rename = "Spec")]
+    spec: Spelt<models::ServiceSpec>,
     #[serde(rename = "PreviousSpec", skip_serializing_if = "Option::is_none")]
-    previous_spec: Option<models::ServiceSpec>,
+    previous_spec: Option<Spelt<models::ServiceSpec>>,
 }
 
 /// A service as clients see it. `defaults` fills in what nobody set; `status` is for lists that asked for it.
@@ -54,7 +57,7 @@ pub fn to_model(
     let ports: Vec<_> = service.ports.iter().map(port).collect();
     // As Docker: a service that publishes nothing has no endpoint to speak of.
     let endpoint = models::ServiceEndpoint {
-        spec: Some(if service.spec.ports.is_empty() && !defaults {
+        spec: Some(if service.spec.ports.is_empty() {
             models::EndpointSpec::default()
         } else {
             endpoint_spec(&service.spec)
@@ -68,7 +71,8 @@ pub fn to_model(
             version: Some(models::ObjectVersion { index: Some(service.meta.version.0) }),
             created_at: Some(service.meta.created_at.to_string()),
             updated_at: Some(service.meta.updated_at.to_string()),
-            spec: Some(spec(&service.spec, defaults)),
+            // In `ServiceView`.
+            spec: None,
             endpoint: Some(endpoint),
             update_status: service.update_status.as_ref().map(update_status),
             service_status: status,
@@ -77,7 +81,8 @@ pub fn to_model(
                 last_execution: Some(job.last_execution.to_string()),
             }),
         },
-        previous_spec: service.previous_spec.as_ref().map(|previous| spec(previous, defaults)),
+        spec: Spelt(spec(&service.spec, defaults)),
+        previous_spec: service.previous_spec.as_ref().map(|previous| Spelt(spec(previous, defaults))),
     }
 }
 
@@ -167,7 +172,7 @@ fn rollback_config(config: &UpdateConfig) -> models::ServiceSpecRollbackConfig {
     };
     models::ServiceSpecRollbackConfig {
         parallelism: i64::try_from(config.parallelism).ok(),
-        delay: Some(nanoseconds(config.delay)),
+        delay: (!config.delay.is_zero()).then(|| nanoseconds(config.delay)),
         failure_action: Some(match config.failure_action {
             FailureAction::Pause | FailureAction::Rollback => Failure::PAUSE,
             FailureAction::Continue => Failure::CONTINUE,
@@ -210,7 +215,7 @@ fn port(port: &PortSpec) -> models::EndpointPortConfig {
 fn update_config(config: &UpdateConfig) -> models::ServiceSpecUpdateConfig {
     models::ServiceSpecUpdateConfig {
         parallelism: i64::try_from(config.parallelism).ok(),
-        delay: Some(nanoseconds(config.delay)),
+        delay: (!config.delay.is_zero()).then(|| nanoseconds(config.delay)),
         failure_action: Some(match config.failure_action {
             FailureAction::Pause => FailureName::PAUSE,
             FailureAction::Continue => FailureName::CONTINUE,

@@ -7,6 +7,7 @@ use skep_types::task::Task;
 use skep_types::{Meta, TaskState};
 
 use super::network::VNI_OPTION;
+use super::spelling::Spelt;
 use super::{service_view, unordered};
 
 /// A task, with the fields that the models lack: where it is on which network, and of which run of a job.
@@ -14,6 +15,8 @@ use super::{service_view, unordered};
 pub struct TaskView {
     #[serde(flatten)]
     task: models::Task,
+    #[serde(rename = "Spec")]
+    spec: Spelt<models::TaskSpec>,
     #[serde(rename = "NetworksAttachments", skip_serializing_if = "Vec::is_empty")]
     attachments: Vec<AttachmentView>,
     #[serde(rename = "JobIteration", skip_serializing_if = "Option::is_none")]
@@ -56,7 +59,8 @@ pub fn to_model(task: &Task, networks: &[skep_types::network::Network]) -> TaskV
         })
     });
     let iteration = task.iteration.map(|index| models::ObjectVersion { index: Some(index) });
-    TaskView { attachments: attachments.collect(), task: model(task), iteration }
+    let spec = Spelt(service_view::task_spec(&task.spec));
+    TaskView { attachments: attachments.collect(), task: model(task), spec, iteration }
 }
 
 fn reference(network: &skep_types::network::Network) -> NetworkReference {
@@ -96,7 +100,8 @@ fn model(task: &Task) -> models::Task {
         created_at: Some(task.meta.created_at.to_string()),
         updated_at: Some(task.meta.updated_at.to_string()),
         labels: Some(unordered(&std::collections::BTreeMap::new())),
-        spec: Some(service_view::task_spec(&task.spec)),
+        // In `TaskView`.
+        spec: None,
         service_id: Some(task.service.to_string()),
         // As in SwarmKit, a task that is its node's has no slot.
         slot: i64::try_from(task.slot).ok().filter(|slot| task.pinned.is_none() && *slot != 0),
