@@ -146,7 +146,8 @@ fn kept(world: &World, objects: &Objects, service: &Service, promise: &Promise) 
     }
     let state = service.update_status.as_ref().map(|status| status.state);
     let stuck = objects.tasks_of(service.id).any(|task| is_stuck(objects, task));
-    if state == Some(UpdateState::Updating) && !stuck {
+    let under_way = matches!(state, Some(UpdateState::Updating | UpdateState::RollbackStarted));
+    if under_way && !stuck {
         return Err(format!("the update of service {name} does not end"));
     }
     let ServiceMode::Replicated { replicas } = service.spec.mode else { return Ok(()) };
@@ -157,7 +158,7 @@ fn kept(world: &World, objects: &Objects, service: &Service, promise: &Promise) 
     if slots.len() as u64 != replicas {
         return Err(format!("service {name} has {} slots of {replicas}", slots.len()));
     }
-    let paused = state == Some(UpdateState::Paused);
+    let paused = matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused));
     for slot in slots {
         let mut tasks = objects.tasks_of_slot(service.id, slot);
         let Some(task) = tasks.rfind(|task| task.desired < TaskState::Remove) else { continue };
