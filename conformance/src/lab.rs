@@ -33,6 +33,12 @@ impl Lab {
         Lab::make(managers, workers, images, &[], None)
     }
 
+    /// As [`Lab::up`], with more options of `skep lab up`.
+    #[track_caller]
+    pub fn with_flags(managers: u16, workers: u16, images: &[&str], flags: &[&str]) -> Lab {
+        Lab::make(managers, workers, images, flags, None)
+    }
+
     /// Machines that are in no cluster yet.
     #[track_caller]
     pub fn machines(count: u16, images: &[&str]) -> Lab {
@@ -162,6 +168,14 @@ impl Lab {
         let mut command = self.command();
         command.arg("docker").arg(node.to_string()).arg("--").args(arguments);
         finish(command, &format!("[{node}] docker {}", arguments.join(" ")), b"")
+    }
+
+    /// `skep ARGUMENTS` with a node's daemon.
+    pub fn skep(&self, node: u16, arguments: &[&str]) -> Output {
+        let mut command = Command::new(binary());
+        let host = format!("unix://{}", self.folder(node).join("docker.sock").display());
+        command.env("DOCKER_HOST", host).args(arguments);
+        finish(command, &format!("[{node}] skep {}", arguments.join(" ")), b"")
     }
 
     /// Any request on a node's API, with a JSON body.

@@ -3,11 +3,10 @@
 mod book;
 mod settled;
 mod tables;
-mod updates;
 
 use skep_cluster::{Change, check};
 use skep_types::node::{Availability, NodeState};
-use skep_types::service::TaskSpec;
+use skep_types::service::{Service, TaskSpec};
 use skep_types::{NodeId, TaskId, TaskState, Time};
 
 pub(crate) use book::Book;
@@ -27,7 +26,6 @@ pub(crate) fn before(world: &mut World, changes: &[Change]) -> Verdict {
     for change in changes {
         match change {
             Change::SetDesired { task, desired, .. } => {
-                updates::order(world, changes, *task, *desired)?;
                 let known = world.truth.task(*task);
                 if let Some(known) = known.filter(|known| known.desired > *desired) {
                     return Err(format!("task {task} was wanted {} and is wanted {desired}", known.desired));
@@ -89,20 +87,31 @@ pub(crate) fn committed(world: &mut World, changes: &[Change]) -> Verdict {
         match change {
             Change::PutNode(node) if node.state == NodeState::Down => world.gave_up(node.id),
             Change::RemoveNode(id) => world.gave_up(*id),
-            Change::PutService(service) => {
-                updates::goes_back(world, service)?;
-                world.book.history(service.id).push(service.spec.clone());
-            }
+            Change::PutService(service) => world.book.history(service.id).push(service.spec.clone()),
             Change::CreateTask(task) => {
                 if let Some(node) = task.node {
                     world.book.assigned(task.id, node, world.now);
                 }
-                updates::parallelism(world, task)?;
+                parallelism(world, world.truth.service(task.service))?;
             }
             Change::Assign { task, node, .. } => world.book.assigned(*task, *node, world.now),
             Change::RemoveTask(task) => world.book.forget(*task),
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// A rolling update replaces no more tasks at a time than it may.
+fn parallelism(world: &World, service: Option<&Service>) -> Verdict {
+    let Some(service) = service else { return Ok(()) };
+    let Some(rollout) = world.truth.rollout(service.id) else { return Ok(()) };
+    let (held, most) = (rollout.holding.len() as u64, service.spec.update.parallelism);
+    if most > 0 && held > most {
+        return Err(format!(
+            "the update of service {} replaces {held} tasks at a time, not {most}",
+            service.id
+        ));
     }
     Ok(())
 }

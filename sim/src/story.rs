@@ -94,6 +94,9 @@ pub(crate) fn brief(change: &Change) -> String {
         Change::Assign { task, node, .. } => format!("task {task} to {node}"),
         Change::SetDesired { task, desired, .. } => format!("task {task} wanted {desired}"),
         Change::SetStatus { task, status, .. } => format!("task {task} is {} {}", status.state, status.error),
+        Change::Move { service, tasks, .. } => {
+            format!("{} tasks of service {service} are to move", tasks.len())
+        }
         Change::RemoveTask(id) => format!("task {id} forgotten"),
         Change::PutGuest(guest) => {
             format!("guest {} on {} has {}", guest.container.short(), guest.node, guest.address)
@@ -133,6 +136,7 @@ pub(crate) fn brief_request(request: &Request) -> String {
         Request::CreateService(service) => format!("create {}", spec(None, service)),
         Request::UpdateService { id, spec: service, .. } => format!("update {}", spec(Some(*id), service)),
         Request::RollBackService { id, .. } => format!("roll back service {id}"),
+        Request::Rebalance(id) => format!("rebalance service {id}"),
         Request::RemoveService(id) => format!("remove service {id}"),
         Request::RotateNetworkKeys(keys) => format!("network keys {keys:?}"),
         Request::CreateNetwork(network) => format!("create {network:?}"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use skep_cluster::{Answer, Objects, Refusal, RefusalKind, Request, RequestId};
 use skep_types::node::Availability;
-use skep_types::placement::Placement;
+use skep_types::placement::{Placement, Preference};
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
@@ -19,8 +19,6 @@ use crate::chance::Chance;
 
 /// A label of nodes.
 const ZONE: &str = "zone";
-/// How the names of images begin that hardly ever run, until all is healed.
-pub(crate) const BROKEN: &str = "broken:";
 const NAMES: [&str; 6] = ["web", "db", "cache", "worker", "mail", "cron"];
 
 /// What the user may rely on for a service.
@@ -184,12 +182,7 @@ fn change_service(chance: &mut Chance, objects: &Objects, most: u64) -> Option<R
     let service = objects.service(some_service(chance, objects)?)?;
     let mut spec = service.spec.clone();
     let mut task = TaskSpec::clone(&spec.task);
-    match chance.below(9) {
-        5 | 6 if service.previous_spec.is_some() => {
-            return Some(Request::RollBackService { id: service.id, version: service.meta.version });
-        }
-        7 => (spec.update, spec.rollback) = (some_update(chance, most), some_update(chance, most)),
-        8 => task.container.image = format!("{BROKEN}{}", chance.below(1000)),
+    match chance.below(5) {
         0 => task.force_update += 1,
         1 | 2 => task.container.image = format!("image:{}", chance.below(1000)),
         3 => spec.mode = ServiceMode::Replicated { replicas: chance.below(most) },
@@ -221,7 +214,13 @@ fn some_placement(chance: &mut Chance) -> Placement {
     let conditions = ["node.labels.zone==a", "node.labels.zone!=a", "node.role==worker"];
     let chosen = if chance.happens(250) { chance.pick(&conditions) } else { None };
     let constraints = chosen.into_iter().filter_map(|text| text.parse().ok()).collect();
-    Placement { constraints, ..Placement::default() }
+    let preferences = if chance.happens(300) {
+        vec![Preference { spread: format!("node.labels.{ZONE}") }]
+    } else {
+        Vec::new()
+    };
+    let max_replicas = if chance.happens(200) { 1 + chance.below(3) } else { 0 };
+    Placement { constraints, preferences, max_replicas, ..Placement::default() }
 }
 
 fn some_ports(chance: &mut Chance) -> Vec<PortSpec> {
@@ -238,22 +237,10 @@ fn some_ports(chance: &mut Chance) -> Vec<PortSpec> {
         .collect()
 }
 
-/// How an update or a rollback goes.
-fn some_update(chance: &mut Chance, most: u64) -> UpdateConfig {
-    let actions = [FailureAction::Pause, FailureAction::Continue, FailureAction::Rollback];
-    UpdateConfig {
-        parallelism: chance.below(4) * (most / 8),
-        delay: Duration::from_secs(chance.below(4)),
-        failure_action: chance.pick(&actions).copied().unwrap_or(FailureAction::Pause),
-        monitor: Duration::from_secs(chance.below(6)),
-        max_failure_permille: chance.below(3) as u32 * 300,
-        order: UpdateOrder::StopFirst,
-    }
-}
-
 fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
     let conditions =
         [RestartCondition::Any, RestartCondition::Any, RestartCondition::OnFailure, RestartCondition::None];
+    let actions = [FailureAction::Pause, FailureAction::Continue];
     let restart = RestartPolicy {
         condition: chance.pick(&conditions).copied().unwrap_or(RestartCondition::Any),
         delay: Duration::from_secs(chance.below(7)),
@@ -273,7 +260,11 @@ fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
             container,
             limits: Resources::default(),
             reservations: reserved,
-            generic: Default::default(),
+            generic: if chance.happens(150) {
+                [("apple".to_owned(), 1 + chance.below(2))].into()
+            } else {
+                Default::default()
+            },
             restart,
             placement: some_placement(chance),
             force_update: 0,
@@ -281,8 +272,15 @@ fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
             log: None,
         }),
         mode: ServiceMode::Replicated { replicas: chance.below(most) },
-        update: some_update(chance, most),
-        rollback: some_update(chance, most),
+        update: UpdateConfig {
+            parallelism: chance.below(4) * (most / 8),
+            delay: Duration::from_secs(chance.below(4)),
+            failure_action: chance.pick(&actions).copied().unwrap_or(FailureAction::Pause),
+            monitor: Duration::from_secs(chance.below(6)),
+            max_failure_permille: chance.below(3) as u32 * 300,
+            order: UpdateOrder::StopFirst,
+        },
+        rollback: UpdateConfig::default(),
         ports: some_ports(chance),
         endpoint_mode: EndpointMode::Vip,
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use skep_agent::{AgentEvent, Operation};
 use skep_cluster::Objects;
 use skep_types::assignment::{Assignment, StatusReport};
+use skep_types::generic::{Generic, GenericResources};
 use skep_types::node::NodeDescription;
 use skep_types::{ContainerId, Ids, NodeId, ServiceId, TaskId, Time};
 
@@ -411,8 +412,18 @@ impl World {
             // Enough for all that the user may want, with every node there.
             nano_cpus: 1_000_000_000 * (24 / self.options.nodes.max(1) + 4) as i64,
             memory_bytes: 1 << 34,
+            generic: GenericResources([("apple".to_owned(), apples(node))].into()),
             ..NodeDescription::default()
         }
+    }
+}
+
+/// Even nodes count their apples, odd ones name them.
+fn apples(node: usize) -> Generic {
+    if node.is_multiple_of(2) {
+        Generic::Discrete(3)
+    } else {
+        Generic::Named(["boskoop", "elstar", "jonagold"].map(str::to_owned).into())
     }
 }
 

@@ -9,6 +9,7 @@ mod mesh;
 mod networks;
 mod nodes;
 mod papers;
+mod placement;
 mod redis;
 mod refusals;
 mod replay;

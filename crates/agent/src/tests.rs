@@ -73,6 +73,7 @@ fn task(id: u128, desired: TaskState) -> Task {
         pinned: None,
         iteration: None,
         generic: Default::default(),
+        moves: false,
     }
 }
 

@@ -24,4 +24,5 @@ mod version;
 pub use context::{Daemon, Settings};
 pub use error::ApiError;
 pub use server::{Listener, serve};
+pub use translate::node::plugins;
 pub use version::{NEWEST, OLDEST, Version};

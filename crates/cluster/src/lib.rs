@@ -31,6 +31,7 @@ mod tables;
 mod tasks;
 mod timers;
 mod tunnels;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -43,3 +44,4 @@ pub use objects::{
 pub use request::{Answer, Force, Refusal, RefusalKind, Reply, Request, RequestId};
 pub use rotation::{RotationProgress, rotation_progress};
 pub use step::{Cluster, Event, Output, SeatStep};
+pub use why::{Convergence, convergence, why_node, why_service, why_task};

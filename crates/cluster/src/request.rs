@@ -127,6 +127,9 @@ pub enum Request {
         /// Those that are still there.
         containers: BTreeSet<ContainerId>,
     },
+    /// Let the tasks of a service that would be elsewhere if all were placed now be replaced there, as a rolling
+    /// update does. That there is none is no error.
+    Rebalance(ServiceId),
 }
 
 /// Whether the usual guards are overridden.

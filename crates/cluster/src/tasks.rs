@@ -60,16 +60,13 @@ fn make(
             return task;
         }
     }
-    match candidates.take(placed) {
-        Some(Seat { node, generic }) => {
+    match candidates.seat(placed, draft.pinned) {
+        Ok(Seat { node, generic }) => {
             task.node = Some(node);
             task.generic = generic;
             task.status = plan.status(TaskState::Assigned, "scheduler assigned task to node", String::new());
         }
-        None => {
-            let error = candidates.explanation();
-            task.status = plan.status(TaskState::Pending, "pending task scheduling", error);
-        }
+        Err(error) => task.status = plan.status(TaskState::Pending, "pending task scheduling", error),
     }
     task
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use serde_json::Value;
+use skep_types::generic::GenericResources;
 use skep_types::ip::Subnet;
 
 use crate::options::{self, DaemonOption, Kind, Support};
@@ -60,6 +61,8 @@ pub struct Config {
     pub dns_search: Vec<String>,
     /// `--swarm-default-advertise-addr`
     pub advertise: String,
+    /// `--node-generic-resource`
+    pub generic: GenericResources,
     /// What was accepted and does nothing: the option, and why.
     pub meaningless: Vec<(&'static str, &'static str)>,
 }
@@ -122,6 +125,9 @@ impl Config {
             dns_options: list(&said, "dns-opt"),
             dns_search: list(&said, "dns-search"),
             advertise: text(&said, "swarm-default-advertise-addr").unwrap_or_default().to_owned(),
+            generic: GenericResources::parse(
+                list(&said, "node-generic-resource").iter().map(String::as_str),
+            )?,
             meaningless,
         })
     }

@@ -116,7 +116,9 @@ async fn open_swarm(config: &Config, engine: &Engine) -> anyhow::Result<Swarm> {
         tunnel_key: Some(
             engine.tunnel_key().await.context("reading this node's key for encrypted networks")?,
         ),
-        ..NodeDescription::default()
+        generic: config.generic.clone(),
+        plugins: skep_api::plugins(),
+        tls: Default::default(),
     };
     let swarm = SwarmConfig {
         dir: config.data_root.join("swarm"),

@@ -1,5 +1,7 @@
 //! `skep`: one binary for the daemon, its command line, the shim behind each container, and the server of their names. Wiring only.
 
+mod ask;
+mod client;
 mod config;
 mod daemon;
 mod lab;
@@ -60,11 +62,25 @@ fn main() -> ExitCode {
         .subcommand(lab::Arguments::augment_args(
             Command::new("lab").about("A whole cluster on this machine, to try Skep with"),
         ))
+        .subcommand(ask::Why::augment_args(
+            Command::new("why").about("Tell why a task, service or node is where it is, or is nowhere"),
+        ))
+        .subcommand(ask::Service::augment_args(
+            Command::new("service").about("What docker service cannot: wait, rebalance"),
+        ))
         .subcommand(Command::new("version").about("Tell the version"));
     match parse(command, &name, rest).subcommand() {
         Some(("daemon", matches)) => finish(daemon::main(matches)),
         Some(("lab", matches)) => match lab::Arguments::from_arg_matches(matches) {
             Ok(arguments) => lab::main(arguments),
+            Err(error) => error.exit(),
+        },
+        Some(("why", matches)) => match ask::Why::from_arg_matches(matches) {
+            Ok(why) => ask::why(why),
+            Err(error) => error.exit(),
+        },
+        Some(("service", matches)) => match ask::Service::from_arg_matches(matches) {
+            Ok(service) => ask::service(service),
             Err(error) => error.exit(),
         },
         _ => {

@@ -94,6 +94,13 @@ pub const ALL: &[DaemonOption] = &[
     option("dns-opt", List, Honoured, "Resolver options for containers").key("dns-opts"),
     option("dns-search", List, Honoured, "Search domains for containers"),
     option("swarm-default-advertise-addr", Text, Honoured, "Address or interface that a swarm advertises"),
+    option(
+        "node-generic-resource",
+        List,
+        Honoured,
+        "Resources that services can ask for: gpu=uuid1, apple=3",
+    )
+    .key("node-generic-resources"),
     option("tls", Flag, Honoured, "Use TLS; false allows a tcp:// host in clear"),
     // What would change what containers or users see, and is not built.
     option("tlsverify", Flag, FALSE, "Use TLS and verify clients"),
@@ -133,8 +140,6 @@ pub const ALL: &[DaemonOption] = &[
     option("userns-remap", Text, NOTHING, "User namespaces"),
     option("rootless", Flag, FALSE, "Rootless mode"),
     option("authorization-plugin", List, NOTHING, "Authorization plugins").key("authorization-plugins"),
-    option("node-generic-resource", List, NOTHING, "Resources that services can ask for")
-        .key("node-generic-resources"),
     option("metrics-addr", Text, NOTHING, "Address to serve metrics on"),
     option("network-diagnostic-port", Number, Only(&["0"]), "Port of the network's diagnostics"),
     option("cpu-rt-period", Number, Only(&["0"]), "Real-time period of containers"),

@@ -85,6 +85,7 @@ impl Announcer {
                 | Change::SetDesired { .. }
                 | Change::SetStatus { .. }
                 | Change::RemoveTask(_)
+                | Change::Move { .. }
                 | Change::PutGuest(_)
                 | Change::RemoveGuests(_) => {}
             }
@@ -153,6 +154,7 @@ fn service_of(change: &Change) -> Option<ServiceId> {
         | Change::SetDesired { .. }
         | Change::SetStatus { .. }
         | Change::RemoveTask(_)
+        | Change::Move { .. }
         | Change::PutGuest(_)
         | Change::RemoveGuests(_) => None,
     }

@@ -45,7 +45,7 @@ pub(crate) fn config(
         image: familiar_image(&spec.image),
         cmd: spec.args.clone().filter(|args| !args.is_empty()),
         entrypoint: spec.command.clone().filter(|command| !command.is_empty()),
-        env: spec.env.clone(),
+        env: spec.env.iter().cloned().chain(task.generic.env()).collect(),
         labels: labels(task),
         working_dir: spec.dir.clone(),
         user: spec.user.clone(),

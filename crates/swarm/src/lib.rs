@@ -29,12 +29,13 @@ mod standing;
 mod status;
 mod swarm;
 mod users;
+mod why;
 mod wire;
 mod worker;
 
 pub use error::SwarmError;
 pub use request::{ClusterUpdate, InitRequest, JoinRequest, LocalState, SigningRoot, SwarmConfig, SwarmInfo};
-pub use skep_cluster::Force;
+pub use skep_cluster::{Convergence, Force};
 pub use status::{ManagerStatus, NodeView, Reachability};
 pub use swarm::{EventSubscription, Swarm};
 pub use users::{NetworkService, NetworkTask, NetworkUsers};

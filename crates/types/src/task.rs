@@ -158,6 +158,9 @@ pub struct Task {
     /// The iteration of the job that it belongs to.
     #[serde(default)]
     pub iteration: Option<u64>,
+    /// Whether it is to be replaced by one elsewhere, in its turn: the user asked for balance.
+    #[serde(default)]
+    pub moves: bool,
 }
 
 impl Task {

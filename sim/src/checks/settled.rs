@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use skep_cluster::Objects;
+use skep_types::generic::GenericUse;
 use skep_types::node::{Availability, Node, NodeRole, NodeState};
 use skep_types::service::{RestartCondition, Service, ServiceMode, UpdateState};
 use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskState};
@@ -64,7 +65,25 @@ fn is_stuck(objects: &Objects, task: &Task) -> bool {
     };
     let waits = task.node.is_none() && wanted(task);
     let open = |node: &Node| node.state == NodeState::Ready && node.spec.availability == Availability::Active;
-    let takes = |node: &Node| open(node) && task.spec.placement.allows(node) && free(node) >= reserved(task);
+    let apples = |node: &Node| {
+        let mut used = GenericUse::default();
+        let held = objects.tasks_on(node.id).filter(|task| !task.status.state.is_terminal());
+        held.for_each(|task| used.add(&task.generic));
+        node.description.generic.claim(&used, &task.spec.generic).is_some()
+    };
+    let most = task.spec.placement.max_replicas;
+    let below_bound = |node: &Node| {
+        let of_service = objects.tasks_on(node.id).filter(|other| other.service == task.service);
+        let counting = of_service.filter(|other| wanted(other) && !other.status.state.is_terminal());
+        most == 0 || (counting.count() as u64) < most
+    };
+    let takes = |node: &Node| {
+        open(node)
+            && task.spec.placement.allows(node)
+            && free(node) >= reserved(task)
+            && apples(node)
+            && below_bound(node)
+    };
     waits && !objects.nodes().any(takes)
 }
 
@@ -146,8 +165,7 @@ fn kept(world: &World, objects: &Objects, service: &Service, promise: &Promise) 
     }
     let state = service.update_status.as_ref().map(|status| status.state);
     let stuck = objects.tasks_of(service.id).any(|task| is_stuck(objects, task));
-    let under_way = matches!(state, Some(UpdateState::Updating | UpdateState::RollbackStarted));
-    if under_way && !stuck {
+    if state == Some(UpdateState::Updating) && !stuck {
         return Err(format!("the update of service {name} does not end"));
     }
     let ServiceMode::Replicated { replicas } = service.spec.mode else { return Ok(()) };
@@ -158,7 +176,7 @@ fn kept(world: &World, objects: &Objects, service: &Service, promise: &Promise) 
     if slots.len() as u64 != replicas {
         return Err(format!("service {name} has {} slots of {replicas}", slots.len()));
     }
-    let paused = matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused));
+    let paused = state == Some(UpdateState::Paused);
     for slot in slots {
         let mut tasks = objects.tasks_of_slot(service.id, slot);
         let Some(task) = tasks.rfind(|task| task.desired < TaskState::Remove) else { continue };

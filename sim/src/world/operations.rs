@@ -8,7 +8,6 @@ use crate::checks;
 use crate::machine::{Container, Life};
 use crate::manager::EPOCH;
 use crate::options::Flaw;
-use crate::user::BROKEN;
 
 impl World {
     /// Tells an agent something and sets in motion what it decides.
@@ -105,9 +104,7 @@ impl World {
             }
             Operation::Prepare { task, .. } => {
                 let id = task.id;
-                let broken = task.spec.container.image.starts_with(BROKEN);
-                let missing = if broken { 400 } else { 60 };
-                let result = if self.unsafe_phase && self.chance.happens(missing) {
+                let result = if self.unsafe_phase && self.chance.happens(60) {
                     Err("No such image: image:missing".to_owned())
                 } else {
                     let fresh = self.ids.container();
@@ -127,9 +124,7 @@ impl World {
             Operation::Start { task, container } => self.start(node, task, container),
             Operation::AwaitReady { task, .. } => {
                 // Now and then a health check fails before it ever succeeded.
-                let container = self.machine(node).containers.get(&task);
-                let broken = container.is_some_and(|made| made.task.spec.container.image.starts_with(BROKEN));
-                let sick = self.unsafe_phase && self.chance.happens(if broken { 700 } else { 30 });
+                let sick = self.unsafe_phase && self.chance.happens(30);
                 if let Some(container) = self.machine(node).containers.get_mut(&task) {
                     container.sick = sick && container.is_running();
                 }

@@ -9,6 +9,7 @@ mod networks;
 mod nodes;
 mod secrets;
 mod services;
+mod skep;
 mod swarm;
 mod system;
 mod tasks;
@@ -81,6 +82,7 @@ async fn dispatch(context: &Context, method: &Method, path: &[&str], call: Call)
         "swarm" => swarm::route(context, method, rest, call).await,
         "nodes" => nodes::route(context, method, rest, call).await,
         "services" => services::route(context, method, rest, call).await,
+        "skep" => skep::route(context, method, rest).await,
         "tasks" => tasks::route(context, method, rest, call).await,
         "secrets" | "configs" | "plugins" => secrets::route(context, method, path, call).await,
         _ => system::route(context, method, path, call).await,

@@ -9,6 +9,7 @@ pub mod changes;
 pub mod container;
 pub mod container_view;
 pub mod endpoint;
+pub mod generic;
 pub mod health;
 pub mod image;
 pub mod kernel;

@@ -1,14 +1,16 @@
 //! Nodes of the cluster.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bollard_stubs::models;
 use models::{NodeSpecAvailabilityEnum as AvailabilityName, NodeSpecRoleEnum as RoleName};
 use skep_swarm::{NodeView, Reachability};
-use skep_types::node::{Availability, Node, NodeRole, NodeSpec, NodeState};
+use skep_types::node::{Availability, Node, NodeRole, NodeSpec, NodeState, Plugin, PluginKind};
 
 use super::system::{LOG_DRIVERS, NETWORK_DRIVERS, VOLUME_DRIVERS};
-use super::{ordered, unordered};
+use super::{generic, ordered, unordered};
 use crate::error::ApiError;
 
 /// A node as clients see it.
@@ -54,12 +56,12 @@ fn description(node: &Node) -> models::NodeDescription {
         resources: Some(models::ResourceObject {
             nano_cpus: Some(description.nano_cpus),
             memory_bytes: Some(description.memory_bytes),
-            generic_resources: None,
+            generic_resources: generic::to_model(&description.generic),
         }),
         engine: Some(models::EngineDescription {
             engine_version: Some(description.engine_version.clone()),
             labels: Some(unordered(&description.engine_labels)),
-            plugins: Some(plugins()),
+            plugins: Some(description.plugins.iter().map(plugin).collect()),
         }),
         tls_info: (!description.tls.trust_root.is_empty()).then(|| models::TlsInfo {
             trust_root: Some(description.tls.trust_root.clone()),
@@ -69,14 +71,23 @@ fn description(node: &Node) -> models::NodeDescription {
     }
 }
 
-/// What every node of Skep has built in, as SwarmKit lists it: by kind, then by name.
-fn plugins() -> Vec<models::EngineDescriptionPlugins> {
-    let kinds =
-        [("Log", &LOG_DRIVERS[..]), ("Network", &NETWORK_DRIVERS[..]), ("Volume", &VOLUME_DRIVERS[..])];
-    let plugin = |kind: &str, name: &str| models::EngineDescriptionPlugins {
-        typ: Some(kind.to_owned()),
-        name: Some(name.to_owned()),
+fn plugin(plugin: &Plugin) -> models::EngineDescriptionPlugins {
+    let kind = match plugin.kind {
+        PluginKind::Log => "Log",
+        PluginKind::Network => "Network",
+        PluginKind::Volume => "Volume",
     };
+    models::EngineDescriptionPlugins { typ: Some(kind.to_owned()), name: Some(plugin.name.clone()) }
+}
+
+/// The drivers that this daemon has, which its node tells of.
+pub fn plugins() -> BTreeSet<Plugin> {
+    let kinds = [
+        (PluginKind::Log, &LOG_DRIVERS[..]),
+        (PluginKind::Network, &NETWORK_DRIVERS[..]),
+        (PluginKind::Volume, &VOLUME_DRIVERS[..]),
+    ];
+    let plugin = |kind: PluginKind, name: &str| Plugin { kind, name: name.to_owned() };
     kinds.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| plugin(kind, name))).collect()
 }
 

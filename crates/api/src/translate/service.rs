@@ -13,7 +13,8 @@ use serde::Deserialize;
 use skep_engine::images::Reference;
 use skep_types::NetworkId;
 use skep_types::container::DnsConfig;
-use skep_types::placement::{Constraint, Placement, Platform};
+use skep_types::generic::GenericRequest;
+use skep_types::placement::{Constraint, Placement, Platform, Preference};
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
@@ -22,7 +23,7 @@ use skep_types::service::{
 };
 
 use super::refuse::{refuse, refuse_if, refuse_unless};
-use super::{addresses, duration, health, kernel, mount, ordered, unsigned};
+use super::{addresses, duration, generic, health, kernel, mount, ordered, unsigned};
 use crate::body;
 use crate::error::ApiError;
 
@@ -245,12 +246,12 @@ fn task(spec: models::TaskSpec) -> Result<TaskSpec, ApiError> {
     let log = kernel::log_driver("TaskTemplate.LogDriver (--log-driver)", log_driver.as_deref())?;
     let placement = placement(placed.unwrap_or_default())?;
     let container = container_spec.ok_or_else(|| ApiError::invalid("mismatched Runtime and *Spec fields"))?;
-    let (limits, reservations) = bounds(resources.unwrap_or_default())?;
+    let (limits, reservations, generic) = bounds(resources.unwrap_or_default())?;
     Ok(TaskSpec {
         container: service_container(container)?,
         limits,
         reservations,
-        generic: Default::default(),
+        generic,
         restart: restart(restart_policy)?,
         placement,
         force_update: force_update.unwrap_or_default(),
@@ -261,8 +262,12 @@ fn task(spec: models::TaskSpec) -> Result<TaskSpec, ApiError> {
 
 fn placement(placement: models::TaskSpecPlacement) -> Result<Placement, ApiError> {
     let models::TaskSpecPlacement { constraints, preferences, max_replicas, platforms } = placement;
-    refuse("TaskTemplate.Placement.Preferences (--placement-pref)", &preferences)?;
-    refuse("TaskTemplate.Placement.MaxReplicas (--replicas-max-per-node)", &max_replicas)?;
+    // As moby: what is no way of spreading is nothing.
+    let spread = |preference: models::TaskSpecPlacementPreferences| {
+        let models::TaskSpecPlacementSpread { spread_descriptor } = preference.spread?;
+        Some(Preference { spread: spread_descriptor.unwrap_or_default() })
+    };
+    let max_replicas = unsigned("TaskTemplate.Placement.MaxReplicas", max_replicas.unwrap_or_default())?;
     let constraints = constraints.unwrap_or_default().into_iter().map(Constraint::try_from);
     let platforms = platforms.unwrap_or_default().into_iter().map(|models::Platform { architecture, os }| {
         Platform { architecture: architecture.unwrap_or_default(), os: os.unwrap_or_default() }
@@ -272,12 +277,12 @@ fn placement(placement: models::TaskSpecPlacement) -> Result<Placement, ApiError
             .collect::<Result<_, _>>()
             .map_err(|error| ApiError::invalid(error.to_string()))?,
         platforms: platforms.collect(),
-        preferences: Vec::new(),
-        max_replicas: 0,
+        preferences: preferences.unwrap_or_default().into_iter().filter_map(spread).collect(),
+        max_replicas,
     })
 }
 
-fn bounds(resources: models::TaskSpecResources) -> Result<(Resources, Resources), ApiError> {
+fn bounds(resources: models::TaskSpecResources) -> Result<(Resources, Resources, GenericRequest), ApiError> {
     let models::TaskSpecResources { limits, reservations } = resources;
     let models::Limit { nano_cpus, memory_bytes, pids } = limits.unwrap_or_default();
     let limits = Resources {
@@ -287,13 +292,12 @@ fn bounds(resources: models::TaskSpecResources) -> Result<(Resources, Resources)
     };
     let models::ResourceObject { nano_cpus, memory_bytes, generic_resources } =
         reservations.unwrap_or_default();
-    refuse("TaskTemplate.Resources.Reservations.GenericResources (--generic-resource)", &generic_resources)?;
     let reservations = Resources {
         nano_cpus: not_negative("reservations.NanoCPUs", nano_cpus)?,
         memory_bytes: not_negative("reservations.MemoryBytes", memory_bytes)?,
         pids: 0,
     };
-    Ok((limits, reservations))
+    Ok((limits, reservations, generic::request(generic_resources.unwrap_or_default())?))
 }
 
 fn not_negative(field: &str, number: Option<i64>) -> Result<i64, ApiError> {

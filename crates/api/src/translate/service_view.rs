@@ -12,9 +12,8 @@ use models::{
 use serde::Serialize;
 use skep_types::ServiceId;
 use skep_types::network::Network;
-use skep_types::placement::{Constraint, Placement, Platform};
+use skep_types::placement::{Constraint, Placement, Platform, Preference};
 use skep_types::port::Protocol;
-use skep_types::resources::Resources;
 use skep_types::service::{
     EndpointMode, FailureAction, NetworkAttachment, PortSpec, PublishMode, RestartCondition, RestartPolicy,
     Service, ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder, UpdateState,
@@ -23,7 +22,7 @@ use skep_types::service::{
 use skep_types::task::{Task, TaskState};
 
 use super::spelling::Spelt;
-use super::{health, kernel, mount, nanoseconds, unordered};
+use super::{generic, health, kernel, mount, nanoseconds, unordered};
 
 /// A service, with the field that the models lack.
 #[derive(Serialize)]
@@ -234,7 +233,7 @@ fn update_config(config: &UpdateConfig) -> models::ServiceSpecUpdateConfig {
 pub fn task_spec(spec: &TaskSpec) -> models::TaskSpec {
     models::TaskSpec {
         container_spec: Some(container_spec(&spec.container)),
-        resources: Some(resources(&spec.limits, &spec.reservations)),
+        resources: Some(resources(spec)),
         restart_policy: Some(restart_policy(&spec.restart)),
         placement: Some(placement(&spec.placement)),
         force_update: Some(spec.force_update),
@@ -263,10 +262,15 @@ fn placement(placement: &Placement) -> models::TaskSpecPlacement {
         models::Platform { architecture: some(&platform.architecture), os: some(&platform.os) }
     };
     let platforms: Vec<_> = placement.platforms.iter().map(platform).collect();
+    let preference = |preference: &Preference| models::TaskSpecPlacementPreferences {
+        spread: Some(models::TaskSpecPlacementSpread { spread_descriptor: Some(preference.spread.clone()) }),
+    };
+    let preferences: Vec<_> = placement.preferences.iter().map(preference).collect();
     models::TaskSpecPlacement {
         constraints: (!constraints.is_empty()).then_some(constraints),
         platforms: (!platforms.is_empty()).then_some(platforms),
-        ..Default::default()
+        preferences: (!preferences.is_empty()).then_some(preferences),
+        max_replicas: i64::try_from(placement.max_replicas).ok().filter(|most| *most > 0),
     }
 }
 
@@ -283,7 +287,9 @@ fn restart_policy(policy: &RestartPolicy) -> models::TaskSpecRestartPolicy {
     }
 }
 
-fn resources(limits: &Resources, reservations: &Resources) -> models::TaskSpecResources {
+fn resources(TaskSpec { limits, reservations, generic, .. }: &TaskSpec) -> models::TaskSpecResources {
+    let discrete = |(kind, count): (&String, &u64)| generic::discrete(kind, *count);
+    let generic: Vec<_> = generic.iter().map(discrete).collect();
     let some = |number: i64| (number != 0).then_some(number);
     models::TaskSpecResources {
         limits: Some(models::Limit {
@@ -294,7 +300,7 @@ fn resources(limits: &Resources, reservations: &Resources) -> models::TaskSpecRe
         reservations: Some(models::ResourceObject {
             nano_cpus: some(reservations.nano_cpus),
             memory_bytes: some(reservations.memory_bytes),
-            generic_resources: None,
+            generic_resources: (!generic.is_empty()).then_some(generic),
         }),
     }
 }

@@ -8,7 +8,7 @@ use skep_types::{Meta, TaskState};
 
 use super::network::VNI_OPTION;
 use super::spelling::Spelt;
-use super::{service_view, unordered};
+use super::{generic, service_view, unordered};
 
 /// A task, with the fields that the models lack: where it is on which network, and of which run of a job.
 #[derive(Serialize)]
@@ -21,6 +21,8 @@ pub struct TaskView {
     attachments: Vec<AttachmentView>,
     #[serde(rename = "JobIteration", skip_serializing_if = "Option::is_none")]
     iteration: Option<models::ObjectVersion>,
+    #[serde(rename = "GenericResources", skip_serializing_if = "Option::is_none")]
+    generic: Option<models::GenericResources>,
 }
 
 #[derive(Serialize)]
@@ -60,7 +62,8 @@ pub fn to_model(task: &Task, networks: &[skep_types::network::Network]) -> TaskV
     });
     let iteration = task.iteration.map(|index| models::ObjectVersion { index: Some(index) });
     let spec = Spelt(service_view::task_spec(&task.spec));
-    TaskView { attachments: attachments.collect(), task: model(task), spec, iteration }
+    let generic = generic::to_model(&task.generic);
+    TaskView { attachments: attachments.collect(), task: model(task), spec, iteration, generic }
 }
 
 fn reference(network: &skep_types::network::Network) -> NetworkReference {

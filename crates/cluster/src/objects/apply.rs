@@ -75,6 +75,15 @@ impl Objects {
                 *at
             }),
             Change::RemoveTask(id) => self.remove_task(*id, touched),
+            Change::Move { service, tasks, at } => {
+                for task in tasks {
+                    self.change_task(*task, touched, |task| {
+                        task.moves = true;
+                        *at
+                    });
+                }
+                touched.services.insert(*service);
+            }
             Change::PutGuest(guest) => self.put_guest(guest, touched),
             Change::RemoveGuests(guests) => {
                 for (container, network) in guests {
@@ -241,6 +250,7 @@ impl Objects {
             not_before: new.not_before,
             host_ports: service.host_ports().cloned().collect(),
             generic: new.generic.clone(),
+            moves: false,
             pinned: new.pinned,
             iteration: service.job.map(|job| job.iteration),
         };
@@ -383,7 +393,7 @@ impl Objects {
                 task.is_current(service, task.node.and_then(|node| self.nodes.get(&node)))
             });
             let up = if index::serves(task) { Up::Yes } else { Up::No };
-            (!current).then_some(up)
+            (!current || task.moves).then_some(up)
         });
         self.index.set_slot(id, slot, outdated);
     }

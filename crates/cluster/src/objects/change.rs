@@ -88,6 +88,15 @@ pub enum Change {
     PutGuest(Box<Guest>),
     /// Take guests off networks.
     RemoveGuests(Vec<(ContainerId, NetworkId)>),
+    /// Let the rolling update replace these tasks of a service, though nothing about their specification changed.
+    Move {
+        /// The service.
+        service: ServiceId,
+        /// Which of its tasks.
+        tasks: Vec<TaskId>,
+        /// When it was decided.
+        at: Time,
+    },
 }
 
 /// What a new task consists of besides its service's specification.

@@ -65,6 +65,8 @@ struct StoredTask {
     pinned: Option<NodeId>,
     #[serde(default)]
     iteration: Option<u64>,
+    #[serde(default)]
+    moves: bool,
 }
 
 /// A snapshot that contradicts itself.
@@ -106,6 +108,7 @@ impl Objects {
                 generic: task.generic.clone(),
                 pinned: task.pinned,
                 iteration: task.iteration,
+                moves: task.moves,
             }
         });
         let tasks = tasks.collect();
@@ -180,5 +183,6 @@ fn restore_task(
         generic: stored.generic,
         pinned: stored.pinned,
         iteration: stored.iteration,
+        moves: stored.moves,
     })
 }

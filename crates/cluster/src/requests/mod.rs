@@ -43,6 +43,7 @@ pub(crate) fn decide(
         Request::UpdateService { id, version, spec } => service::update(plan, id, version, *spec),
         Request::RollBackService { id, version } => service::roll_back(plan, id, version),
         Request::RemoveService(id) => service::remove(plan, id),
+        Request::Rebalance(id) => service::rebalance(plan, id),
         Request::RotateNetworkKeys(keys) => cluster::rotate_network_keys(plan, keys),
         Request::CreateNetwork(spec) => network::create(plan, *spec),
         Request::RemoveNetwork(id) => network::remove(plan, id),

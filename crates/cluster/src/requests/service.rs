@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use skep_types::service::{
-    JobStatus, PortSpec, PublishMode, Service, ServiceSpec, UpdateState, UpdateStatus, VirtualIp,
+    JobStatus, PortSpec, PublishMode, Service, ServiceMode, ServiceSpec, UpdateState, UpdateStatus, VirtualIp,
 };
 use skep_types::{Meta, ServiceId, Version};
 
@@ -11,6 +11,7 @@ use super::{network, out_of_sequence, refuse, validate};
 use crate::allocator::ipam;
 use crate::allocator::port;
 use crate::plan::Plan;
+use crate::scheduler;
 use crate::{Answer, Change, Refusal, RefusalKind};
 
 fn not_found<T>(id: ServiceId) -> Result<T, Refusal> {
@@ -147,6 +148,33 @@ pub(super) fn remove(plan: &mut Plan, id: ServiceId) -> Result<Answer, Refusal> 
     }
     plan.requested.insert(id);
     plan.changes.push(Change::RemoveService(id));
+    Ok(Answer::Done)
+}
+
+pub(super) fn rebalance(plan: &mut Plan, id: ServiceId) -> Result<Answer, Refusal> {
+    let objects = plan.objects;
+    let Some(service) = objects.service(id).filter(|_| !plan.removed.contains(&id)) else {
+        return not_found(id);
+    };
+    if !matches!(service.spec.mode, ServiceMode::Replicated { .. }) {
+        return refuse(RefusalKind::Invalid, "only services with replicas can be rebalanced");
+    }
+    let held = service
+        .update_status
+        .as_ref()
+        .filter(|status| matches!(status.state, UpdateState::Paused | UpdateState::RollbackPaused));
+    if let Some(status) = held {
+        let message = format!("the service's update has to go on first: {}", status.message);
+        return refuse(RefusalKind::Precondition, message);
+    }
+    if plan.requested.contains(&id) {
+        return out_of_sequence();
+    }
+    let tasks = scheduler::surplus(objects, service, plan.now);
+    if !tasks.is_empty() {
+        plan.requested.insert(id);
+        plan.changes.push(Change::Move { service: id, tasks, at: plan.now });
+    }
     Ok(Answer::Done)
 }
 

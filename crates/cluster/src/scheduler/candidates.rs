@@ -55,8 +55,17 @@ impl<'a> Candidates<'a> {
         Candidates { group, tree: None, reasons: Reasons::default() }
     }
 
+    /// Seats a task: on the best node, or on the one that it is pinned to. The error says why there is none, in
+    /// SwarmKit's words, which are other ones for a task that only one node may have.
+    pub fn seat(&mut self, placed: &mut Placed, pinned: Option<NodeId>) -> Result<Seat, String> {
+        match pinned {
+            Some(node) => self.take_on(placed, node),
+            None => self.take(placed).ok_or_else(|| self.reasons.explain()),
+        }
+    }
+
     /// The best node, which from now on carries one task more.
-    pub fn take(&mut self, placed: &mut Placed) -> Option<Seat> {
+    fn take(&mut self, placed: &mut Placed) -> Option<Seat> {
         let Candidates { group, tree, reasons } = self;
         let tree = tree.get_or_insert_with(|| group.tree(placed, reasons));
         let mut generic = GenericResources::default();
@@ -68,9 +77,23 @@ impl<'a> Candidates<'a> {
         Some(Seat { node, generic })
     }
 
+    /// What is to be said of each node: how it stands, and why it cannot take a task, if it cannot.
+    pub fn survey(&self, placed: &Placed) -> Vec<(&'a Node, Standing, Option<Unfit>)> {
+        let look = |node: &'a Node| {
+            let standing = self.group.standing(placed, node);
+            let unfit = self.group.demand.unfit(node, &standing);
+            (node, standing, unfit)
+        };
+        self.group.objects.nodes().map(look).collect()
+    }
+
+    /// How often the service's tasks failed on a node of late, where that deters from it.
+    pub fn failures(&self, node: NodeId) -> u64 {
+        self.group.failures.map_or(0, |failures| failures.deterrent(node, self.group.now))
+    }
+
     /// A certain node, if it fits.
-    #[expect(dead_code, reason = "for tasks that only one node may have")]
-    pub fn take_on(&mut self, placed: &mut Placed, id: NodeId) -> Result<Seat, String> {
+    fn take_on(&mut self, placed: &mut Placed, id: NodeId) -> Result<Seat, String> {
         let group = &self.group;
         let mut reasons = Reasons::default();
         let Some(node) = group.objects.node(id) else {
@@ -79,18 +102,12 @@ impl<'a> Candidates<'a> {
         };
         if let Some(reason) = group.demand.unfit(node, &group.standing(placed, node)) {
             reasons.count(reason);
-            // SwarmKit's words for a task that only one node may have.
             return Err(reasons.list());
         }
         let generic = group.place(placed, node);
         // Its place in the order is another one now.
         self.tree = None;
         Ok(Seat { node: id, generic })
-    }
-
-    /// Why [`Candidates::take`] gave none.
-    pub fn explanation(&self) -> String {
-        self.reasons.explain()
     }
 }
 

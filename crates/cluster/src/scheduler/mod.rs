@@ -1,5 +1,6 @@
 //! Choosing nodes: first who can, then who is preferred, then who carries least.
 
+mod balance;
 mod candidates;
 mod fit;
 mod placed;
@@ -7,10 +8,12 @@ mod tree;
 
 use std::collections::BTreeMap;
 
-use skep_types::{TaskId, TaskState};
+use skep_types::{Task, TaskId, TaskState};
 
+pub(crate) use balance::surplus;
 pub(crate) use candidates::{Candidates, Seat};
-pub(crate) use placed::Placed;
+pub(crate) use fit::{Reasons, Unfit};
+pub(crate) use placed::{Placed, Standing};
 
 use crate::Change;
 use crate::objects::Group;
@@ -35,40 +38,39 @@ pub(crate) fn retry(
             plan.now,
         );
         let mut waiting = waiting.iter();
-        for task in waiting.by_ref() {
+        for id in waiting.by_ref() {
             plan.reserve(1)?;
-            if !assign(plan, placed, &mut candidates, *task) {
-                let explanation = candidates.explanation();
-                if explained.get(group) != Some(&explanation) {
-                    explain(plan, std::iter::once(task).chain(waiting), &explanation)?;
-                    explained.insert(*group, explanation);
+            let Some(task) = objects.task(*id) else { continue };
+            match candidates.seat(placed, task.pinned) {
+                Ok(seat) => assign(plan, task.id, seat),
+                // Each such task has its own reason.
+                Err(reason) if task.pinned.is_some() => explain(plan, task, &reason)?,
+                Err(reason) => {
+                    // All that follow have the same.
+                    if explained.get(group) != Some(&reason) {
+                        for id in std::iter::once(id).chain(waiting) {
+                            objects.task(*id).map_or(Ok(()), |task| explain(plan, task, &reason))?;
+                        }
+                        explained.insert(*group, reason);
+                    }
+                    break;
                 }
-                break;
             }
         }
     }
     Ok(())
 }
 
-fn assign(plan: &mut Plan, placed: &mut Placed, candidates: &mut Candidates, task: TaskId) -> bool {
-    let Some(Seat { node, generic }) = candidates.take(placed) else { return false };
+fn assign(plan: &mut Plan, task: TaskId, Seat { node, generic }: Seat) {
     let status = Box::new(plan.status(TaskState::Assigned, "scheduler assigned task to node", String::new()));
     plan.changes.push(Change::Assign { task, node, status, generic });
-    true
 }
 
-fn explain<'t>(
-    plan: &mut Plan,
-    tasks: impl Iterator<Item = &'t TaskId>,
-    explanation: &str,
-) -> Result<(), Full> {
-    for id in tasks {
-        let Some(task) = plan.objects.task(*id) else { continue };
-        if task.status.error != explanation {
-            plan.reserve(1)?;
-            let status = plan.status(TaskState::Pending, "pending task scheduling", explanation.to_owned());
-            plan.changes.push(Change::SetStatus { task: *id, status: Box::new(status), at: plan.now });
-        }
+fn explain(plan: &mut Plan, task: &Task, reason: &str) -> Result<(), Full> {
+    if task.status.error != reason {
+        plan.reserve(1)?;
+        let status = plan.status(TaskState::Pending, "pending task scheduling", reason.to_owned());
+        plan.changes.push(Change::SetStatus { task: task.id, status: Box::new(status), at: plan.now });
     }
     Ok(())
 }

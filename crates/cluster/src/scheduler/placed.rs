@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_types::generic::{GenericResources, GenericUse};
 use skep_types::node::Node;
 use skep_types::port::Protocol;
-use skep_types::{NodeId, ServiceId};
+use skep_types::{NodeId, ServiceId, Task};
 
 use super::fit::Demand;
 use crate::Objects;
@@ -19,6 +19,8 @@ pub(crate) struct Placed {
     /// More or fewer tasks of a service on a node.
     spread: BTreeMap<(ServiceId, NodeId), i64>,
     ports: BTreeSet<(NodeId, Protocol, u16)>,
+    /// Ports that are taken to be free.
+    freed: BTreeSet<(NodeId, Protocol, u16)>,
 }
 
 /// What a batch changes of a node's load.
@@ -28,6 +30,7 @@ struct Added {
     memory_bytes: i64,
     tasks: i64,
     generics: Vec<GenericResources>,
+    returned: Vec<GenericResources>,
 }
 
 /// What a node carries for the one that asks.
@@ -52,6 +55,23 @@ impl Placed {
         for (service, node) in plan.leaving.values() {
             placed.added.entry(*node).or_default().tasks -= 1;
             *placed.spread.entry((*service, *node)).or_default() -= 1;
+        }
+        placed
+    }
+
+    /// As if these tasks were nowhere.
+    pub fn without<'t>(tasks: impl Iterator<Item = &'t Task>) -> Placed {
+        let mut placed = Placed::default();
+        for (task, node) in tasks.filter_map(|task| Some((task, task.node?))) {
+            let added = placed.added.entry(node).or_default();
+            added.nano_cpus -= task.spec.reservations.nano_cpus;
+            added.memory_bytes -= task.spec.reservations.memory_bytes;
+            added.tasks -= 1;
+            added.returned.push(task.generic.clone());
+            *placed.spread.entry((task.service, node)).or_default() -= 1;
+            placed
+                .freed
+                .extend(task.host_ports.iter().map(|port| (node, port.protocol, port.published_port)));
         }
         placed
     }
@@ -84,6 +104,7 @@ impl Placed {
             let more = self.spread.get(&(service, node.id)).copied().unwrap_or_default();
             standing.of_service = of_service.saturating_add_signed(more);
             if !demand.spec.generic.is_empty() {
+                added.returned.iter().for_each(|given| standing.generic.remove(given));
                 added.generics.iter().for_each(|given| standing.generic.add(given));
             }
         }
@@ -96,7 +117,8 @@ impl Placed {
         }
         let held = objects.index().ports_of_node.get(&node);
         demand.ports.iter().any(|(protocol, port)| {
-            held.is_some_and(|held| held.contains_key(&(*protocol, *port)))
+            let freed = self.freed.contains(&(node, *protocol, *port));
+            held.is_some_and(|held| held.contains_key(&(*protocol, *port))) && !freed
                 || self.ports.contains(&(node, *protocol, *port))
         })
     }

@@ -15,4 +15,6 @@ mod rollbacks;
 mod scale;
 mod scene;
 mod seats;
+mod spreading;
 mod updates;
+mod why;

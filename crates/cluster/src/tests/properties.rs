@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use skep_types::node::{Availability, Member, NodeRole};
+use skep_types::placement::Preference;
 use skep_types::service::ServiceMode;
 use skep_types::{NodeId, ServiceId, Task, TaskId, TaskState};
 
@@ -13,7 +14,7 @@ use crate::{Event, Force, Objects, Request, check};
 /// Something that may happen. Numbers choose among what there is.
 #[derive(Clone, Debug)]
 enum Act {
-    Create { name: u8, replicas: u8, ports: u8, cpus: u8, attempts: u8 },
+    Create { name: u8, replicas: u8, ports: u8, cpus: u8, attempts: u8, bound: u8 },
     Scale { service: u8, replicas: u8 },
     Force { service: u8 },
     Publish { service: u8, port: u8 },
@@ -36,8 +37,8 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        3 => (0u8..4, 0u8..6, 0u8..3, 0u8..3, 0u8..3).prop_map(|(name, replicas, ports, cpus, attempts)| {
-            Act::Create { name, replicas, ports, cpus, attempts }
+        3 => (0u8..4, 0u8..6, 0u8..3, 0u8..3, 0u8..3, 0u8..6).prop_map(|(name, replicas, ports, cpus, attempts, bound)| {
+            Act::Create { name, replicas, ports, cpus, attempts, bound }
         }),
         3 => (any::<u8>(), 0u8..8).prop_map(|(service, replicas)| Act::Scale { service, replicas }),
         2 => any::<u8>().prop_map(|service| Act::Force { service }),
@@ -72,13 +73,19 @@ fn some_task(scene: &Scene, number: u8) -> Option<TaskId> {
 
 fn play(scene: &mut Scene, act: Act) {
     match act {
-        Act::Create { name, replicas, ports, cpus, attempts } => {
+        Act::Create { name, replicas, ports, cpus, attempts, bound } => {
             let mut spec = spec(&format!("service{name}"), u64::from(replicas));
             spec.ports =
                 (0..ports).map(|number| port(80 + u16::from(number), u16::from(number) * 8080)).collect();
             task_spec(&mut spec, |task| {
                 task.reservations.nano_cpus = i64::from(cpus) * 1_000_000_000;
                 task.restart.max_attempts = u64::from(attempts);
+                task.placement.max_replicas = u64::from(bound / 2);
+                if bound.is_multiple_of(2) {
+                    task.placement.preferences = vec![Preference { spread: "node.labels.store".to_owned() }];
+                } else {
+                    task.generic = [("apple".to_owned(), u64::from(bound / 2))].into();
+                }
                 task.restart.delay = Duration::from_secs(u64::from(attempts));
             });
             // The name or a port may be taken.

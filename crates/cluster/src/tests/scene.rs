@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_types::assignment::{Assignment, Duty, DutyId, StatusReport};
+use skep_types::generic::GenericResources;
 use skep_types::node::{Availability, Node, NodeDescription, NodeRole, NodeSpec, NodeState};
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
@@ -80,6 +81,13 @@ pub(super) fn task_spec(spec: &mut ServiceSpec, change: impl FnOnce(&mut TaskSpe
     change(Arc::make_mut(&mut spec.task));
 }
 
+/// Even nodes count their apples, odd ones name them.
+fn generic(number: u64) -> GenericResources {
+    let terms: &[&str] =
+        if number.is_multiple_of(2) { &["apple=2"] } else { &["apple=boskoop", "apple=elstar"] };
+    GenericResources::parse(terms.iter().copied()).unwrap()
+}
+
 pub(super) fn node(number: u64) -> Node {
     Node {
         id: NodeId(u128::from(number)),
@@ -94,6 +102,7 @@ pub(super) fn node(number: u64) -> Node {
             hostname: format!("n{number}"),
             nano_cpus: 4_000_000_000,
             memory_bytes: 8 << 30,
+            generic: generic(number),
             ..NodeDescription::default()
         },
         state: NodeState::Ready,
@@ -455,6 +464,10 @@ impl Scene {
             Change::SetDesired { task, desired, .. } => format!("task {} wanted {desired}", self.name(*task)),
             Change::SetStatus { task, status: given, .. } => {
                 format!("task {} is {}", self.name(*task), status(given))
+            }
+            Change::Move { service, tasks, .. } => {
+                let tasks: Vec<String> = tasks.iter().map(|task| self.name(*task)).collect();
+                format!("move of {}: {}", self.service_name(*service), tasks.join(" "))
             }
             Change::RemoveTask(task) => format!("forget task {}", self.name(*task)),
             Change::PutNode(node) => {

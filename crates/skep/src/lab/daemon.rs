@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::client;
 use super::folder::Node;
 use super::links::{command_in, run};
+use crate::client;
 
 /// How long a daemon may take to answer or to end: generous, for a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,7 +54,9 @@ pub fn start(node: &Node, flags: &[String]) -> Result<()> {
 
 /// Waits until the daemon answers.
 pub fn await_ready(node: &Node) -> Result<()> {
-    await_condition("its daemon does not answer; see its log", || client::get(node, "/_ping").is_ok())
+    await_condition("its daemon does not answer; see its log", || {
+        client::get(&node.socket(), "/_ping").is_ok()
+    })
 }
 
 fn await_condition(otherwise: &str, done: impl Fn() -> bool) -> Result<()> {

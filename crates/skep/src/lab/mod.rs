@@ -4,7 +4,6 @@
 //! runs with its own folders, socket and host name. Nothing of it touches the machine's own network. What is
 //! true is read from the kernel each time: only the nodes' roles are kept.
 
-mod client;
 mod daemon;
 mod folder;
 mod links;

@@ -46,6 +46,7 @@ fn task(container: ServiceContainer, limits: Resources) -> Task {
         not_before: None,
         host_ports: Vec::new(),
         generic: Default::default(),
+        moves: false,
         pinned: None,
         iteration: None,
     }

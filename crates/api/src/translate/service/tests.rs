@@ -183,11 +183,31 @@ fn what_is_asked_of_the_kernel_is_read_and_shown_as_it_was_written() {
 }
 
 #[test]
+fn preferences_bounds_and_generic_resources_survive_the_round_trip() {
+    let placement =
+        r#"{"Preferences":[{"Spread":{"SpreadDescriptor":"node.labels.rack"}},{}],"MaxReplicas":2}"#;
+    let reserved = r#"{"GenericResources":[{"DiscreteResourceSpec":{"Kind":"gpu","Value":2}}]}"#;
+    let text = format!(
+        r#"{{"TaskTemplate":{{"ContainerSpec":{{"Image":"x"}},"Placement":{placement},"Resources":{{"Reservations":{reserved}}}}}}}"#
+    );
+    let spec = read(&text).unwrap();
+    assert_eq!(spec.task.placement.preferences, [Preference { spread: "node.labels.rack".to_owned() }]);
+    assert_eq!((spec.task.placement.max_replicas, spec.task.generic["gpu"]), (2, 2));
+    let shown = serde_json::to_string(&service_view::spec(&spec, false)).unwrap();
+    assert_eq!(read(&shown), Ok(spec));
+    let named = r#"{"NamedResourceSpec":{"Kind":"gpu","Value":"a"}}"#;
+    let error =
+        read(&text.replace(r#"{"DiscreteResourceSpec":{"Kind":"gpu","Value":2}}"#, named)).unwrap_err();
+    assert_eq!(
+        (error.status(), error.to_string().as_str()),
+        (StatusCode::BAD_REQUEST, "invalid argument for resource gpu")
+    );
+}
+
+#[test]
 fn what_is_not_built_is_refused_by_its_name() {
     for (part, named) in [
         (r#""Mode":{"Global":{}}"#, "--mode global"),
-        (r#""TaskTemplate":{"Placement":{"MaxReplicas":2}}"#, "--replicas-max-per-node"),
-        (r#""TaskTemplate":{"Placement":{"Preferences":[{}]}}"#, "--placement-pref"),
         (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Secrets":[{}]}}"#, "--secret"),
         (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Configs":[{}]}}"#, "--config"),
         (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Isolation":"hyperv"}}"#, "--isolation"),

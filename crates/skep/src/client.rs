@@ -2,31 +2,30 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::folder::Node;
-
 /// A join may take a while.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Asks for something.
-pub fn get(node: &Node, path: &str) -> Result<Value> {
-    request(node, "GET", path, "")
+pub fn get(socket: &Path, path: &str) -> Result<Value> {
+    request(socket, "GET", path, "")
 }
 
 /// Asks for a change.
-pub fn post(node: &Node, path: &str, body: &Value) -> Result<Value> {
-    request(node, "POST", path, &body.to_string())
+pub fn post(socket: &Path, path: &str, body: &Value) -> Result<Value> {
+    request(socket, "POST", path, &body.to_string())
 }
 
 /// Hands a file over.
-pub fn load(node: &Node, file: &std::path::Path) -> Result<()> {
+pub fn load(socket: &Path, file: &Path) -> Result<()> {
     let mut content = std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
     let length = content.metadata()?.len();
-    let mut stream = connect(node)?;
+    let mut stream = connect(socket)?;
     write!(
         stream,
         "POST /images/load?quiet=1 HTTP/1.1\r\nHost: skep\r\nConnection: close\r\n\
@@ -36,14 +35,15 @@ pub fn load(node: &Node, file: &std::path::Path) -> Result<()> {
     answer(stream).map(|_| ())
 }
 
-fn connect(node: &Node) -> Result<UnixStream> {
-    let stream = UnixStream::connect(node.socket()).context("the daemon does not answer")?;
+fn connect(socket: &Path) -> Result<UnixStream> {
+    let stream = UnixStream::connect(socket)
+        .with_context(|| format!("the daemon does not answer at {}", socket.display()))?;
     stream.set_read_timeout(Some(LIMIT))?;
     Ok(stream)
 }
 
-fn request(node: &Node, method: &str, path: &str, body: &str) -> Result<Value> {
-    let mut stream = connect(node)?;
+fn request(socket: &Path, method: &str, path: &str, body: &str) -> Result<Value> {
+    let mut stream = connect(socket)?;
     let length = body.len();
     write!(
         stream,
