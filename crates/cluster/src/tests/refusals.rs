@@ -3,7 +3,7 @@
 use expect_test::{Expect, expect};
 use skep_types::mount::{Mount, MountSource};
 use skep_types::service::{ServiceMode, ServiceSpec};
-use skep_types::{ServiceId, Version};
+use skep_types::{ServiceId, Task, Version};
 
 use super::scene::{Scene, port, spec, task_spec};
 use crate::{Answer, Event, RefusalKind, Request, RequestId};
@@ -19,6 +19,23 @@ fn check(change: impl FnOnce(&mut ServiceSpec), expected: Expect) {
     let web = scene.objects().service_named("web").unwrap().id;
     expected.assert_eq(&format!("{:?}: {refusal}", refusal.kind).replace(&web.to_string(), "ID"));
     assert_eq!(scene.objects().services().count(), 1);
+}
+
+/// Only where a template may ask for them: there may be thousands of tasks.
+#[test]
+fn tasks_carry_their_service_s_labels_for_templates() {
+    for (hostname, carried) in [("{{.Service.Labels.tier}}", 1), ("plain", 0)] {
+        let mut scene = Scene::of(1);
+        let mut spec = spec("web", 1);
+        spec.labels = [("tier".to_owned(), "front".to_owned())].into();
+        task_spec(&mut spec, |task| task.container.hostname = hostname.to_owned());
+        scene.create(spec);
+        let carries = |task: &Task| task.service_labels.len() == carried;
+        assert!(
+            scene.objects().tasks().next().is_some() && scene.objects().tasks().all(carries),
+            "{hostname}"
+        );
+    }
 }
 
 #[test]
@@ -73,6 +90,10 @@ fn the_rest_of_a_specification() {
     check(
         |spec| task_spec(spec, |task| task.container.env = vec!["x".repeat(1 << 20)]),
         expect!["Invalid: the specification holds 1048679 bytes of text, more than the 1048576 it may"],
+    );
+    check(
+        |spec| task_spec(spec, |task| task.container.hostname = "{{.Service.Labels.tier}}".to_owned()),
+        expect![[r#"Invalid: expanding hostname failed: template: map has no entry for key "tier""#]],
     );
     check(
         |spec| spec.update.max_failure_permille = 1001,

@@ -171,7 +171,8 @@ fn a_user_s_policy_is_read_as_docker_reads_it() {
 fn comparisons_are_of_whole_arguments() {
     let numbers: [u64; 9] =
         [0, 1, 7, u32::MAX as u64, 1 << 32, (1 << 32) + 7, (7 << 32) + 1, u64::MAX - 1, u64::MAX];
-    let compare: [(&str, fn(u64, u64) -> bool); 6] = [
+    type Holds = fn(u64, u64) -> bool;
+    let compare: [(&str, Holds); 6] = [
         ("NE", |it, than| it != than),
         ("EQ", |it, than| it == than),
         ("LT", |it, than| it < than),
