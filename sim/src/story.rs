@@ -147,9 +147,7 @@ pub(crate) fn brief_request(request: &Request) -> String {
         Request::Detach { node, container, network } => {
             format!("detach {} on node {node} from network {network}", container.short())
         }
-        Request::KeepGuests { node, containers } => {
-            format!("keep {} guests on node {node}", containers.len())
-        }
+        Request::KeepGuests { node, guests } => format!("keep {} guests on node {node}", guests.len()),
     }
 }
 

@@ -1,10 +1,10 @@
 //! What users ask of the cluster, and what they are answered.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
-use skep_types::network::NetworkSpec;
+use skep_types::network::{NetworkSpec, Stay};
 use skep_types::node::{Member, Node, NodeSpec};
 use skep_types::service::ServiceSpec;
 use skep_types::swarm::{Authority, ClusterObject, ClusterSpec, Secret};
@@ -120,12 +120,12 @@ pub enum Request {
         /// The network.
         network: NetworkId,
     },
-    /// Take all such containers of a node off their networks that are not named. Said when a node's session begins.
+    /// Take all such containers of a node off the networks that are not named. Said when a node's session begins.
     KeepGuests {
         /// The node.
         node: NodeId,
-        /// Those that are still there.
-        containers: BTreeSet<ContainerId>,
+        /// Those that are still there, and where.
+        guests: BTreeMap<ContainerId, Stay>,
     },
     /// Let the tasks of a service that would be elsewhere if all were placed now be replaced there, as a rolling
     /// update does. That there is none is no error.

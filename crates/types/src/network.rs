@@ -1,6 +1,6 @@
 //! Cluster-wide networks, and the containers that are guests on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
@@ -141,4 +141,23 @@ pub struct Guest {
     pub address: Ipv4Addr,
     /// What it is called there: its name, its short id, its aliases.
     pub names: Vec<String>,
+}
+
+/// What a node says of one of its guests when a session begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stay {
+    /// It is about to be let onto a network: it keeps whatever it has.
+    Arrives,
+    /// It is on these networks and no others.
+    On(BTreeSet<NetworkId>),
+}
+
+impl Stay {
+    /// Whether it keeps its place on a network.
+    pub fn keeps(&self, network: NetworkId) -> bool {
+        match self {
+            Stay::Arrives => true,
+            Stay::On(networks) => networks.contains(&network),
+        }
+    }
 }

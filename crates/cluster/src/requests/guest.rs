@@ -1,9 +1,9 @@
 //! Containers that are no tasks, on attachable networks.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use skep_types::network::Guest;
+use skep_types::network::{Guest, Stay};
 use skep_types::{ContainerId, NetworkId, NodeId};
 
 use super::{network, refuse};
@@ -71,10 +71,11 @@ pub(super) fn detach(
 pub(super) fn keep(
     plan: &mut Plan,
     node: NodeId,
-    containers: &BTreeSet<ContainerId>,
+    staying: &BTreeMap<ContainerId, Stay>,
 ) -> Result<Answer, Refusal> {
-    let guests = plan.objects.guests_of(node).filter(|guest| !containers.contains(&guest.container));
-    let keys = guests.map(|guest| (guest.container, guest.network));
+    let keeps = |guest: &Guest| staying.get(&guest.container).is_some_and(|stay| stay.keeps(guest.network));
+    let left = plan.objects.guests_of(node).filter(|guest| !keeps(guest));
+    let keys = left.map(|guest| (guest.container, guest.network));
     // What came in this very batch is there.
     let gone: Vec<_> = keys.filter(|key| !plan.guests.contains_key(key)).collect();
     if !gone.is_empty() {

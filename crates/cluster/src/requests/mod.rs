@@ -51,7 +51,7 @@ pub(crate) fn decide(
             guest::attach(plan, node, container, network, names, address)
         }
         Request::Detach { node, container, network } => guest::detach(plan, node, container, network),
-        Request::KeepGuests { node, containers } => guest::keep(plan, node, &containers),
+        Request::KeepGuests { node, guests } => guest::keep(plan, node, &guests),
     }
 }
 

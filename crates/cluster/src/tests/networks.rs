@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use expect_test::expect;
 use skep_types::assignment::Duty;
-use skep_types::network::NetworkSpec;
+use skep_types::network::{NetworkSpec, Stay};
 use skep_types::service::{EndpointMode, NetworkAttachment, PublishMode, ServiceMode, UpdateOrder};
 use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, TaskState};
 
@@ -204,11 +204,29 @@ fn guests_come_and_go() {
         |node| Request::Detach { node: NodeId(node), container: ContainerId([1; 32]), network: open };
     scene.ask(detach(1)).expect("it is no error");
     assert_eq!(scene.objects().guests_on(open).count(), 1);
-    scene.ask(Request::KeepGuests { node: NodeId(2), containers: Default::default() }).expect("it may");
+    scene.ask(Request::KeepGuests { node: NodeId(2), guests: Default::default() }).expect("it may");
     assert_eq!((scene.objects().guests_on(open).count(), told(&scene, 2).len()), (0, 1));
     scene.ask(attach(2, 3, open, None)).expect("it may come");
     scene.ask(Request::RemoveNode { id: NodeId(2), force: crate::Force::Yes }).expect("by force");
     assert_eq!(scene.objects().guests_on(open).count(), 0);
+}
+
+#[test]
+fn a_guest_that_left_one_of_its_networks_keeps_the_others() {
+    let mut scene = Scene::of(2);
+    let [one, other] =
+        ["one", "other"].map(|name| lan(&mut scene, NetworkSpec { attachable: true, ..network(name) }));
+    for network in [one, other] {
+        scene.ask(attach(2, 1, network, None)).expect("it may come");
+    }
+    let keep =
+        |stay: Stay| Request::KeepGuests { node: NodeId(2), guests: [(ContainerId([1; 32]), stay)].into() };
+    let count = |scene: &Scene| [one, other].map(|network| scene.objects().guests_on(network).count());
+    scene.ask(keep(Stay::Arrives)).expect("it may");
+    assert_eq!(count(&scene), [1, 1]);
+    scene.ask(keep(Stay::On([other].into()))).expect("it may");
+    assert_eq!(count(&scene), [0, 1]);
+    assert_eq!(told(&scene, 2), ["ingress", "other"]);
 }
 
 #[test]

@@ -4,14 +4,14 @@
 //! managers then is told when they are heard again; and whatever is forgotten on the way is put right by the list of guests
 //! that this node gives with each session.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use skep_types::container::{ClusterAttachment, EndpointRequest};
-use skep_types::network::Network;
+use skep_types::network::{Network, Stay};
 use skep_types::{ContainerId, NetworkId};
 
 use crate::containers::registry::Container;
@@ -86,6 +86,17 @@ struct Standing {
     arriving: usize,
 }
 
+impl Standing {
+    /// What the managers are told of it; `None` for who is nobody's guest.
+    fn stay(&self) -> Option<Stay> {
+        if self.arriving > 0 {
+            return Some(Stay::Arrives);
+        }
+        let on: BTreeSet<NetworkId> = self.on.difference(&self.leaving).copied().collect();
+        (!on.is_empty()).then_some(Stay::On(on))
+    }
+}
+
 impl Guest {
     fn networks(&self) -> MutexGuard<'_, Standing> {
         self.networks.lock().unwrap_or_else(PoisonError::into_inner)
@@ -112,11 +123,10 @@ impl Engine {
         self.shared.cluster.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The containers that are guests on networks of the cluster, or about to be.
-    pub fn guests(&self) -> BTreeSet<ContainerId> {
+    /// The containers that are guests on networks of the cluster, or about to be, and on which.
+    pub fn guests(&self) -> BTreeMap<ContainerId, Stay> {
         let containers = self.shared.containers.all().into_iter();
-        let stays = |standing: &Standing| standing.arriving > 0 || !standing.on.is_subset(&standing.leaving);
-        containers.filter(|it| stays(&it.guest.networks())).map(|it| it.id()).collect()
+        containers.filter_map(|it| Some((it.id(), it.guest.networks().stay()?))).collect()
     }
 
     /// How many containers are guests on a network of the cluster, and stay.

@@ -1,12 +1,16 @@
 //! How the agent of this node finds the leader, and what it says first.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
 use super::shared::Shared;
 use crate::session::{Connector, Hello, Link};
 use crate::wire::CallError;
+
+/// Between two attempts to say which guests are here.
+const GUESTS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens the agent's sessions: in process while this node leads.
 #[derive(Debug)]
@@ -60,11 +64,11 @@ impl Connector for LeaderConnector {
                 // A former session's word is that session's alone.
                 telling.abort_all();
                 telling.spawn(async move {
-                    if let Err(error) = shared.keep_guests().await {
-                        // The next session begins with it again.
+                    while let Err(error) = shared.keep_guests().await {
                         tracing::warn!(
                             "telling the managers which containers are on their networks: {error}"
                         );
+                        tokio::time::sleep(GUESTS_PAUSE).await;
                     }
                 });
             }

@@ -88,7 +88,7 @@ impl Desk {
                 Request::Attach { node, container, network: found?, names, address }
             }
             GuestCall::Detach { container, network } => Request::Detach { node, container, network },
-            GuestCall::Keep(containers) => Request::KeepGuests { node, containers },
+            GuestCall::Keep(guests) => Request::KeepGuests { node, guests },
         };
         let on = match &request {
             Request::Attach { network, .. } => Some(*network),

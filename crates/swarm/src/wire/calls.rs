@@ -1,10 +1,11 @@
 //! The calls and their answers, free of any encoding.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use skep_identity::Role;
+use skep_types::network::Stay;
 use skep_types::node::Availability;
 use skep_types::{ContainerId, NetworkId, NodeId};
 
@@ -111,8 +112,8 @@ pub(crate) enum GuestCall {
     },
     /// Take one off.
     Detach { container: ContainerId, network: NetworkId },
-    /// Take all others off.
-    Keep(BTreeSet<ContainerId>),
+    /// Take all others off, and these off all other networks.
+    Keep(BTreeMap<ContainerId, Stay>),
 }
 
 /// What that gave: the network and the address, for one that was let in.
