@@ -423,6 +423,11 @@ impl Agent {
                 duty.state = NetworkState::Absent;
                 duty.leaves_something = false;
             }
+            // Wanted anew meanwhile, it is brought up as it is wanted now.
+            Err(_) if duty.wanted.is_some() => {
+                duty.state = NetworkState::Absent;
+                duty.retry.reset();
+            }
             Err(_) => {
                 duty.state = NetworkState::Ready;
                 duty.retry.failed(now);
@@ -449,22 +454,20 @@ impl Agent {
             }
         }
         let acknowledged = self.acknowledge();
-        AgentOutput { operations, reports, acknowledged, wake_at: self.wake_at() }
+        AgentOutput { operations, reports, acknowledged, wake_at: self.wake_at(now) }
     }
 
     /// What the managers can be told of the tables.
     fn acknowledge(&mut self) -> Option<u64> {
-        let records = self.records.iter().filter(|(network, _)| self.is_up(**network));
+        // What is in force of a network that is brought up anew is still what was told of it before.
+        let coming = |network: &NetworkId| self.networks.get(network).is_some_and(NetworkDuty::is_coming);
+        let records = self.records.iter().filter(|(network, _)| coming(network));
         let records = records.filter_map(|(_, duty)| duty.holds_back());
         let first = self.endpoints.values().filter_map(EndpointDuty::holds_back).chain(records).min();
         let last = first.map_or(u64::MAX, |first| first.saturating_sub(1));
         let done = self.unacknowledged.range(..=last).next_back().copied()?;
         self.unacknowledged = self.unacknowledged.split_off(&(done + 1));
         Some(done)
-    }
-
-    fn is_up(&self, network: NetworkId) -> bool {
-        self.networks.get(&network).is_some_and(NetworkDuty::is_up)
     }
 
     fn settle_tunnel(&mut self, now: Time, operations: &mut Vec<Operation>) {
@@ -503,10 +506,8 @@ impl Agent {
     /// Whether peers are about to be brought into force. A connection that an endpoint sent to one before that would
     /// never be answered: which source it has is decided once.
     fn awaits_peers(&self) -> bool {
-        let comes = |network: &NetworkDuty| network.wanted.is_some() && network.retry.at.is_none();
-        self.peers
-            .iter()
-            .any(|(network, duty)| duty.unsettled() && self.networks.get(network).is_some_and(comes))
+        let coming = |network| self.networks.get(network).is_some_and(NetworkDuty::is_coming);
+        self.peers.iter().any(|(network, duty)| duty.unsettled() && coming(network))
     }
 
     fn settle_endpoints(&mut self, now: Time, operations: &mut Vec<Operation>) {
@@ -562,8 +563,8 @@ impl Agent {
         let changes = |task: &Task| {
             let mut on = task.attachments.iter().map(|attachment| attachment.network);
             on.any(|network| {
-                let up = networks.get(&network).is_some_and(NetworkDuty::is_up);
-                up && records.get(&network).is_some_and(RecordsDuty::unsettled)
+                let coming = networks.get(&network).is_some_and(NetworkDuty::is_coming);
+                coming && records.get(&network).is_some_and(RecordsDuty::unsettled)
             })
         };
         for work in self.tasks.values_mut() {
@@ -601,31 +602,16 @@ impl Agent {
         self.records.retain(|network, duty| !duty.is_idle() || networks.contains_key(network));
     }
 
-    /// The end of an operation that something waits for is an event too, so that needs no time.
-    fn wake_at(&self) -> Option<Time> {
+    /// What is due and was not begun waits for the end of an operation, which is an event too.
+    fn wake_at(&self, now: Time) -> Option<Time> {
         let tasks = self.tasks.values().filter_map(Work::wakes_at);
-        let networks = self.networks.iter().filter(|(id, duty)| {
-            let encrypted = duty.wanted.as_ref().is_some_and(|wanted| wanted.encrypted);
-            let waits = encrypted && self.tunnel.as_ref().is_some_and(TunnelDuty::unsettled);
-            !self.updates_peers(**id) && !self.updates_records(**id) && !waits
-        });
-        let networks = networks.filter_map(|(_, duty)| duty.retry.at);
-        let peers = self.peers.iter().filter(|(id, _)| self.is_up(**id) && !self.updates_records(**id));
-        let peers = peers.filter_map(|(_, duty)| duty.retry.at);
-        let records = self.records.iter().filter(|(id, _)| self.is_up(**id) && !self.updates_peers(**id));
-        let records = records.filter_map(|(_, duty)| duty.retry.at);
+        let networks = self.networks.values().filter_map(|duty| duty.retry.at);
+        let peers = self.peers.values().filter_map(|duty| duty.retry.at);
+        let records = self.records.values().filter_map(|duty| duty.retry.at);
+        let endpoints = self.endpoints.values().filter_map(|duty| duty.retry.at);
         let tunnel = self.tunnel.as_ref().and_then(|duty| duty.retry.at);
-        let endpoints = self.endpoints.values().filter(|_| !self.awaits_peers());
-        let endpoints = endpoints.filter_map(|duty| duty.retry.at);
-        tasks.chain(networks).chain(peers).chain(records).chain(endpoints).chain(tunnel).min()
-    }
-
-    fn updates_records(&self, network: NetworkId) -> bool {
-        self.records.get(&network).is_some_and(RecordsDuty::is_under_way)
-    }
-
-    fn updates_peers(&self, network: NetworkId) -> bool {
-        self.peers.get(&network).is_some_and(PeersDuty::is_under_way)
+        let all = tasks.chain(networks).chain(peers).chain(records).chain(endpoints).chain(tunnel);
+        all.filter(|at| *at > now).min()
     }
 }
 

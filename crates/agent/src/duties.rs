@@ -76,6 +76,11 @@ impl NetworkDuty {
         self.wanted.is_some() && self.state == NetworkState::Ready
     }
 
+    /// Whether it is there, or is about to be: not where the last try failed.
+    pub(crate) fn is_coming(&self) -> bool {
+        self.wanted.is_some() && (self.state == NetworkState::Ready || self.retry.at.is_none())
+    }
+
     /// What to bring up now, if the network is wanted.
     pub(crate) fn begin(&mut self) -> Option<(Network, Option<Overlay>)> {
         self.ensuring = self.wanted.clone().map(|network| (network, self.overlay));

@@ -214,9 +214,11 @@ impl Work {
         self.gone && self.presence == Presence::Absent && self.busy.is_none()
     }
 
-    /// Whether the container may still need the task's networks.
+    /// Whether the container may still need the task's networks. One that has ended for good does not, however long it is
+    /// kept for its history.
     pub(crate) fn uses_networks(&self) -> bool {
-        self.presence != Presence::Absent || self.busy.is_some() || !self.status.state.is_terminal()
+        let runs = matches!(self.presence, Presence::Running(_)) || self.revival.is_some();
+        runs || self.busy.is_some() || !self.status.state.is_terminal()
     }
 
     /// Whether the next step waits for the task's networks.

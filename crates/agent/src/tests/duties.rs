@@ -94,6 +94,82 @@ fn a_network_goes_after_the_last_container_on_it() {
     );
 }
 
+#[test]
+fn a_network_does_not_wait_for_containers_that_are_kept_for_their_history() {
+    check(
+        [
+            complete([ingress(), attached(1, TaskState::Running)]),
+            AgentEvent::NetworkEnsured { network: INGRESS, result: Ok(()) },
+            prepared(1),
+            started(1),
+            update([attached(1, TaskState::Shutdown)]),
+            AgentEvent::Drained { task: TaskId(1) },
+            remove([DutyId::Network(INGRESS)]),
+            stopped(1, 0),
+        ],
+        expect![[r#"
+            1
+              ensure network ingress
+              report 1 preparing at 1 "preparing"
+            2
+              prepare 1 at [10.0.0.1]
+            3
+              start 1
+              report 1 starting at 3 "starting" pid 0 exit None
+            4
+              watch 1
+              report 1 running at 4 "started" pid 101 exit None
+            5
+              drain 1 3s
+            6
+              stop 1 "SIGINT" Some(3s)
+            7
+            8
+              remove network
+              report 1 shutdown at 8 "shutdown" pid 0 exit Some(0)
+        "#]],
+    );
+}
+
+#[test]
+fn a_network_that_cannot_go_and_is_wanted_again_is_brought_up_anew() {
+    let network_removed = |result: Result<(), &str>| AgentEvent::NetworkRemoved {
+        network: INGRESS,
+        result: result.map_err(str::to_owned),
+    };
+    let ensured = || AgentEvent::NetworkEnsured { network: INGRESS, result: Ok(()) };
+    check(
+        [
+            complete([ingress()]),
+            ensured(),
+            remove([DutyId::Network(INGRESS)]),
+            update([ingress()]),
+            network_removed(Err("network has active endpoints")),
+            ensured(),
+            remove([DutyId::Network(INGRESS)]),
+            network_removed(Err("network has active endpoints")),
+            AgentEvent::Tick,
+        ],
+        expect![[r#"
+            1
+              ensure network ingress
+            2
+            3
+              remove network
+            4
+            5
+              ensure network ingress
+            6
+            7
+              remove network
+            8
+              wake at 9
+            9
+              remove network
+        "#]],
+    );
+}
+
 fn applied(result: Result<(), &str>) -> AgentEvent {
     AgentEvent::EndpointApplied { service: WEB, result: result.map_err(str::to_owned) }
 }

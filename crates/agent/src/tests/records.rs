@@ -93,10 +93,10 @@ fn a_change_of_names_is_acknowledged_when_it_is_in_force() {
         expect![[r#"
             1
               ensure network lan
-              acknowledge 2
             2
               records s7:1
             3
+              acknowledge 2
             4
               records +s7:0 -0 -0
             5
