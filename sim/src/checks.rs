@@ -1,6 +1,7 @@
 //! What must never be, and what must be in the end.
 
 mod book;
+mod networks;
 mod settled;
 mod tables;
 
@@ -9,9 +10,10 @@ use skep_types::node::{Availability, NodeState};
 use skep_types::service::{Service, TaskSpec};
 use skep_types::{NodeId, TaskId, TaskState, Time};
 
-pub(crate) use book::Book;
+pub(crate) use book::{Book, Holder, Who};
+pub(crate) use networks::{arriving, removing_network};
 pub(crate) use settled::settled;
-pub(crate) use tables::{connecting, refused, stopping};
+pub(crate) use tables::{connecting, mistaken, refused, stopping};
 
 use crate::manager::EPOCH;
 use crate::user::Granted;
@@ -89,6 +91,7 @@ pub(crate) fn committed(world: &mut World, changes: &[Change]) -> Verdict {
             Change::RemoveNode(id) => world.gave_up(*id),
             Change::PutService(service) => world.book.history(service.id).push(service.spec.clone()),
             Change::CreateTask(task) => {
+                networks::rested(world, task.id, &task.attachments)?;
                 if let Some(node) = task.node {
                     world.book.assigned(task.id, node, world.now);
                 }
@@ -96,6 +99,8 @@ pub(crate) fn committed(world: &mut World, changes: &[Change]) -> Verdict {
             }
             Change::Assign { task, node, .. } => world.book.assigned(*task, *node, world.now),
             Change::RemoveTask(task) => world.book.forget(*task),
+            Change::Allocate { task, attachments, .. } => networks::rested(world, *task, attachments)?,
+            Change::PutGuest(guest) => networks::admitted(world, guest)?,
             _ => {}
         }
     }
@@ -142,6 +147,26 @@ pub(crate) fn granted(world: &World, granted: &Granted) -> Verdict {
                 return Err(format!("service {id} is acknowledged as removed and is there"));
             }
         }
+        Granted::Network(id) => {
+            if world.truth.network(*id).is_none() {
+                return Err(format!("network {id} is acknowledged and not committed"));
+            }
+        }
+        Granted::NetworkRemoval(id) => {
+            if world.truth.network(*id).is_some() {
+                return Err(format!("network {id} is acknowledged as removed and is there"));
+            }
+        }
+        Granted::Attached { node, container, network, address } => {
+            let known = world.truth.guest(*container, *network);
+            if known.is_none_or(|known| known.node != *node || known.address != *address) {
+                return Err(format!(
+                    "guest {} is let in at {address}, and the log says {known:?}",
+                    container.short()
+                ));
+            }
+        }
+        Granted::Detached { .. } | Granted::Kept { .. } => {}
     }
     Ok(())
 }
@@ -151,7 +176,8 @@ pub(crate) fn starting(world: &mut World, node: usize, id: TaskId) -> Verdict {
     let machine = world.machines.get(node);
     let Some(container) = machine.and_then(|machine| machine.containers.get(&id)) else { return Ok(()) };
     let task = container.task.clone();
-    world.book.starts(node, &task);
+    let now = world.now;
+    world.book.starts(node, &task, now);
     let Some(machine) = world.machines.get(node) else { return Ok(()) };
     if task.node != Some(machine.id) {
         return Err(format!(
@@ -185,25 +211,29 @@ fn alone(world: &World, node: usize, task: &skep_types::Task) -> Verdict {
     let stays = |id: TaskId| world.truth.task(id).is_some_and(|known| known.desired < TaskState::Remove);
     let others = world.book.in_slot(task.service, task.slot).filter(|(_, other)| *other != id);
     for (place, other) in others.filter(|(place, other)| !forsaken(world, *place, *other)) {
-        if stays(id) && stays(other) {
+        let version = |id: TaskId| world.truth.task(id).map(|task| task.spec_version);
+        let first = world.book.starts_first(task.service) && version(id) != version(other);
+        if stays(id) && stays(other) && !first {
             let (service, slot) = (task.service, task.slot);
             return Err(format!(
                 "slot {slot} of service {service} runs twice: {id} on node {node} and {other} on node {place}"
             ));
         }
     }
-    for attachment in &task.attachments {
-        let address = attachment.address;
-        let others = world.book.at_address(address).filter(|(_, other)| *other != id);
-        if let Some((place, other)) =
-            others.into_iter().find(|(place, other)| !forsaken(world, *place, *other))
-        {
-            return Err(format!(
-                "address {address} is given to {id} on node {node} and {other} on node {place}"
-            ));
+    let held = task.attachments.iter().map(|held| (held.network, held.address));
+    held.into_iter().try_for_each(|address| networks::unshared(world, address, (node, Who::Task(id))))
+}
+
+/// The same of anything that runs.
+pub(crate) fn is_forsaken(world: &World, holder: Holder, since: Time) -> bool {
+    let (node, who) = holder;
+    match who {
+        Who::Task(task) => forsaken(world, node, task),
+        Who::Guest(_) => {
+            let given_up = world.machines.get(node).and_then(|machine| machine.given_up);
+            given_up.is_some_and(|given_up| given_up >= since)
         }
     }
-    Ok(())
 }
 
 /// Whether the managers gave up the node after they gave it the task: others may have taken it over.

@@ -1,11 +1,17 @@
 //! One node: the real agent over modelled containers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use skep_agent::{Agent, Observed, PeerChange, Recovered};
-use skep_types::assignment::{Assignment, Duty, DutyId, Endpoint};
+use skep_types::assignment::{Assignment, Duty, DutyId, Endpoint, Overlay};
+use skep_types::network::{Network, Stay};
+use skep_types::records::{RecordChange, Records};
+use skep_types::tunnel::{Tunnel, TunnelPeer};
 use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, Task, TaskId, Time};
+
+/// An address of a network.
+pub(crate) type Place = (NetworkId, Ipv4Addr);
 
 /// A container as its kernel knows it.
 #[derive(Clone, Debug)]
@@ -48,8 +54,8 @@ impl Container {
     }
 
     /// Its addresses on cluster-wide networks.
-    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
-        self.task.attachments.iter().map(|attachment| attachment.address)
+    pub fn addresses(&self) -> impl Iterator<Item = Place> {
+        self.task.attachments.iter().map(|attachment| (attachment.network, attachment.address))
     }
 }
 
@@ -83,9 +89,20 @@ pub(crate) struct Machine {
     pub up_link: Time,
     pub containers: BTreeMap<TaskId, Container>,
     pub served: BTreeMap<ServiceId, Endpoint>,
-    pub networks: Vec<NetworkId>,
+    /// The networks that are brought up here, with its own place on each.
+    pub networks: BTreeMap<NetworkId, (Network, Option<Overlay>)>,
     /// Where its kernel sends what is for other nodes' addresses.
-    pub peers: BTreeMap<(NetworkId, Ipv4Addr), IpAddr>,
+    pub peers: BTreeMap<Place, IpAddr>,
+    /// What its server of names answers.
+    pub records: BTreeMap<NetworkId, Records>,
+    /// Its part in encrypted networks, and whom it knows there.
+    pub tunnel: (Option<Tunnel>, BTreeMap<IpAddr, TunnelPeer>),
+    /// Containers that are no tasks, with their addresses and when they were let in.
+    pub guests: BTreeMap<(ContainerId, NetworkId), (Ipv4Addr, Time)>,
+    /// Guests that have left, which the managers have not heard.
+    pub leaving: BTreeSet<(ContainerId, NetworkId)>,
+    /// The session in which the managers heard which guests are here.
+    pub kept_in: u64,
     /// When the agent wants to be woken.
     pub wake_at: Option<Time>,
     /// Until when the whole machine stands still.
@@ -112,8 +129,13 @@ impl Machine {
             up_link: Time(0),
             containers: BTreeMap::new(),
             served: BTreeMap::new(),
-            networks: Vec::new(),
+            networks: BTreeMap::new(),
             peers: BTreeMap::new(),
+            records: BTreeMap::new(),
+            tunnel: Default::default(),
+            guests: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            kept_in: 0,
             wake_at: None,
             paused_until: Time(0),
             duties_at: 0,
@@ -130,6 +152,7 @@ impl Machine {
         self.session = None;
         self.wake_at = None;
         self.agent = Agent::new();
+        self.leaving.clear();
         for container in self.containers.values_mut() {
             container.watched = false;
         }
@@ -143,7 +166,77 @@ impl Machine {
         }
         self.networks.clear();
         self.peers.clear();
+        self.records.clear();
+        self.tunnel = Default::default();
         self.served.clear();
+    }
+
+    /// A network is brought up, or as it is wanted now. What was told of it before is forgotten.
+    pub fn ensure_network(&mut self, network: Network, overlay: Option<Overlay>) {
+        let id = network.id;
+        self.forget_network(id);
+        self.networks.insert(id, (network, overlay));
+    }
+
+    /// Nothing of a network is left.
+    pub fn forget_network(&mut self, id: NetworkId) {
+        self.networks.remove(&id);
+        self.peers.retain(|(network, _), _| *network != id);
+        self.records.remove(&id);
+    }
+
+    /// Whether something here is on a network, so that it cannot go.
+    pub fn uses(&self, id: NetworkId) -> bool {
+        let mut running = self.containers.values().filter(|container| container.is_running());
+        let guest = self.guests.keys().any(|(_, network)| *network == id);
+        guest || running.any(|container| container.addresses().any(|(network, _)| network == id))
+    }
+
+    /// Its server of names learns what to answer.
+    pub fn learn_records(&mut self, network: NetworkId, change: RecordChange) {
+        match change {
+            RecordChange::All(all) => drop(self.records.insert(network, all)),
+            RecordChange::Changed { update, services, guests } => {
+                let known = self.records.entry(network).or_default();
+                known.services.retain(|id, _| !services.contains(id));
+                known.guests.retain(|id, _| !guests.contains(id));
+                known.services.extend(update.services);
+                known.guests.extend(update.guests);
+            }
+        }
+    }
+
+    /// Where clients on this node are sent when they ask for a service, by its published ports or its names.
+    pub fn sends(&self, ingress: Option<NetworkId>) -> Vec<(ServiceId, Place)> {
+        let ports = self.served.values().flat_map(|endpoint| {
+            endpoint.backends.iter().filter_map(|address| Some((endpoint.service, (ingress?, *address))))
+        });
+        let records = self.records.iter().flat_map(|(network, records)| {
+            let places = move |task: &skep_types::assignment::TaskAddress| (*network, task.address);
+            let of = move |(id, record): (&ServiceId, &skep_types::assignment::ServiceRecord)| {
+                let id = *id;
+                record.tasks.iter().map(move |task| (id, places(task))).collect::<Vec<_>>()
+            };
+            records.services.iter().flat_map(of)
+        });
+        ports.chain(records).collect()
+    }
+
+    /// Whether a service's published ports or names lead to one of these places.
+    pub fn sends_to(&self, service: ServiceId, ingress: Option<NetworkId>, place: Place) -> bool {
+        let published = || self.served.get(&service).is_some_and(|it| it.backends.contains(&place.1));
+        let record = || self.records.get(&place.0).and_then(|records| records.services.get(&service));
+        let named = || record().is_some_and(|record| record.tasks.iter().any(|task| task.address == place.1));
+        if ingress == Some(place.0) { published() } else { named() }
+    }
+
+    /// What its daemon says of its guests.
+    pub fn stays(&self) -> BTreeMap<ContainerId, Stay> {
+        let mut on: BTreeMap<ContainerId, BTreeSet<NetworkId>> = BTreeMap::new();
+        for (container, network) in self.guests.keys() {
+            on.entry(*container).or_default().insert(*network);
+        }
+        on.into_iter().map(|(container, networks)| (container, Stay::On(networks))).collect()
     }
 
     /// Its kernel learns where addresses are.
@@ -189,7 +282,7 @@ impl Machine {
         });
         Recovered {
             containers: containers.collect(),
-            networks: self.networks.clone(),
+            networks: self.networks.keys().copied().collect(),
             endpoints: self.served.keys().copied().collect(),
         }
     }

@@ -1,24 +1,27 @@
 //! The user: asks for things, and remembers what was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use skep_cluster::{Answer, Objects, Refusal, RefusalKind, Request, RequestId};
+use skep_types::network::NetworkSpec;
 use skep_types::node::Availability;
 use skep_types::placement::{Placement, Preference};
 use skep_types::port::Protocol;
 use skep_types::resources::Resources;
 use skep_types::service::{
-    EndpointMode, FailureAction, PortSpec, PublishMode, RestartCondition, RestartPolicy, Service,
-    ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
+    EndpointMode, FailureAction, NetworkAttachment, PortSpec, PublishMode, RestartCondition, RestartPolicy,
+    Service, ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig, UpdateOrder,
 };
-use skep_types::{NodeId, ServiceId};
+use skep_types::{ContainerId, NetworkId, NodeId, ServiceId};
 
 use crate::chance::Chance;
 
 /// A label of nodes.
 const ZONE: &str = "zone";
+const NETWORKS: [&str; 4] = ["front", "back", "data", "side"];
 const NAMES: [&str; 6] = ["web", "db", "cache", "worker", "mail", "cron"];
 
 /// What the user may rely on for a service.
@@ -44,6 +47,16 @@ pub(crate) enum Granted {
     Spec(ServiceId, Box<ServiceSpec>),
     /// The service is gone.
     Removal(ServiceId),
+    /// The network is there.
+    Network(NetworkId),
+    /// It is gone.
+    NetworkRemoval(NetworkId),
+    /// A guest of a node is let onto a network.
+    Attached { node: NodeId, container: ContainerId, network: NetworkId, address: Ipv4Addr },
+    /// It has left it.
+    Detached { node: NodeId, container: ContainerId, network: NetworkId },
+    /// The managers know which guests a node has.
+    Kept { node: NodeId },
 }
 
 /// The user's memory.
@@ -57,6 +70,9 @@ pub(crate) struct User {
     pub promises: BTreeMap<ServiceId, Promise>,
     /// Names of services that may or may not have been created.
     pub perhaps_created: BTreeSet<String>,
+    /// The networks that were acknowledged.
+    pub networks: BTreeMap<NetworkId, Removal>,
+    pub perhaps_networks: BTreeSet<String>,
 }
 
 impl User {
@@ -97,6 +113,16 @@ impl User {
         }
     }
 
+    /// Whether a node waits for an answer about its guests.
+    pub fn asks_of_guests(&self, id: NodeId) -> bool {
+        self.open.values().any(|(_, request)| about_guests_of(request) == Some(id))
+    }
+
+    /// Nobody waits for answers about a node's guests any more.
+    pub fn forget_guests(&mut self, id: NodeId) {
+        self.open.retain(|_, (_, request)| about_guests_of(request) != Some(id));
+    }
+
     /// A flawed manager says that a service is as asked. Gives whether anybody asked for that.
     pub fn believe(&mut self, manager: usize, service: &Service) -> bool {
         let asks = |request: &Request| match request {
@@ -128,6 +154,21 @@ impl User {
                 }
                 Some(Granted::Removal(id))
             }
+            (Request::CreateNetwork(_), Answer::Network(id)) => {
+                self.networks.insert(id, Removal::No);
+                Some(Granted::Network(id))
+            }
+            (Request::RemoveNetwork(id), _) => {
+                self.networks.insert(id, Removal::Acknowledged);
+                Some(Granted::NetworkRemoval(id))
+            }
+            (Request::Attach { node, container, network, .. }, Answer::Attached(address)) => {
+                Some(Granted::Attached { node, container, network, address })
+            }
+            (Request::Detach { node, container, network }, _) => {
+                Some(Granted::Detached { node, container, network })
+            }
+            (Request::KeepGuests { node, .. }, _) => Some(Granted::Kept { node }),
             _ => None,
         }
     }
@@ -144,14 +185,21 @@ impl User {
                     promise.removal = Removal::Unknown;
                 }
             }
+            Request::CreateNetwork(spec) => drop(self.perhaps_networks.insert(spec.name)),
+            Request::RemoveNetwork(id) => {
+                let removal = self.networks.entry(id).or_insert(Removal::Unknown);
+                if *removal == Removal::No {
+                    *removal = Removal::Unknown;
+                }
+            }
             _ => {}
         }
     }
 
     /// Something to ask for, from what the user sees.
     pub fn think(&self, chance: &mut Chance, objects: &Objects, small: bool) -> Option<Request> {
-        match chance.below(if small { 10 } else { 30 }) {
-            0..=2 => Some(Request::CreateService(Box::new(new_spec(chance, self.most)))),
+        match chance.below(if small { 13 } else { 30 }) {
+            0..=2 => Some(Request::CreateService(Box::new(new_spec(chance, objects, self.most)))),
             3..=6 => change_service(chance, objects, self.most),
             7 => Some(Request::RemoveService(some_service(chance, objects)?)),
             9 => {
@@ -168,8 +216,57 @@ impl User {
                     authority: None,
                 })
             }
+            10 | 11 => Some(Request::CreateNetwork(Box::new(new_network(chance, small)))),
+            12 => Some(Request::RemoveNetwork(some_network(chance, objects)?)),
             _ => change_node(chance, objects),
         }
+    }
+}
+
+/// The node that a request about guests is from.
+fn about_guests_of(request: &Request) -> Option<NodeId> {
+    match request {
+        Request::Attach { node, .. } | Request::Detach { node, .. } | Request::KeepGuests { node, .. } => {
+            Some(*node)
+        }
+        _ => None,
+    }
+}
+
+fn some_network(chance: &mut Chance, objects: &Objects) -> Option<NetworkId> {
+    let ids: Vec<NetworkId> =
+        objects.networks().filter(|network| !network.ingress).map(|network| network.id).collect();
+    chance.pick(&ids).copied()
+}
+
+fn new_network(chance: &mut Chance, small: bool) -> NetworkSpec {
+    // Now and then a very small one, or one that overlaps with another.
+    let subnets = ["10.99.0.0/28", "10.99.0.0/27", "10.99.0.32/28"];
+    let subnet = if small && chance.happens(300) { chance.pick(&subnets) } else { None };
+    NetworkSpec {
+        name: chance.pick(&NETWORKS).copied().unwrap_or("front").to_owned(),
+        subnet: subnet.and_then(|subnet| subnet.parse().ok()),
+        attachable: chance.happens(700),
+        encrypted: chance.happens(300),
+        ..NetworkSpec::default()
+    }
+}
+
+/// Half of the services are on networks, and some of them at several.
+fn some_networks(chance: &mut Chance, objects: &Objects) -> Vec<NetworkAttachment> {
+    let count = chance.pick(&[0, 0, 1, 2]).copied().unwrap_or(0);
+    let chosen: BTreeSet<NetworkId> = (0..count).filter_map(|_| some_network(chance, objects)).collect();
+    let aliases =
+        |chance: &mut Chance| if chance.happens(300) { vec!["alias".to_owned()] } else { Vec::new() };
+    chosen.into_iter().map(|network| NetworkAttachment { network, aliases: aliases(chance) }).collect()
+}
+
+/// A service whose names lead to its tasks publishes nothing on every node.
+fn some_endpoint(chance: &mut Chance) -> (EndpointMode, Vec<PortSpec>) {
+    if chance.happens(250) {
+        (EndpointMode::Dnsrr, Vec::new())
+    } else {
+        (EndpointMode::Vip, some_ports(chance))
     }
 }
 
@@ -182,13 +279,14 @@ fn change_service(chance: &mut Chance, objects: &Objects, most: u64) -> Option<R
     let service = objects.service(some_service(chance, objects)?)?;
     let mut spec = service.spec.clone();
     let mut task = TaskSpec::clone(&spec.task);
-    match chance.below(5) {
+    match chance.below(6) {
+        5 => task.networks = some_networks(chance, objects),
         0 => task.force_update += 1,
         1 | 2 => task.container.image = format!("image:{}", chance.below(1000)),
         3 => spec.mode = ServiceMode::Replicated { replicas: chance.below(most) },
         _ => {
             spec.mode = ServiceMode::Replicated { replicas: chance.below(most) };
-            spec.ports = some_ports(chance);
+            (spec.endpoint_mode, spec.ports) = some_endpoint(chance);
         }
     }
     spec.task = Arc::new(task);
@@ -237,7 +335,7 @@ fn some_ports(chance: &mut Chance) -> Vec<PortSpec> {
         .collect()
 }
 
-fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
+fn new_spec(chance: &mut Chance, objects: &Objects, most: u64) -> ServiceSpec {
     let conditions =
         [RestartCondition::Any, RestartCondition::Any, RestartCondition::OnFailure, RestartCondition::None];
     let actions = [FailureAction::Pause, FailureAction::Continue];
@@ -253,6 +351,8 @@ fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
         stop_grace: Some(chance.millis(0, 10_000)),
         ..ServiceContainer::default()
     };
+    let orders = [UpdateOrder::StopFirst, UpdateOrder::StopFirst, UpdateOrder::StartFirst];
+    let (endpoint_mode, ports) = some_endpoint(chance);
     ServiceSpec {
         name: chance.pick(&NAMES).copied().unwrap_or("web").to_owned(),
         labels: BTreeMap::new(),
@@ -268,7 +368,7 @@ fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
             restart,
             placement: some_placement(chance),
             force_update: 0,
-            networks: Vec::new(),
+            networks: some_networks(chance, objects),
             log: None,
         }),
         mode: ServiceMode::Replicated { replicas: chance.below(most) },
@@ -278,10 +378,10 @@ fn new_spec(chance: &mut Chance, most: u64) -> ServiceSpec {
             failure_action: chance.pick(&actions).copied().unwrap_or(FailureAction::Pause),
             monitor: Duration::from_secs(chance.below(6)),
             max_failure_permille: chance.below(3) as u32 * 300,
-            order: UpdateOrder::StopFirst,
+            order: chance.pick(&orders).copied().unwrap_or(UpdateOrder::StopFirst),
         },
         rollback: UpdateConfig::default(),
-        ports: some_ports(chance),
-        endpoint_mode: EndpointMode::Vip,
+        ports,
+        endpoint_mode,
     }
 }

@@ -9,7 +9,8 @@ use skep_cluster::Objects;
 use skep_types::assignment::{Assignment, StatusReport};
 use skep_types::generic::{Generic, GenericResources};
 use skep_types::node::NodeDescription;
-use skep_types::{ContainerId, Ids, NodeId, ServiceId, TaskId, Time};
+use skep_types::tunnel::TunnelKey;
+use skep_types::{ContainerId, Ids, NetworkId, NodeId, ServiceId, TaskId, Time};
 
 use crate::chance::Chance;
 use crate::checks::{self, Book};
@@ -24,6 +25,7 @@ use crate::user::User;
 mod clients;
 mod faults;
 mod founding;
+mod guests;
 mod leading;
 mod log;
 mod operations;
@@ -40,6 +42,8 @@ const CALM: Duration = Duration::from_secs(30);
 const BOUND: Duration = Duration::from_secs(300);
 /// Time after which the manager's side gives up a node whose session ended.
 const GRACE: Duration = Duration::from_secs(3);
+/// More does not happen at one moment, unless something asks to be woken at once again and again.
+const MOST_AT_ONCE: u64 = 100_000;
 /// Clusters of at most so many nodes are looked at in whole after each entry of the log.
 const SMALL: usize = 20;
 
@@ -153,6 +157,19 @@ enum Happening {
     HealLinks,
     User,
     Client,
+    /// A guest comes or goes.
+    Guest,
+    /// The managers are told that a guest has left.
+    SeeOut {
+        node: usize,
+        life: u64,
+        key: (ContainerId, NetworkId),
+    },
+    /// A node says which guests it has.
+    Keep {
+        node: usize,
+        session: u64,
+    },
     /// A user asks for a change of a service, in a moment in which something happens to it.
     Deploy {
         service: ServiceId,
@@ -276,12 +293,18 @@ impl World {
         self.at(BEGIN, Happening::Seats);
         self.at(BEGIN, Happening::User);
         self.at(BEGIN, Happening::Client);
+        self.at(BEGIN, Happening::Guest);
         self.at(heal_at, Happening::Heal);
         self.at(heal_at + CALM, Happening::Rest);
         let end = heal_at + CALM + BOUND;
+        let mut moment = 0;
         while let Some(((time, _), happening)) = self.queue.pop_first() {
             if time > end {
                 break;
+            }
+            moment = if self.now == time { moment + 1 } else { 0 };
+            if moment > MOST_AT_ONCE {
+                return Err(format!("time stands still at {happening:?}"));
             }
             self.now = time;
             self.happen(happening)?;
@@ -335,6 +358,9 @@ impl World {
             Happening::HealLinks => self.heal_links(),
             Happening::User => self.user_acts(),
             Happening::Client => self.client(),
+            Happening::Guest => self.guest_acts(),
+            Happening::SeeOut { node, life, key } => self.see_out(node, life, key),
+            Happening::Keep { node, session } => self.keep_guests(node, session),
             Happening::Deploy { service } => self.deploy(service),
             Happening::Found => self.found(),
             Happening::Heal => self.heal(),
@@ -413,6 +439,7 @@ impl World {
             nano_cpus: 1_000_000_000 * (24 / self.options.nodes.max(1) + 4) as i64,
             memory_bytes: 1 << 34,
             generic: GenericResources([("apple".to_owned(), apples(node))].into()),
+            tunnel_key: Some(TunnelKey([u8::try_from(node % 256).unwrap_or(0); 32])),
             ..NodeDescription::default()
         }
     }

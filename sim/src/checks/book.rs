@@ -1,13 +1,34 @@
 //! What the simulator writes down to judge by: it knows what no part of a cluster knows.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::fmt;
 
-use skep_types::service::ServiceSpec;
-use skep_types::{NodeId, ServiceId, Task, TaskId, Time};
+use skep_types::service::{ServiceSpec, UpdateOrder};
+use skep_types::{ContainerId, NodeId, ServiceId, Task, TaskId, Time};
 
-/// A container that runs: where, and of which task.
-type Place = (usize, TaskId);
+use crate::machine::Place;
+
+/// Whose a container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Who {
+    Task(TaskId),
+    Guest(ContainerId),
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Who::Task(task) => write!(f, "{task}"),
+            Who::Guest(container) => write!(f, "guest {}", container.short()),
+        }
+    }
+}
+
+/// A container that runs: where, and whose.
+pub(crate) type Holder = (usize, Who);
+
+/// What a container of a task holds: its slot and its addresses.
+type Held = ((ServiceId, u64), Vec<Place>);
 
 /// The notes.
 #[derive(Debug, Default)]
@@ -19,11 +40,12 @@ pub(crate) struct Book {
     /// All specifications that a service ever had.
     specs: BTreeMap<ServiceId, Vec<ServiceSpec>>,
     /// What runs, by what it holds.
-    slots: BTreeMap<(ServiceId, u64), BTreeSet<Place>>,
-    addresses: BTreeMap<Ipv4Addr, BTreeSet<Place>>,
+    slots: BTreeMap<(ServiceId, u64), BTreeSet<(usize, TaskId)>>,
+    /// With the time since when.
+    addresses: BTreeMap<Place, BTreeMap<Holder, Time>>,
     /// What was stopped because the managers wanted it, by its addresses, until something runs there again.
-    stopped: BTreeMap<Ipv4Addr, Place>,
-    running: BTreeMap<Place, ((ServiceId, u64), Vec<Ipv4Addr>)>,
+    stopped: BTreeMap<Place, (usize, TaskId)>,
+    running: BTreeMap<(usize, TaskId), Held>,
 }
 
 impl Book {
@@ -48,16 +70,35 @@ impl Book {
         self.specs.get(&service)?.iter().rposition(|had| had == spec)
     }
 
-    pub fn starts(&mut self, node: usize, task: &Task) {
+    /// Whether a service ever started a successor before its predecessor had ended.
+    pub fn starts_first(&self, service: ServiceId) -> bool {
+        let mut specs = self.specs.get(&service).into_iter().flatten();
+        specs.any(|spec| spec.update.order == UpdateOrder::StartFirst)
+    }
+
+    pub fn starts(&mut self, node: usize, task: &Task, now: Time) {
         let place = (node, task.id);
         let slot = (task.service, task.slot);
-        let addresses: Vec<Ipv4Addr> = task.attachments.iter().map(|held| held.address).collect();
+        let addresses: Vec<Place> =
+            task.attachments.iter().map(|held| (held.network, held.address)).collect();
         self.slots.entry(slot).or_default().insert(place);
         for address in &addresses {
-            self.addresses.entry(*address).or_default().insert(place);
-            self.stopped.remove(address);
+            self.holds(*address, (node, Who::Task(task.id)), now);
         }
         self.running.insert(place, (slot, addresses));
+    }
+
+    /// Something runs at an address from now on.
+    pub fn holds(&mut self, address: Place, holder: Holder, now: Time) {
+        self.addresses.entry(address).or_default().insert(holder, now);
+        self.stopped.remove(&address);
+    }
+
+    /// It does no longer.
+    pub fn frees(&mut self, address: Place, holder: Holder) {
+        if let Some(holders) = self.addresses.get_mut(&address) {
+            holders.remove(&holder);
+        }
     }
 
     pub fn ends(&mut self, node: usize, task: TaskId) {
@@ -67,20 +108,18 @@ impl Book {
             places.remove(&place);
         }
         for address in addresses {
-            if let Some(places) = self.addresses.get_mut(&address) {
-                places.remove(&place);
-            }
+            self.frees(address, (node, Who::Task(task)));
         }
     }
 
     /// A container that ran is stopped because the managers want that.
     pub fn stops(&mut self, node: usize, task: &Task) {
-        let addresses = task.attachments.iter().map(|held| held.address);
+        let addresses = task.attachments.iter().map(|held| (held.network, held.address));
         self.stopped.extend(addresses.map(|address| (address, (node, task.id))));
     }
 
     /// What was stopped at an address where nothing ran since.
-    pub fn stopped_at(&self, address: Ipv4Addr) -> Option<Place> {
+    pub fn stopped_at(&self, address: Place) -> Option<(usize, TaskId)> {
         self.stopped.get(&address).copied()
     }
 
@@ -92,11 +131,12 @@ impl Book {
         }
     }
 
-    pub fn in_slot(&self, service: ServiceId, slot: u64) -> impl Iterator<Item = Place> {
+    pub fn in_slot(&self, service: ServiceId, slot: u64) -> impl Iterator<Item = (usize, TaskId)> {
         self.slots.get(&(service, slot)).into_iter().flatten().copied()
     }
 
-    pub fn at_address(&self, address: Ipv4Addr) -> impl Iterator<Item = Place> {
-        self.addresses.get(&address).into_iter().flatten().copied()
+    /// What runs at an address, and since when.
+    pub fn at_address(&self, address: Place) -> impl Iterator<Item = (Holder, Time)> {
+        self.addresses.get(&address).into_iter().flatten().map(|(holder, since)| (*holder, *since))
     }
 }

@@ -1,14 +1,14 @@
 //! What must be in the end, when all is healed and time has passed.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 use skep_cluster::Objects;
 use skep_types::generic::GenericUse;
 use skep_types::node::{Availability, Node, NodeRole, NodeState};
 use skep_types::service::{RestartCondition, Service, ServiceMode, UpdateState};
-use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskState};
+use skep_types::{NetworkId, ServiceId, Task, TaskState};
 
+use super::networks;
 use crate::machine::Life;
 use crate::user::{Promise, Removal};
 use crate::world::{Verdict, World};
@@ -53,7 +53,8 @@ pub(crate) fn settled(world: &World) -> Verdict {
     machines(world, objects)?;
     seats(world, objects)?;
     drained(world, objects)?;
-    peers(world, objects)
+    promised_networks(world, objects)?;
+    networks::settled(world, objects)
 }
 
 /// Whether no node that a task may be on has room for it.
@@ -64,6 +65,9 @@ fn is_stuck(objects: &Objects, task: &Task) -> bool {
         node.description.nano_cpus - held.map(reserved).sum::<i64>()
     };
     let waits = task.node.is_none() && wanted(task);
+    if waits && task.attachments.is_empty() && networks_of(objects, task).any(|id| is_full(objects, id)) {
+        return true;
+    }
     let open = |node: &Node| node.state == NodeState::Ready && node.spec.availability == Availability::Active;
     let apples = |node: &Node| {
         let mut used = GenericUse::default();
@@ -85,6 +89,42 @@ fn is_stuck(objects: &Objects, task: &Task) -> bool {
             && below_bound(node)
     };
     waits && !objects.nodes().any(takes)
+}
+
+/// The networks that a task needs an address of.
+fn networks_of(objects: &Objects, task: &Task) -> impl Iterator<Item = NetworkId> {
+    let service = objects.service(task.service);
+    let publishes = service.is_some_and(|service| service.ingress_ports().next().is_some());
+    let ingress = objects.ingress().filter(|_| publishes).map(|network| network.id);
+    task.spec.networks.iter().map(|on| on.network).chain(ingress)
+}
+
+/// Whether a network has no address left.
+fn is_full(objects: &Objects, id: NetworkId) -> bool {
+    let Some(network) = objects.network(id) else { return false };
+    let tasks = objects.tasks().filter(|task| !task.status.state.is_terminal());
+    let attached = tasks.flat_map(|task| &task.attachments).filter(|held| held.network == id).count();
+    let given = objects.services().flat_map(|service| &service.virtual_ips).filter(|it| it.network == id);
+    let own = objects.nodes().filter(|node| network.ingress && node.ingress_address.is_some()).count();
+    // The subnet's own address, the broadcast address and the gateway are nobody's.
+    let used = attached + given.count() + objects.guests_on(id).count() + own + 3;
+    used as u64 >= 1 << (32 - network.subnet.prefix())
+}
+
+/// Networks that users were promised are there, and those that they removed are gone.
+fn promised_networks(world: &World, objects: &Objects) -> Verdict {
+    for (id, removal) in &world.user.networks {
+        match (removal, objects.network(*id)) {
+            (Removal::Acknowledged, Some(_)) => return Err(format!("network {id} was removed and is there")),
+            (Removal::No, None) => return Err(format!("network {id} is lost")),
+            (Removal::Acknowledged | Removal::Unknown, None) | (Removal::No | Removal::Unknown, Some(_)) => {}
+        }
+    }
+    let unasked = objects.networks().find(|network| {
+        let promised = world.user.networks.contains_key(&network.id);
+        !(promised || network.ingress || world.user.perhaps_networks.contains(&network.name))
+    });
+    unasked.map_or(Ok(()), |network| Err(format!("nobody asked for network {}", network.id)))
 }
 
 /// The consensus has the members that the state names: those that are to be managers.
@@ -111,41 +151,6 @@ fn drained(world: &World, objects: &Objects) -> Verdict {
     };
     let staying = objects.tasks_on(machine.id).find(|task| wanted(task) && !task.status.state.is_terminal());
     staying.map_or(Ok(()), |task| Err(format!("task {} is on a node that is drained", task.id)))
-}
-
-/// Every kernel knows where all addresses of other nodes are, and no others.
-fn peers(world: &World, objects: &Objects) -> Verdict {
-    let mut places: BTreeMap<(NetworkId, Ipv4Addr), NodeId> = BTreeMap::new();
-    for task in objects.tasks().filter(|task| !task.status.state.is_terminal()) {
-        let held = task.attachments.iter().map(|held| (held.network, held.address));
-        places.extend(task.node.into_iter().flat_map(|node| held.clone().map(move |key| (key, node))));
-    }
-    let ingress = objects.ingress().map(|network| network.id);
-    let own = |node: &Node| Some(((ingress?, node.ingress_address?), node.id));
-    places.extend(objects.nodes().filter_map(own));
-    let mut held_by: BTreeMap<NodeId, usize> = BTreeMap::new();
-    for node in places.values() {
-        *held_by.entry(*node).or_default() += 1;
-    }
-    let host = |node: NodeId| objects.node(node).map(|node| node.data_path.unwrap_or(node.address));
-    let members = world.machines.iter().enumerate().filter(|(_, machine)| objects.node(machine.id).is_some());
-    for (number, machine) in members {
-        for (key, known) in &machine.peers {
-            let place = places.get(key).copied().filter(|node| *node != machine.id);
-            if place.and_then(host) != Some(*known) {
-                return Err(format!(
-                    "node {number} takes {} to be on {known}, and it is on {place:?}",
-                    key.1
-                ));
-            }
-        }
-        let elsewhere = places.len() - held_by.get(&machine.id).copied().unwrap_or(0);
-        if machine.peers.len() != elsewhere {
-            let known = machine.peers.len();
-            return Err(format!("node {number} knows where {known} of {elsewhere} addresses are"));
-        }
-    }
-    Ok(())
 }
 
 /// A promise is kept: the replicas run, on the newest specification.
@@ -231,7 +236,7 @@ fn machines(world: &World, objects: &Objects) -> Verdict {
             }
         }
         if objects.node(machine.id).is_none() {
-            if !machine.served.is_empty() || !machine.peers.is_empty() {
+            if !machine.served.is_empty() {
                 return Err(format!("node {number} was removed and serves {:?}", machine.served));
             }
             continue;

@@ -1,15 +1,18 @@
 //! Tables before tasks: no client is ever sent to a task that was stopped, or does not run yet.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use skep_types::TaskId;
+use skep_types::{ServiceId, TaskId, Time};
 
-use super::forsaken;
+use super::book::{Holder, Who};
+use super::{forsaken, is_forsaken};
+use crate::machine::Place;
 use crate::world::{Verdict, World};
 
 /// For so long after it stood still, what a machine's kernel does is nobody's fault.
 const DAZED: Duration = Duration::from_secs(2);
+/// For so long after something began to run, nodes may not know who had its address before.
+const LEARNED: Duration = Duration::from_secs(5);
 /// Nodes of a big cluster whose tables are looked at when a container is stopped.
 const SAMPLE: usize = 20;
 
@@ -42,14 +45,18 @@ pub(crate) fn stopping(world: &World, node: usize, id: TaskId) -> Verdict {
         return Ok(());
     }
     let service = container.task.service;
+    let ingress = world.truth.ingress().map(|network| network.id);
     let sends = |place: usize| {
-        let endpoint = world.machines.get(place)?.served.get(&service)?;
-        container.addresses().find(|address| endpoint.backends.contains(address))
+        let machine = world.machines.get(place)?;
+        let found = container.addresses().find(|address| machine.sends_to(service, ingress, *address));
+        found.map(|(_, address)| address)
     };
-    if let Some(address) = sends(node) {
+    // What was given up is stopped at once, whoever is connected; a node that was removed has no network of the cluster
+    // to answer for names on.
+    let removed = world.truth.node(machine.id).is_none();
+    if let Some(address) = sends(node).filter(|_| !removed) {
         return Err(format!("task {id} is told to stop while its node sends connections to {address}"));
     }
-    // What was given up is stopped at once, whoever is connected.
     if forsaken(world, node, id) {
         return Ok(());
     }
@@ -69,6 +76,29 @@ pub(crate) fn stopping(world: &World, node: usize, id: TaskId) -> Verdict {
     Ok(())
 }
 
+/// When a client of a service is sent to an address where something else runs: what ended by itself leaves its address
+/// before all nodes know of that, but not for long.
+pub(crate) fn mistaken(
+    world: &World,
+    node: usize,
+    service: ServiceId,
+    holder: Holder,
+    since: Time,
+) -> Verdict {
+    let (host, who) = holder;
+    let its_own = match who {
+        Who::Task(task) => {
+            let container = world.machines.get(host).and_then(|machine| machine.containers.get(&task));
+            container.is_some_and(|container| container.task.service == service)
+        }
+        Who::Guest(_) => false,
+    };
+    if its_own || since + LEARNED > world.now || !hears(world, node) || is_forsaken(world, holder, since) {
+        return Ok(());
+    }
+    Err(format!("node {node} sends a client of service {service} to {who} on node {host}"))
+}
+
 /// When a client is sent to a task that runs: not one whose connections are waited for.
 pub(crate) fn connecting(world: &World, node: usize, host: usize, task: TaskId) -> Verdict {
     let container = world.machines.get(host).and_then(|machine| machine.containers.get(&task));
@@ -81,24 +111,25 @@ pub(crate) fn connecting(world: &World, node: usize, host: usize, task: TaskId) 
 
 /// When a client is sent to an address where nothing runs: what ended by itself, or with its machine, is out of the
 /// tables when its end is known.
-pub(crate) fn refused(world: &World, node: usize, address: Ipv4Addr) -> Verdict {
+pub(crate) fn refused(world: &World, node: usize, place: Place) -> Verdict {
+    let address = place.1;
     if !hears(world, node) {
         return Ok(());
     }
-    if let Some((place, task)) = world.book.stopped_at(address) {
+    if let Some((host, task)) = world.book.stopped_at(place) {
         return Err(format!(
-            "node {node} sends a client to {address}: task {task} on node {place} was stopped"
+            "node {node} sends a client to {address}: task {task} on node {host} was stopped"
         ));
     }
-    for (place, machine) in world.machines.iter().enumerate() {
+    for (host, machine) in world.machines.iter().enumerate() {
         // What was given up before it ever ran is kept for its history, and its address may be another's.
         let due = |id| world.truth.task(id).is_some_and(|task| !task.status.state.is_terminal());
         let mut awaited = machine.containers.values().filter(|it| it.is_new() && due(it.task.id));
-        let at = awaited.find(|it| it.addresses().any(|it| it == address));
+        let at = awaited.find(|it| it.addresses().any(|it| it == place));
         if let Some(container) = at {
             let task = container.task.id;
             return Err(format!(
-                "node {node} sends a client to {address}: task {task} on node {place} does not run yet"
+                "node {node} sends a client to {address}: task {task} on node {host} does not run yet"
             ));
         }
     }

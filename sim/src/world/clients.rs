@@ -5,7 +5,7 @@ use std::time::Duration;
 use skep_types::TaskId;
 
 use super::{Happening, Verdict, World};
-use crate::checks;
+use crate::checks::{self, Who};
 
 /// The longest time between two clients of a small cluster.
 const PAUSE_MS: u64 = 150;
@@ -21,11 +21,14 @@ impl World {
         if self.stands_still(node) {
             return Ok(());
         }
-        let served = self.machine(node).served.values();
-        let backends: Vec<_> = served.flat_map(|endpoint| endpoint.backends.iter().copied()).collect();
-        let Some(address) = self.chance.pick(&backends).copied() else { return Ok(()) };
-        let place = self.book.at_address(address).next();
-        let Some((host, task)) = place else { return checks::refused(self, node, address) };
+        let ingress = self.truth.ingress().map(|network| network.id);
+        let backends = self.machine(node).sends(ingress);
+        let Some((service, address)) = self.chance.pick(&backends).copied() else { return Ok(()) };
+        let Some(((host, who), since)) = self.book.at_address(address).next() else {
+            return checks::refused(self, node, address);
+        };
+        checks::mistaken(self, node, service, (host, who), since)?;
+        let Who::Task(task) = who else { return Ok(()) };
         checks::connecting(self, node, host, task)?;
         // Most ask one thing, and some come again and again on the same connection.
         let stays = if self.chance.happens(100) { 20_000 } else { 100 };

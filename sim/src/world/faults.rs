@@ -149,6 +149,8 @@ impl World {
             self.tell_fault(|| format!("the daemon of node {node} dies"));
             self.end_session(node);
             self.machine(node).kill_daemon();
+            let id = self.machine(node).id;
+            self.user.forget_guests(id);
             self.after(50, 10_000, Happening::DaemonUp { node });
             if self.managers.contains_key(&node) {
                 return self.crash_manager(node);
@@ -163,6 +165,7 @@ impl World {
             self.end_session(node);
             let now = self.now;
             self.machine(node).lose_power(now);
+            self.guests_end(node);
             self.book.all_end(node);
             self.after(1000, 20_000, Happening::DaemonUp { node });
             if self.managers.contains_key(&node) {

@@ -70,6 +70,7 @@ impl World {
         self.tell(|| line);
         if let Some(granted) = self.user.answered(id, &reply.result) {
             checks::granted(self, &granted)?;
+            self.guest_answered(&granted)?;
         }
         Ok(())
     }

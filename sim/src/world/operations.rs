@@ -77,21 +77,29 @@ impl World {
                 self.machine(node).learn_peers(network, change);
                 self.agent(node, AgentEvent::PeersUpdated { network, result: Ok(()) })
             }
-            Operation::UpdateRecords { network, .. } => {
+            Operation::UpdateRecords { network, change } => {
+                self.machine(node).learn_records(network, change);
                 self.agent(node, AgentEvent::RecordsUpdated { network, result: Ok(()) })
             }
-            Operation::SetTunnel { .. } => self.agent(node, AgentEvent::TunnelSet { result: Ok(()) }),
-            Operation::EnsureNetwork(network, _) => {
+            Operation::SetTunnel { tunnel, peers } => {
+                let peers = peers.into_iter().map(|peer| (peer.host, peer)).collect();
+                self.machine(node).tunnel = (tunnel, peers);
+                self.agent(node, AgentEvent::TunnelSet { result: Ok(()) })
+            }
+            Operation::EnsureNetwork(network, overlay) => {
                 let id = network.id;
-                if !self.machine(node).networks.contains(&id) {
-                    self.machine(node).networks.push(id);
-                }
+                self.machine(node).ensure_network(network, overlay);
                 self.agent(node, AgentEvent::NetworkEnsured { network: id, result: Ok(()) })
             }
             Operation::RemoveNetwork(id) => {
-                self.machine(node).networks.retain(|network| *network != id);
-                self.machine(node).peers.retain(|(network, _), _| *network != id);
-                self.agent(node, AgentEvent::NetworkRemoved { network: id, result: Ok(()) })
+                checks::removing_network(self, node, id)?;
+                let result = if self.machine(node).uses(id) {
+                    Err(format!("network {id} has active endpoints"))
+                } else {
+                    self.machine(node).forget_network(id);
+                    Ok(())
+                };
+                self.agent(node, AgentEvent::NetworkRemoved { network: id, result })
             }
             Operation::ServeEndpoint(endpoint) => {
                 let service = endpoint.service;

@@ -55,7 +55,9 @@ impl World {
         let description = Box::new(self.description(node));
         let address = address(node);
         self.step(manager, Event::NodeReady { node: id, description, address, data_path: None })?;
+        self.after(0, 100, Happening::Keep { node, session: number });
         if !known {
+            self.guests_end(node);
             // It was told to hold nothing. It comes again, as another node once it has left.
             self.manager(manager).sessions.remove(&node);
             self.after(2000, 4000, Happening::Rejoin { node });
@@ -277,6 +279,7 @@ impl World {
         self.tell_fault(|| format!("node {node} leaves as {old} and comes back as {id}"));
         self.end_session(node);
         self.machine(node).id = id;
+        self.guests_end(node);
         self.machine(node).duties_at = 0;
         self.machine(node).memory = None;
         self.numbers.remove(&old);
