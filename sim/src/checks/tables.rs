@@ -24,6 +24,10 @@ fn hears(world: &World, node: usize) -> bool {
         return false;
     }
     let Some(machine) = world.machines.get(node) else { return false };
+    // One that was removed is waited for no longer.
+    if world.truth.node(machine.id).is_none() {
+        return false;
+    }
     let Some(session) = machine.session.filter(|_| machine.up) else { return false };
     let known = world.managers.get(&session.manager);
     let held = known.is_some_and(|manager| manager.sessions.get(&node) == Some(&session.number));
