@@ -211,7 +211,8 @@ impl Machine {
         let ports = self.served.values().flat_map(|endpoint| {
             endpoint.backends.iter().filter_map(|address| Some((endpoint.service, (ingress?, *address))))
         });
-        let records = self.records.iter().flat_map(|(network, records)| {
+        let records = self.records.iter().filter(|(network, _)| self.uses(**network));
+        let records = records.flat_map(|(network, records)| {
             let places = move |task: &skep_types::assignment::TaskAddress| (*network, task.address);
             let of = move |(id, record): (&ServiceId, &skep_types::assignment::ServiceRecord)| {
                 let id = *id;
@@ -226,7 +227,9 @@ impl Machine {
     pub fn sends_to(&self, service: ServiceId, ingress: Option<NetworkId>, place: Place) -> bool {
         let published = || self.served.get(&service).is_some_and(|it| it.backends.contains(&place.1));
         let record = || self.records.get(&place.0).and_then(|records| records.services.get(&service));
-        let named = || record().is_some_and(|record| record.tasks.iter().any(|task| task.address == place.1));
+        let leads = || record().is_some_and(|record| record.tasks.iter().any(|task| task.address == place.1));
+        // Nobody asks on a network that nothing here is on.
+        let named = || leads() && self.uses(place.0);
         if ingress == Some(place.0) { published() } else { named() }
     }
 
