@@ -114,6 +114,7 @@ fn peer(last: u8, host: u8) -> Duty {
 fn record(service: u128, tasks: &[u8]) -> Duty {
     let tasks = tasks.iter().map(|last| TaskAddress {
         slot: u64::from(*last),
+        node: None,
         task: TaskId(u128::from(*last)),
         address: [10, 0, 0, *last].into(),
     });

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use skep_types::network::Network;
-use skep_types::service::EndpointMode;
+use skep_types::service::{EndpointMode, ServiceMode};
 use skep_types::{NetworkId, NodeId, ServiceId, TaskId, TaskState};
 
 use crate::Objects;
@@ -65,6 +65,16 @@ pub enum Violation {
         /// The service.
         service: ServiceId,
     },
+    /// A task is elsewhere than on the one node that it may be on.
+    Pinned {
+        /// Which task.
+        task: TaskId,
+    },
+    /// A job runs more than it may at a time, or something again that completed.
+    Job {
+        /// Which service.
+        service: ServiceId,
+    },
     /// A restart policy's bound was passed.
     Attempts {
         /// The slot.
@@ -94,6 +104,10 @@ impl fmt::Display for Violation {
             Violation::Crowded { node, service } => {
                 write!(f, "node {node} has more tasks of service {service} than a node may")
             }
+            Violation::Pinned { task } => write!(f, "task {task} is not where it may be alone"),
+            Violation::Job { service } => {
+                write!(f, "job {service} runs more than it may, or again what completed")
+            }
             Violation::Attempts { service, slot } => {
                 write!(f, "slot {slot} of service {service} was restarted more often than its policy allows")
             }
@@ -109,6 +123,7 @@ pub fn check(objects: &Objects) -> Vec<Violation> {
     holders(objects, &mut violations);
     records(objects, &mut violations);
     slots(objects, &mut violations);
+    modes(objects, &mut violations);
     tasks(objects, &mut violations);
     violations
 }
@@ -121,6 +136,8 @@ fn indexes(objects: &Objects, violations: &mut Vec<Violation>) {
         ("unaddressed", kept.unaddressed == rebuilt.unaddressed),
         ("service_names", kept.service_names == rebuilt.service_names),
         ("network_names", kept.network_names == rebuilt.network_names),
+        ("node_of_slot", kept.node_of_slot == rebuilt.node_of_slot),
+        ("global_services", kept.global_services == rebuilt.global_services),
         ("ports", kept.ports == rebuilt.ports),
         ("ingress", kept.ingress == rebuilt.ingress),
         ("slots", kept.slots == rebuilt.slots),
@@ -208,7 +225,7 @@ fn records(objects: &Objects, violations: &mut Vec<Violation>) {
             right &= objects.network(network).is_some();
             let serving = objects
                 .tasks_of(service.id)
-                .filter(|task| task.status.state == TaskState::Running && task.desired == TaskState::Running);
+                .filter(|task| task.status.state == TaskState::Running && task.desired == task.goal());
             let attached =
                 serving.flat_map(|task| &task.attachments).filter(|given| given.network == network);
             let mut addresses: Vec<Ipv4Addr> = attached.map(|given| given.address).collect();
@@ -271,6 +288,37 @@ fn crowded(objects: &Objects, violations: &mut Vec<Violation>) {
     violations.extend(over.map(|((node, service, _), _)| Violation::Crowded { node, service }));
 }
 
+/// What services of one task a node and jobs promise.
+fn modes(objects: &Objects, violations: &mut Vec<Violation>) {
+    for task in objects.tasks() {
+        let astray =
+            |pinned: NodeId| pinned.slot() != task.slot || task.node.is_some_and(|node| node != pinned);
+        let mode = objects.service(task.service).map(|service| service.spec.mode);
+        let unpinned = mode.is_some_and(|mode| mode.is_global() != task.pinned.is_some());
+        if task.pinned.is_some_and(astray) || unpinned {
+            violations.push(Violation::Pinned { task: task.id });
+        }
+    }
+    for service in objects.services().filter(|service| service.spec.mode.is_job()) {
+        let present =
+            || objects.tasks_of(service.id).filter(|task| !objects.is_past(task) && is_wanted(task));
+        let slots: BTreeSet<u64> = present().map(|task| task.slot).collect();
+        // A slot that completed keeps its one task.
+        let twice = slots.len() != present().count();
+        let completed = present().filter(|task| task.status.state == TaskState::Complete).count() as u64;
+        let too_many = match service.spec.mode {
+            ServiceMode::ReplicatedJob { max_concurrent, total_completions } => {
+                slots.len() as u64 - completed > max_concurrent
+                    || slots.last().is_some_and(|last| *last >= total_completions)
+            }
+            ServiceMode::GlobalJob | ServiceMode::Global | ServiceMode::Replicated { .. } => false,
+        };
+        if twice || too_many || service.job.is_none() {
+            violations.push(Violation::Job { service: service.id });
+        }
+    }
+}
+
 fn tasks(objects: &Objects, violations: &mut Vec<Violation>) {
     for task in objects.tasks() {
         if task.node.is_none() && task.status.state >= TaskState::Assigned {
@@ -281,7 +329,7 @@ fn tasks(objects: &Objects, violations: &mut Vec<Violation>) {
     for service in objects.services() {
         let serving = objects
             .tasks_of(service.id)
-            .filter(|task| task.status.state == TaskState::Running && task.desired == TaskState::Running);
+            .filter(|task| task.status.state == TaskState::Running && task.desired == task.goal());
         let mut addresses: Vec<_> = serving
             .flat_map(|task| &task.attachments)
             .filter(|given| Some(given.network) == ingress)

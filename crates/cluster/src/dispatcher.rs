@@ -50,7 +50,7 @@ impl Dispatcher {
         let tasks = objects.tasks_on(node).map(|task| {
             let mut task = Box::new(task.clone());
             if self.draining.holds(task.id) {
-                task.desired = TaskState::Running;
+                task.desired = task.goal();
             }
             Duty::Task(task)
         });

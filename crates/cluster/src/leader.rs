@@ -16,7 +16,7 @@ use crate::dispatcher::Dispatcher;
 use crate::draining::{PATIENCE, RoundId};
 use crate::objects::{Group, Touched};
 use crate::orchestrator::restart::MISPLACED;
-use crate::orchestrator::{replicated, slot, updater};
+use crate::orchestrator::{self, slot, updater};
 use crate::plan::{Full, Plan};
 use crate::requests::{self, MAX_CHANGES_OF_REQUEST, MAX_SPECS_OF_BATCH};
 use crate::scheduler::{self, Placed};
@@ -131,6 +131,9 @@ impl Leader {
     pub fn look_at_everything(&mut self, objects: &Objects) {
         self.services.extend(objects.services().map(|service| service.id));
         self.slots.extend(objects.index().tasks_of_slot.keys());
+        for service in &objects.index().global_services {
+            self.slots.extend(objects.nodes().map(|node| (*service, node.id.slot())));
+        }
         self.capacity = true;
         self.seats = true;
         self.explained.clear();
@@ -289,7 +292,7 @@ impl Leader {
     /// may do beyond that.
     fn orchestrate(&mut self, plan: &mut Plan) -> Result<(), Full> {
         self.plan_services(plan, updater::roll_back)?;
-        self.plan_services(plan, replicated::scale)?;
+        self.plan_services(plan, orchestrator::scale)?;
         self.plan_slots(plan)?;
         self.plan_services(plan, updater::advance)
     }

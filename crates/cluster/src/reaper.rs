@@ -29,6 +29,7 @@ pub(crate) fn reap(plan: &mut Plan, tasks: &[&Task]) -> Result<(), Full> {
     if excess == 0 {
         return Ok(());
     }
+    let is_wanted = |task: &Task| is_wanted(task) && !objects.is_past(task);
     let any_wanted = staying.iter().any(|task| is_wanted(task));
     let stands = staying.last().filter(|_| !any_wanted).map(|task| task.id);
     let old = |task: &&Task| !is_wanted(task) && is_removable(objects, task) && Some(task.id) != stands;

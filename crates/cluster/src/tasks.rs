@@ -64,7 +64,7 @@ fn make(
         Ok(Seat { node, generic }) => {
             task.node = Some(node);
             task.generic = generic;
-            task.status = plan.status(TaskState::Assigned, "scheduler assigned task to node", String::new());
+            task.status = plan.status(TaskState::Assigned, scheduler::found(draft.pinned), String::new());
         }
         Err(error) => task.status = plan.status(TaskState::Pending, "pending task scheduling", error),
     }

@@ -70,7 +70,7 @@ fn users(objects: &Objects, network: &Network) -> NetworkUsers {
         let node = objects.node(task.node?)?;
         Some((node.id, node.data_path.unwrap_or(node.address).to_string()))
     };
-    let runs = |task: &&Task| task.status.state == TaskState::Running && task.desired == TaskState::Running;
+    let runs = |task: &&Task| task.status.state == TaskState::Running && task.desired == task.goal();
     for service in objects.services() {
         let mut tasks = Vec::new();
         for task in objects.tasks_of(service.id).filter(runs) {

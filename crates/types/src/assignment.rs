@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::network::{Guest, Network};
 use crate::port::Protocol;
 use crate::tunnel::{Tunnel, TunnelPeer};
-use crate::{ContainerId, NetworkId, ServiceId, Task, TaskId, TaskStatus};
+use crate::{ContainerId, NetworkId, NodeId, ServiceId, Task, TaskId, TaskStatus};
 
 /// A change to what a node is responsible for. Applying changes in order to an empty node gives its duties.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +160,9 @@ pub struct ServiceRecord {
 pub struct TaskAddress {
     /// Which instance of the service.
     pub slot: u64,
+    /// The node that the task is told by instead: see [`Task::told_by_node`].
+    #[serde(default)]
+    pub node: Option<NodeId>,
     /// The task.
     pub task: TaskId,
     /// Its address.

@@ -184,17 +184,24 @@ impl Task {
         same_spec && same_ports && (reachable || self.status.state == TaskState::New)
     }
 
-    /// What it is told by among the tasks of its service: its slot, or its node where the service has one task for
-    /// each. As SwarmKit, which knows no slot 0, the first task of a job is told by its node too.
+    /// The node that it is told by among the tasks of its service instead of its slot: where the service has one task
+    /// for each node. As SwarmKit, which knows no slot 0, the first task of a job is told by its node too.
+    pub fn told_by_node(&self) -> Option<NodeId> {
+        self.pinned.or(self.node.filter(|_| self.slot == 0))
+    }
+
+    /// What it is told by: its slot, or its node.
     pub fn slot_name(&self) -> String {
-        match self.pinned.or(self.node.filter(|_| self.slot == 0)) {
-            Some(node) => node.to_string(),
-            None => self.slot.to_string(),
-        }
+        slot_name(self.slot, self.told_by_node())
     }
 
     /// `service.slot.id`, the name of the task's container.
     pub fn container_name(&self) -> String {
         format!("{}.{}.{}", self.service_name, self.slot_name(), self.id)
     }
+}
+
+/// See [`Task::slot_name`].
+pub fn slot_name(slot: u64, told_by: Option<NodeId>) -> String {
+    told_by.map_or_else(|| slot.to_string(), |node| node.to_string())
 }

@@ -78,6 +78,10 @@ pub fn spec(spec: models::ServiceSpec, find: FindNetwork<'_>) -> Result<ServiceS
         networks,
         endpoint_spec,
     } = spec;
+    let mode = mode(service_mode)?;
+    if mode.is_job() && update_config.is_some() {
+        return Err(ApiError::invalid("Jobs may not have an update config"));
+    }
     let mut template = task_template.unwrap_or_default();
     // As moby: the place for networks before API 1.25 counts where the template names none.
     let networks = template.networks.take().filter(|networks| !networks.is_empty()).or(networks);
@@ -87,7 +91,7 @@ pub fn spec(spec: models::ServiceSpec, find: FindNetwork<'_>) -> Result<ServiceS
         name: name.unwrap_or_default(),
         labels: ordered(labels),
         task: Arc::new(TaskSpec { networks: attachments(networks, find)?, ..task(template)? }),
-        mode: mode(service_mode)?,
+        mode,
         update: update("UpdateConfig", update_config)?,
         rollback: update("RollbackConfig", rollback_config.map(as_update_config))?,
         ports,
@@ -108,13 +112,32 @@ fn attachments(
     networks.unwrap_or_default().into_iter().map(read).collect()
 }
 
+/// As moby's `ServiceSpecToGRPC`: who names no mode gets one replica, and a replicated job runs one task at a time, and
+/// as often as at a time.
 fn mode(mode: Option<models::ServiceSpecMode>) -> Result<ServiceMode, ApiError> {
     let models::ServiceSpecMode { replicated, global, replicated_job, global_job } = mode.unwrap_or_default();
-    refuse_if("Mode.Global (--mode global)", global.is_some())?;
-    refuse_if("Mode.ReplicatedJob (--mode replicated-job)", replicated_job.is_some())?;
-    refuse_if("Mode.GlobalJob (--mode global-job)", global_job.is_some())?;
+    let named = [replicated.is_some(), global.is_some(), replicated_job.is_some(), global_job.is_some()];
+    if named.into_iter().filter(|is_named| *is_named).count() > 1 {
+        return Err(ApiError::invalid("must specify only one service mode"));
+    }
+    if global.is_some() {
+        return Ok(ServiceMode::Global);
+    }
+    if global_job.is_some() {
+        return Ok(ServiceMode::GlobalJob);
+    }
+    if let Some(models::ServiceSpecModeReplicatedJob { max_concurrent, total_completions }) = replicated_job {
+        let max_concurrent = max_concurrent.unwrap_or(1);
+        let count = |tasks: i64, message| u64::try_from(tasks).map_err(|_| ApiError::invalid(message));
+        return Ok(ServiceMode::ReplicatedJob {
+            max_concurrent: count(max_concurrent, "Maximum concurrent jobs must not be negative")?,
+            total_completions: count(
+                total_completions.unwrap_or(max_concurrent),
+                "Total completed jobs must not be negative",
+            )?,
+        });
+    }
     let models::ServiceSpecModeReplicated { replicas } = replicated.unwrap_or_default();
-    // As SwarmKit: nobody says how many, so one.
     Ok(ServiceMode::Replicated { replicas: unsigned("Mode.Replicated.Replicas", replicas.unwrap_or(1))? })
 }
 

@@ -138,8 +138,9 @@ pub fn spec(spec: &ServiceSpec, defaults: bool) -> models::ServiceSpec {
         labels: Some(unordered(&spec.labels)),
         task_template: Some(task_template),
         mode: Some(mode(spec.mode)),
-        update_config: Some(update_config(&spec.update)),
-        rollback_config: shows_rollback.then(|| rollback_config(&spec.rollback)),
+        // A job has neither.
+        update_config: (!spec.mode.is_job()).then(|| update_config(&spec.update)),
+        rollback_config: (shows_rollback && !spec.mode.is_job()).then(|| rollback_config(&spec.rollback)),
         networks: None,
         endpoint_spec: Some(endpoint_spec(spec)),
     }

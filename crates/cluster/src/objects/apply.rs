@@ -10,7 +10,7 @@ use skep_types::node::Node;
 use skep_types::service::Service;
 use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, Time, Version};
 
-use super::index::{self, Up};
+use super::index::{self, Standing, Up};
 use super::{Cause, Change, NewTask, Objects, Touched};
 
 impl Objects {
@@ -111,6 +111,7 @@ impl Objects {
         self.index.add_node(&node);
         self.nodes.insert(id, node);
         touched.nodes.insert(id);
+        self.note_global_slots(id, touched);
         if !same_place {
             self.index_slots_on(id);
         }
@@ -129,7 +130,13 @@ impl Objects {
             failures.times.remove(&id);
         });
         self.index.remove_node(&node);
+        self.note_global_slots(id, touched);
         self.index_slots_on(id);
+    }
+
+    /// Notes the node's slots of services that have one for each.
+    fn note_global_slots(&self, node: NodeId, touched: &mut Touched) {
+        touched.slots.extend(self.index.global_services.iter().map(|service| (*service, node.slot())));
     }
 
     fn put_network(&mut self, network: &Network, touched: &mut Touched) {
@@ -205,11 +212,19 @@ impl Objects {
         let given: Vec<_> = given.map(|given| (given.network, given.address)).collect();
         self.note_given(given.into_iter());
         self.index.add_service(&service);
+        let mode = service.spec.mode;
         self.services.insert(id, service);
         self.supersede(id);
         let slots: Vec<u64> = self.slots_of(id).collect();
         for slot in slots {
             self.index_slot(id, slot);
+            if mode.is_job() {
+                // What it holds is of an older iteration now.
+                touched.slots.insert((id, slot));
+            }
+        }
+        if mode.is_global() {
+            touched.slots.extend(self.nodes.keys().map(|node| (id, node.slot())));
         }
         touched.services.insert(id);
     }
@@ -387,15 +402,34 @@ impl Objects {
 
     /// Computes anew what a slot counts as.
     fn index_slot(&mut self, id: ServiceId, slot: u64) {
-        let representative = index::representative(self.tasks_of_slot(id, slot));
-        let outdated = representative.map(|task| {
-            let current = self.services.get(&id).is_none_or(|service| {
-                task.is_current(service, task.node.and_then(|node| self.nodes.get(&node)))
-            });
-            let up = if index::serves(task) { Up::Yes } else { Up::No };
-            (!current || task.moves).then_some(up)
-        });
-        self.index.set_slot(id, slot, outdated);
+        let present = self.tasks_of_slot(id, slot).filter(|task| !self.is_past(task));
+        let standing = index::representative(present).map(|task| self.standing(task));
+        self.index.set_slot(id, slot, standing);
+    }
+
+    /// What a slot counts as that this task stands for.
+    fn standing(&self, task: &Task) -> Standing {
+        let Some(service) = self.services.get(&task.service) else { return Standing::Current };
+        if service.job.is_some() {
+            let finished = task.status.state == TaskState::Complete || !index::is_wanted(task);
+            return if finished { Standing::Finished } else { Standing::Current };
+        }
+        let node = task.node.and_then(|node| self.nodes.get(&node));
+        // No update reaches a node that takes no tasks.
+        let reaches = task
+            .pinned
+            .is_none_or(|node| self.nodes.get(&node).is_some_and(|node| index::takes_tasks(service, node)));
+        if !reaches || task.is_current(service, node) && !task.moves {
+            return Standing::Current;
+        }
+        Standing::Outdated(if index::serves(task) { Up::Yes } else { Up::No })
+    }
+
+    /// Whether a task is of an earlier iteration of its job.
+    pub(crate) fn is_past(&self, task: &Task) -> bool {
+        let current = |service: &Service| service.job.map(|job| job.iteration);
+        task.iteration.is_some()
+            && self.services.get(&task.service).is_some_and(|service| current(service) != task.iteration)
     }
 
     /// Computes every index but the order of the tasks in their slots.
@@ -435,9 +469,10 @@ fn failed(task: &Task) -> bool {
     matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
 }
 
-/// Whether two states of a node are the same to every constraint.
+/// Whether two states of a node are the same to every service.
 fn looks_alike(one: &Node, other: &Node) -> bool {
-    (one.role(), &one.spec.labels, one.address) == (other.role(), &other.spec.labels, other.address)
+    (one.state, one.spec.availability) == (other.state, other.spec.availability)
+        && (one.role(), &one.spec.labels, one.address) == (other.role(), &other.spec.labels, other.address)
         && one.description == other.description
 }
 

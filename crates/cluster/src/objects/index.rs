@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use skep_types::generic::GenericUse;
 use skep_types::network::Guest;
-use skep_types::node::{Node, NodeRole};
+use skep_types::node::{Availability, Node, NodeRole, NodeState};
 use skep_types::port::Protocol;
 use skep_types::service::Service;
 use skep_types::task::Attachment;
@@ -47,6 +47,19 @@ pub(crate) struct Slots {
     pub occupied: Numbers,
     /// Occupied slots whose task is of an older specification; those that do not run come first.
     pub outdated: BTreeSet<(Up, u64)>,
+    /// Occupied slots of a job in which nothing runs any more in this iteration.
+    pub finished: Numbers,
+}
+
+/// What a slot counts as, besides being occupied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has what it is to have.
+    Current,
+    /// Its task is of an older specification.
+    Outdated(Up),
+    /// Its task of this iteration of a job completed, or failed and is not tried again.
+    Finished,
 }
 
 /// Whether a slot's task runs, in the order in which an update takes them.
@@ -68,6 +81,10 @@ pub(crate) struct Index {
     pub node_names: BTreeSet<(String, NodeId)>,
     /// Nodes that are managers, or have a seat among them still.
     pub managers: BTreeSet<NodeId>,
+    /// Nodes by the number of their slot in services that have one for each.
+    pub node_of_slot: BTreeMap<u64, NodeId>,
+    /// Services with a slot for each node.
+    pub global_services: BTreeSet<ServiceId>,
     /// Nodes without an address on the ingress network.
     pub unaddressed: BTreeSet<NodeId>,
     pub service_names: BTreeMap<String, ServiceId>,
@@ -104,9 +121,9 @@ pub(crate) struct Index {
     pub unassigned: BTreeMap<Group, BTreeSet<TaskId>>,
 }
 
-/// Whether the managers still want the task to run.
+/// Whether the managers still want the task to run, or to have run to completion.
 pub(crate) fn is_wanted(task: &Task) -> bool {
-    task.desired <= TaskState::Running
+    task.desired <= TaskState::Complete
 }
 
 /// Whether the task has not ended as far as anyone knows.
@@ -116,7 +133,15 @@ pub(crate) fn is_live(task: &Task) -> bool {
 
 /// Whether clients are sent to the task: while it runs and is meant to.
 pub(crate) fn serves(task: &Task) -> bool {
-    task.status.state == TaskState::Running && task.desired == TaskState::Running
+    task.status.state == TaskState::Running && task.desired == task.goal()
+}
+
+/// Whether a node takes a new task of a service that has one for each. One that is paused keeps what it has; one that
+/// was not heard of waits, as in SwarmKit, where only jobs do so: nothing could run there before.
+pub(crate) fn takes_tasks(service: &Service, node: &Node) -> bool {
+    node.state == NodeState::Ready
+        && node.spec.availability == Availability::Active
+        && service.spec.task.placement.allows(node)
 }
 
 /// The task that a slot stands for: the wanted one, or the last one when none is wanted any more (it
@@ -322,6 +347,7 @@ impl Index {
         if !node.spec.name.is_empty() {
             self.node_names.insert((node.spec.name.clone(), node.id));
         }
+        self.node_of_slot.insert(node.id.slot(), node.id);
         if node.spec.role == NodeRole::Manager || node.manager.is_some() {
             self.managers.insert(node.id);
         }
@@ -338,6 +364,9 @@ impl Index {
     /// Takes out what [`Index::add_node`] entered.
     pub fn remove_node(&mut self, node: &Node) {
         self.node_names.remove(&(node.spec.name.clone(), node.id));
+        if self.node_of_slot.get(&node.id.slot()) == Some(&node.id) {
+            self.node_of_slot.remove(&node.id.slot());
+        }
         self.managers.remove(&node.id);
         self.unaddressed.remove(&node.id);
         if let Some(key) = self.ingress.zip(node.ingress_address)
@@ -350,6 +379,9 @@ impl Index {
     /// Enters a service's name, ports and virtual addresses.
     pub fn add_service(&mut self, service: &Service) {
         self.service_names.insert(service.spec.name.clone(), service.id);
+        if service.spec.mode.is_global() {
+            self.global_services.insert(service.id);
+        }
         for port in service.ingress_ports() {
             self.ports.insert((port.protocol, port.published_port), service.id);
         }
@@ -367,6 +399,7 @@ impl Index {
     /// Takes out what [`Index::add_service`] entered.
     pub fn remove_service(&mut self, service: &Service) {
         self.service_names.remove(&service.spec.name);
+        self.global_services.remove(&service.id);
         for port in service.ingress_ports() {
             self.ports.remove(&(port.protocol, port.published_port));
         }
@@ -388,18 +421,21 @@ impl Index {
     }
 
     /// Sets what a slot counts as; `None` takes it out.
-    pub fn set_slot(&mut self, service: ServiceId, slot: u64, outdated: Option<Option<Up>>) {
+    pub fn set_slot(&mut self, service: ServiceId, slot: u64, standing: Option<Standing>) {
         let slots = self.slots.entry(service).or_default();
         slots.outdated.remove(&(Up::No, slot));
         slots.outdated.remove(&(Up::Yes, slot));
-        match outdated {
-            Some(outdated) => {
-                slots.occupied.insert(slot);
-                slots.outdated.extend(outdated.map(|up| (up, slot)));
+        slots.finished.remove(slot);
+        match standing {
+            Some(_) => slots.occupied.insert(slot),
+            None => slots.occupied.remove(slot),
+        }
+        match standing {
+            Some(Standing::Outdated(up)) => {
+                slots.outdated.insert((up, slot));
             }
-            None => {
-                slots.occupied.remove(slot);
-            }
+            Some(Standing::Finished) => slots.finished.insert(slot),
+            Some(Standing::Current) | None => {}
         }
         if slots.occupied.is_empty() {
             self.slots.remove(&service);

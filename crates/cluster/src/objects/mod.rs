@@ -23,7 +23,7 @@ use skep_types::swarm::ClusterObject;
 use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, Task, TaskId, Version};
 
 pub use change::{Cause, Change, NewTask, UpdateStep};
-pub(crate) use index::{Group, Index, Load, Slots, is_live, is_wanted, representative};
+pub(crate) use index::{Group, Index, Load, Slots, is_live, is_wanted, representative, takes_tasks};
 pub(crate) use numbers::Numbers;
 pub(crate) use peers::Place;
 pub use rollout::{Failures, RestartHistory, Rollout, Watch};

@@ -26,9 +26,9 @@ impl Numbers {
         self.ranges.iter().flat_map(|(first, last)| *first..=*last)
     }
 
-    /// The numbers from 1 that are not in the set, in order.
-    pub fn free(&self) -> impl Iterator<Item = u64> {
-        let starts = std::iter::once(1).chain(self.ranges.values().map(|last| last.saturating_add(1)));
+    /// The numbers from `first` that are not in the set, in order. It has none below.
+    pub fn free(&self, first: u64) -> impl Iterator<Item = u64> {
+        let starts = std::iter::once(first).chain(self.ranges.values().map(|last| last.saturating_add(1)));
         let ends = self.ranges.keys().copied().chain(std::iter::once(u64::MAX));
         starts.zip(ends).flat_map(|(start, end)| start..end)
     }
@@ -84,7 +84,7 @@ mod tests {
                 prop_assert!(numbers.iter().eq(model.iter().copied()));
                 prop_assert_eq!(numbers.len(), model.len() as u64);
                 prop_assert_eq!(numbers.is_empty(), model.is_empty());
-                let free = numbers.free().take(20);
+                let free = numbers.free(1).take(20);
                 prop_assert!(free.eq((1..).filter(|number| !model.contains(number)).take(20)));
                 // One way to write each set.
                 let mut again = Numbers::default();

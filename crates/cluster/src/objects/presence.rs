@@ -114,7 +114,12 @@ impl Objects {
             aliases: on.aliases.clone(),
             virtual_ip: virtual_ip.map(|given| given.address),
             tasks: backends
-                .map(|((slot, task), address)| TaskAddress { slot: *slot, task: *task, address: *address })
+                .map(|((slot, task), address)| TaskAddress {
+                    slot: *slot,
+                    node: self.task(*task).and_then(Task::told_by_node),
+                    task: *task,
+                    address: *address,
+                })
                 .collect(),
         })
     }

@@ -1,5 +1,7 @@
 //! Keeping the tasks of services as their specifications say.
 
+pub(crate) mod global;
+pub(crate) mod jobs;
 pub(crate) mod replicated;
 pub(crate) mod restart;
 pub(crate) mod slot;
@@ -9,7 +11,9 @@ use skep_types::{NodeId, Task, TaskState};
 
 use crate::Objects;
 use crate::objects::is_live;
+use crate::plan::{Full, Plan};
 use skep_types::node::{Availability, NodeState};
+use skep_types::service::{Service, ServiceMode};
 
 /// Whether a node may not keep its tasks: it is drained, does not answer, or is gone. This is the
 /// enforcer: a slot whose node became unfit is looked at again like one whose task ended.
@@ -36,8 +40,18 @@ pub(crate) fn blocks_successor(objects: &Objects, task: &Task) -> bool {
     task.desired < TaskState::Remove && is_live(task) && task.node.is_some_and(|node| !objects.is_lost(node))
 }
 
-/// The state that a new task is wanted in at first: SwarmKit prepares a replacement while it has to
+/// The state that a new task with this goal is wanted in at first: SwarmKit prepares a replacement while it has to
 /// wait, and starts it then.
-pub(crate) fn first_desired(waits: bool) -> TaskState {
-    if waits { TaskState::Ready } else { TaskState::Running }
+pub(crate) fn first_desired(waits: bool, goal: TaskState) -> TaskState {
+    if waits { TaskState::Ready } else { goal }
+}
+
+/// Brings the number of a service's slots to what its mode asks for. One with a slot for each node is looked at slot
+/// by slot instead ([`global`]).
+pub(crate) fn scale(plan: &mut Plan, service: &Service) -> Result<(), Full> {
+    match service.spec.mode {
+        ServiceMode::Replicated { replicas } => replicated::scale(plan, service, replicas),
+        ServiceMode::ReplicatedJob { .. } => jobs::fill(plan, service),
+        ServiceMode::Global | ServiceMode::GlobalJob => Ok(()),
+    }
 }

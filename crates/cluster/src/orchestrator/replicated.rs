@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skep_types::service::{Service, ServiceMode};
+use skep_types::service::Service;
 use skep_types::{NodeId, ServiceId, TaskState};
 
 use crate::Cause;
@@ -10,8 +10,7 @@ use crate::objects::{Numbers, Slots, representative};
 use crate::plan::{Draft, Full, Plan};
 
 /// Brings the number of a service's slots to the number of its replicas.
-pub(crate) fn scale(plan: &mut Plan, service: &Service) -> Result<(), Full> {
-    let ServiceMode::Replicated { replicas } = service.spec.mode else { return Ok(()) };
+pub(crate) fn scale(plan: &mut Plan, service: &Service, replicas: u64) -> Result<(), Full> {
     let none = Slots::default();
     let slots = plan.objects.index().slots.get(&service.id).unwrap_or(&none);
     let present = slots.occupied.len();
@@ -27,7 +26,7 @@ pub(crate) fn scale(plan: &mut Plan, service: &Service) -> Result<(), Full> {
 /// Fills the lowest free slots.
 fn scale_up(plan: &mut Plan, service: ServiceId, occupied: &Numbers, missing: u64) -> Result<(), Full> {
     let missing = usize::try_from(missing).unwrap_or(usize::MAX);
-    for slot in occupied.free().take(missing) {
+    for slot in occupied.free(1).take(missing) {
         plan.reserve(1)?;
         plan.slots.insert((service, slot));
         plan.drafts.push(Draft {

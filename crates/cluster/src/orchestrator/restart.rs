@@ -3,7 +3,7 @@
 use skep_types::service::RestartCondition;
 use skep_types::{Task, TaskState, TaskStatus, Time};
 
-use super::{blocks_successor, first_desired, gives_up_tasks, is_misplaced};
+use super::{blocks_successor, first_desired, gives_up_tasks, global, is_misplaced};
 use crate::objects::{is_live, is_wanted};
 use crate::plan::{Draft, Full, Plan};
 use crate::{Cause, Change, Objects};
@@ -17,7 +17,8 @@ pub(crate) fn should_restart(objects: &Objects, task: &Task, now: Time) -> bool 
     let wanted = match policy.condition {
         RestartCondition::None => false,
         RestartCondition::OnFailure => task.status.state != TaskState::Complete,
-        RestartCondition::Any => true,
+        // As SwarmKit: what a job completed is never run again.
+        RestartCondition::Any => task.iteration.is_none() || task.status.state != TaskState::Complete,
     };
     if !wanted || policy.max_attempts == 0 {
         return wanted;
@@ -32,6 +33,9 @@ pub(crate) fn should_restart(objects: &Objects, task: &Task, now: Time) -> bool 
 /// Gives the time at which to look again.
 pub(crate) fn examine(plan: &mut Plan, task: &Task) -> Result<Option<Time>, Full> {
     let objects = plan.objects;
+    if task.iteration.is_some() && task.status.state == TaskState::Complete {
+        return Ok(None);
+    }
     let misplaced = is_live(task) && is_misplaced(objects, task);
     if misplaced && plan.reported.contains(&task.id) {
         // The commit of the report leads here again.
@@ -48,7 +52,7 @@ pub(crate) fn examine(plan: &mut Plan, task: &Task) -> Result<Option<Time>, Full
     }
     plan.reserve(3)?;
     plan.slots.insert((task.service, task.slot));
-    let restart = should_restart(objects, task, plan.now);
+    let restart = should_restart(objects, task, plan.now) && global::may_replace(objects, task);
     if misplaced {
         let status = TaskStatus {
             message: "task rejected by constraint enforcer".to_owned(),
@@ -67,7 +71,7 @@ pub(crate) fn examine(plan: &mut Plan, task: &Task) -> Result<Option<Time>, Full
             service: task.service,
             slot: task.slot,
             pinned: task.pinned,
-            desired: first_desired(waits),
+            desired: first_desired(waits, task.goal()),
             not_before,
             cause: Cause::Restart,
         });
@@ -86,7 +90,7 @@ fn promote(plan: &mut Plan, task: &Task) -> Result<Option<Time>, Full> {
     if !blocked(plan.objects, task, None) {
         plan.reserve(1)?;
         plan.slots.insert((task.service, task.slot));
-        plan.set_desired(task.id, TaskState::Running);
+        plan.set_desired(task.id, task.goal());
     }
     Ok(None)
 }

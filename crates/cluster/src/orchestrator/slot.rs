@@ -2,7 +2,7 @@
 
 use skep_types::{ServiceId, Task, TaskState, Time};
 
-use super::{gives_up_tasks, replicated, restart, updater};
+use super::{gives_up_tasks, global, jobs, replicated, restart, updater};
 use crate::objects::{is_live, is_wanted};
 use crate::plan::{Full, Plan};
 use crate::{Change, reaper};
@@ -18,6 +18,9 @@ pub(crate) fn examine(plan: &mut Plan, id: ServiceId, slot: u64) -> Result<Optio
     };
     orphan(plan, &tasks)?;
     reaper::reap(plan, &tasks)?;
+    if service.job.is_some() && !jobs::retire(plan, service, slot, &tasks)? {
+        return Ok(None);
+    }
     // What the scaling of this batch decided comes first; its commit leads here again.
     if plan.slots.contains(&(id, slot)) {
         return Ok(None);
@@ -28,6 +31,10 @@ pub(crate) fn examine(plan: &mut Plan, id: ServiceId, slot: u64) -> Result<Optio
         for task in &tasks {
             remind(updater::watch(plan, service, rollout, task)?);
         }
+    }
+    let tasks: Vec<&Task> = tasks.into_iter().filter(|task| !objects.is_past(task)).collect();
+    if service.spec.mode.is_global() && !global::follow(plan, service, slot, &tasks)? {
+        return Ok(next);
     }
     let wanted: Vec<&Task> = tasks.into_iter().filter(|task| is_wanted(task)).collect();
     if updater::keep_current(plan, service, &wanted)? {

@@ -106,7 +106,7 @@ fn renew(plan: &mut Plan, service: &Service, slot: u64) -> Result<Renewal, Full>
         service: service.id,
         slot,
         pinned,
-        desired: first_desired(waits),
+        desired: first_desired(waits, TaskState::Running),
         not_before: None,
         cause: Cause::Update,
     });

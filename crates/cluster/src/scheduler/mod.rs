@@ -8,7 +8,7 @@ mod tree;
 
 use std::collections::BTreeMap;
 
-use skep_types::{Task, TaskId, TaskState};
+use skep_types::{NodeId, Task, TaskState};
 
 pub(crate) use balance::surplus;
 pub(crate) use candidates::{Candidates, Seat};
@@ -42,7 +42,7 @@ pub(crate) fn retry(
             plan.reserve(1)?;
             let Some(task) = objects.task(*id) else { continue };
             match candidates.seat(placed, task.pinned) {
-                Ok(seat) => assign(plan, task.id, seat),
+                Ok(seat) => assign(plan, task, seat),
                 // Each such task has its own reason.
                 Err(reason) if task.pinned.is_some() => explain(plan, task, &reason)?,
                 Err(reason) => {
@@ -61,9 +61,17 @@ pub(crate) fn retry(
     Ok(())
 }
 
-fn assign(plan: &mut Plan, task: TaskId, Seat { node, generic }: Seat) {
-    let status = Box::new(plan.status(TaskState::Assigned, "scheduler assigned task to node", String::new()));
-    plan.changes.push(Change::Assign { task, node, status, generic });
+/// What is said of a task that was given a node, in SwarmKit's words.
+pub(crate) fn found(pinned: Option<NodeId>) -> &'static str {
+    match pinned {
+        Some(_) => "scheduler confirmed task can run on preassigned node",
+        None => "scheduler assigned task to node",
+    }
+}
+
+fn assign(plan: &mut Plan, task: &Task, Seat { node, generic }: Seat) {
+    let status = Box::new(plan.status(TaskState::Assigned, found(task.pinned), String::new()));
+    plan.changes.push(Change::Assign { task: task.id, node, status, generic });
 }
 
 fn explain(plan: &mut Plan, task: &Task, reason: &str) -> Result<(), Full> {

@@ -5,6 +5,8 @@ mod addresses;
 mod clocks;
 mod decisions;
 mod draining;
+mod global;
+mod jobs;
 mod networks;
 mod nodes;
 mod peers;

@@ -291,9 +291,13 @@ impl Scene {
                 .filter(|task| task.node.is_some() && !task.status.state.is_terminal())
                 .filter_map(|task| {
                     let next = match task.desired {
-                        TaskState::Running if task.status.state < TaskState::Running => TaskState::Running,
+                        TaskState::Running | TaskState::Complete
+                            if task.status.state < TaskState::Running =>
+                        {
+                            TaskState::Running
+                        }
                         TaskState::Ready if task.status.state < TaskState::Ready => TaskState::Ready,
-                        desired if desired > TaskState::Running => TaskState::Shutdown,
+                        desired if desired > TaskState::Complete => TaskState::Shutdown,
                         _ => return None,
                     };
                     Some((task.id, next))

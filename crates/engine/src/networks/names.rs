@@ -12,6 +12,7 @@ use skep_network::VirtualServices;
 use skep_types::assignment::ServiceRecord;
 use skep_types::network::Network;
 use skep_types::records::{RecordChange, Records};
+use skep_types::task::slot_name;
 use skep_types::{NetworkId, ServiceId};
 
 use super::local::LocalNetwork;
@@ -50,7 +51,7 @@ fn service_entry(network: &Network, service: &ServiceRecord) -> Entry {
         records.extend(record(&format!("tasks.{name}"), tasks.clone(), false));
     }
     for task in &service.tasks {
-        let name = format!("{}.{}.{}", service.name, task.slot, task.task);
+        let name = format!("{}.{}.{}", service.name, slot_name(task.slot, task.node), task.task);
         records.extend(record(&name, both(network, task.address), true));
     }
     Entry { records }

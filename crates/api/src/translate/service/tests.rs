@@ -207,7 +207,6 @@ fn preferences_bounds_and_generic_resources_survive_the_round_trip() {
 #[test]
 fn what_is_not_built_is_refused_by_its_name() {
     for (part, named) in [
-        (r#""Mode":{"Global":{}}"#, "--mode global"),
         (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Secrets":[{}]}}"#, "--secret"),
         (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Configs":[{}]}}"#, "--config"),
         (r#""TaskTemplate":{"ContainerSpec":{"Image":"x","Isolation":"hyperv"}}"#, "--isolation"),
@@ -229,6 +228,42 @@ fn what_is_not_built_is_refused_by_its_name() {
         let error = read(&whole).unwrap_err();
         assert_eq!(error.status(), StatusCode::NOT_IMPLEMENTED, "{part}: {error}");
         assert!(error.to_string().contains(named), "{part}: {error}");
+    }
+}
+
+#[test]
+fn every_mode_is_read_and_shown() {
+    let replicated_job =
+        |max_concurrent, total_completions| ServiceMode::ReplicatedJob { max_concurrent, total_completions };
+    for (text, mode) in [
+        (r#"{"Replicated":{"Replicas":3}}"#, ServiceMode::Replicated { replicas: 3 }),
+        (r#"{"Replicated":{}}"#, ServiceMode::Replicated { replicas: 1 }),
+        (r#"{"Global":{}}"#, ServiceMode::Global),
+        (r#"{"ReplicatedJob":{}}"#, replicated_job(1, 1)),
+        (r#"{"ReplicatedJob":{"MaxConcurrent":4}}"#, replicated_job(4, 4)),
+        (r#"{"ReplicatedJob":{"MaxConcurrent":2,"TotalCompletions":9}}"#, replicated_job(2, 9)),
+        (r#"{"GlobalJob":{}}"#, ServiceMode::GlobalJob),
+    ] {
+        let once = read(&format!(r#"{{"TaskTemplate":{{"ContainerSpec":{{"Image":"x"}}}},"Mode":{text}}}"#));
+        let once = once.unwrap();
+        assert_eq!(once.mode, mode, "{text}");
+        let shown = service_view::spec(&once, true);
+        assert_eq!(shown.update_config.is_none(), mode.is_job());
+        assert_eq!(read(&serde_json::to_string(&shown).unwrap()), Ok(once), "{text}");
+    }
+}
+
+#[test]
+fn modes_that_make_no_sense_are_refused_in_mobys_words() {
+    for (part, message) in [
+        (r#""Mode":{"Global":{},"Replicated":{}}"#, "must specify only one service mode"),
+        (r#""Mode":{"ReplicatedJob":{"MaxConcurrent":-1}}"#, "Maximum concurrent jobs must not be negative"),
+        (r#""Mode":{"ReplicatedJob":{"TotalCompletions":-1}}"#, "Total completed jobs must not be negative"),
+        (r#""Mode":{"GlobalJob":{}},"UpdateConfig":{}"#, "Jobs may not have an update config"),
+    ] {
+        let error = read(&format!(r#"{{"TaskTemplate":{{"ContainerSpec":{{"Image":"x"}}}},{part}}}"#));
+        let error = error.unwrap_err();
+        assert_eq!((error.status(), error.to_string().as_str()), (StatusCode::BAD_REQUEST, message));
     }
 }
 
