@@ -247,7 +247,7 @@ fn every_mode_is_read_and_shown() {
         let once = read(&format!(r#"{{"TaskTemplate":{{"ContainerSpec":{{"Image":"x"}}}},"Mode":{text}}}"#));
         let once = once.unwrap();
         assert_eq!(once.mode, mode, "{text}");
-        let shown = service_view::spec(&once, true);
+        let shown = service_view::spec(&once, false);
         assert_eq!(shown.update_config.is_none(), mode.is_job());
         assert_eq!(read(&serde_json::to_string(&shown).unwrap()), Ok(once), "{text}");
     }
