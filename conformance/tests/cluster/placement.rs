@@ -48,7 +48,7 @@ fn tasks_are_spread_bounded_given_resources_and_explained() {
     assert_eq!(on_first, 2, "half of the tasks are in each rack");
 
     lab.docker(1, &[&create[..], &["bounded", "--replicas-max-per-node", "1"], &sleep].concat()).ok();
-    lab.until_replicas(1, "bounded", "3/4", SOON);
+    lab.until_replicas(1, "bounded", "3/4 (max 1 per node)", SOON);
     let told = lab.docker(1, &["service", "ps", "--no-trunc", "--format", "{{.Error}}", "bounded"]).ok();
     assert!(told.contains("no suitable node (max replicas per node limit exceed)"), "{told}");
     let why = lab.skep(1, &["why", "bounded"]).ok();
@@ -59,7 +59,7 @@ fn tasks_are_spread_bounded_given_resources_and_explained() {
     lab.docker(1, &[&create[..], &["gpus", "--generic-resource", "gpu=2"], &sleep].concat()).ok();
     lab.until_replicas(1, "gpus", "3/4", SOON);
     let id = lab.docker(1, &["ps", "--quiet", "--filter", "label=com.docker.swarm.service.name=gpus"]).ok();
-    let env = lab.docker(1, &["exec", id.trim(), "printenv", "DOCKER_RESOURCE_GPU"]).ok();
+    let env = lab.docker(1, &["exec", id.trim(), "sh", "-c", "echo $DOCKER_RESOURCE_GPU"]).ok();
     assert_eq!(env.trim(), "uuid1,uuid2");
     let told = lab.docker(1, &["service", "ps", "--no-trunc", "--format", "{{.Error}}", "gpus"]).ok();
     assert!(told.contains("no suitable node (insufficient resources on 3 nodes)"), "{told}");
