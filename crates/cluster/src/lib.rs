@@ -5,7 +5,8 @@
 //! [`Objects::apply`] over the committed [`Change`]s and so holds the same [`Objects`].
 //!
 //! Invariants, most of which [`check`] verifies:
-//! - `cluster` never reads a clock, a socket, a file or a source of randomness: time and ids are arguments.
+//! - `cluster` never reads a clock, a socket, a file or a source of randomness: time and ids are arguments. Only what the
+//!   world calls its time zones is asked of the machine (`schedule`).
 //! - Nothing is decided from state that is not committed, and nothing is answered before it is committed.
 //! - One proposal is in flight; what happens meanwhile is kept and decided together afterwards.
 //! - A timer is a deadline in a replicated object, so a new leader forgets none.
@@ -24,6 +25,7 @@ mod reaper;
 mod request;
 mod requests;
 mod rotation;
+mod schedule;
 mod scheduler;
 mod seats;
 mod step;
