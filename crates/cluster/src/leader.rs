@@ -16,7 +16,7 @@ use crate::dispatcher::Dispatcher;
 use crate::draining::{PATIENCE, RoundId};
 use crate::objects::{Group, Touched};
 use crate::orchestrator::restart::MISPLACED;
-use crate::orchestrator::{self, slot, updater};
+use crate::orchestrator::{self, cron, slot, updater};
 use crate::plan::{Full, Plan};
 use crate::requests::{self, MAX_CHANGES_OF_REQUEST, MAX_SPECS_OF_BATCH};
 use crate::scheduler::{self, Placed};
@@ -69,6 +69,8 @@ pub(crate) struct Leader {
     /// Whether tasks that wait for addresses or a node may find some now.
     capacity: bool,
     explained: BTreeMap<Group, String>,
+    /// Services whose tasks wait for other services.
+    held: BTreeSet<ServiceId>,
     /// The managers that this one reaches, once it was told.
     reachable: Option<BTreeSet<u64>>,
     /// Whether seats of the managers' consensus may have to be taken away.
@@ -181,6 +183,8 @@ impl Leader {
             // The history limit may have changed.
             self.slots.extend(objects.index().tasks_of_slot.keys());
         }
+        // Whom they wait for may be ready now.
+        self.capacity |= !self.held.is_empty() && !(touched.slots.is_empty() && touched.services.is_empty());
         self.capacity |= touched.capacity || !touched.networks.is_empty() || !touched.nodes.is_empty();
     }
 
@@ -248,6 +252,7 @@ impl Leader {
                     self.slots.insert((service, slot));
                     self.services.insert(service);
                 }
+                Timer::Schedule(service) => drop(self.services.insert(service)),
                 Timer::Node(node) => {
                     if self.unheard.contains(&node) {
                         self.news.insert(node, News::Lost { reason: UNHEARD.to_owned() });
@@ -266,6 +271,7 @@ impl Leader {
         plan.delays = std::mem::take(&mut self.delays);
         let _: Result<(), Full> = self.plan_all(plan);
         self.delays = std::mem::take(&mut plan.delays);
+        self.held.append(&mut plan.held);
     }
 
     fn plan_all(&mut self, plan: &mut Plan) -> Result<(), Full> {
@@ -292,6 +298,7 @@ impl Leader {
     /// may do beyond that.
     fn orchestrate(&mut self, plan: &mut Plan) -> Result<(), Full> {
         self.plan_services(plan, updater::roll_back)?;
+        self.plan_schedules(plan)?;
         self.plan_services(plan, orchestrator::scale)?;
         self.plan_slots(plan)?;
         self.plan_services(plan, updater::advance)
@@ -395,6 +402,19 @@ impl Leader {
         Ok(())
     }
 
+    /// Jobs whose time has come.
+    fn plan_schedules(&mut self, plan: &mut Plan) -> Result<(), Full> {
+        let objects = plan.objects;
+        for id in &self.services {
+            let next = match objects.service(*id).filter(|_| !plan.requested.contains(id)) {
+                Some(service) => cron::start(plan, service)?,
+                None => None,
+            };
+            self.timers.set(Timer::Schedule(*id), next);
+        }
+        Ok(())
+    }
+
     fn plan_slots(&mut self, plan: &mut Plan) -> Result<(), Full> {
         let mut requested = BTreeSet::new();
         let mut result = Ok(());
@@ -435,6 +455,7 @@ impl Leader {
             self.explained.clear();
         }
         scheduler::retry(plan, placed, &mut self.explained)?;
+        self.held.clear();
         self.capacity = false;
         Ok(())
     }

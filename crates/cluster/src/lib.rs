@@ -15,6 +15,7 @@
 mod allocator;
 mod check;
 mod delays;
+mod dependencies;
 mod dispatcher;
 mod draining;
 mod leader;

@@ -65,14 +65,19 @@ impl Schedule {
         let fields = NICKNAMES.iter().find(|(nickname, _)| nickname == text).map_or(text.as_str(), |it| it.1);
         let zone = labels.get(ZONE).map_or("UTC", String::as_str);
         if fields.split_ascii_whitespace().count() != 5 {
-            return Err(format!("label {PREFIX}: {text:?} has not the five fields minute, hour, day, month, weekday"));
+            return Err(format!(
+                "label {PREFIX}: {text:?} has not the five fields minute, hour, day, month, weekday"
+            ));
         }
         let crontab = cronexpr::parse_crontab(&format!("{fields} {zone}"));
-        let crontab = crontab.map_err(|error| format!("label {PREFIX}: {text:?} in time zone {zone:?}: {error}"))?;
+        let crontab =
+            crontab.map_err(|error| format!("label {PREFIX}: {text:?} in time zone {zone:?}: {error}"))?;
         let concurrency = match labels.get(CONCURRENCY).map(String::as_str) {
             None | Some("forbid") => Concurrency::Forbid,
             Some("replace") => Concurrency::Replace,
-            Some(other) => return Err(format!("label {CONCURRENCY}: {other:?} is neither forbid nor replace")),
+            Some(other) => {
+                return Err(format!("label {CONCURRENCY}: {other:?} is neither forbid nor replace"));
+            }
         };
         let names_hours = fields.split_ascii_whitespace().nth(1).is_some_and(|hours| !hours.contains('*'));
         Ok(Some(Schedule { crontab, names_hours, concurrency }))
@@ -136,7 +141,9 @@ mod tests {
     #[test]
     fn an_hour_that_clocks_skip_has_no_run_and_one_that_comes_twice_has_one() {
         // Clocks in Berlin went from 02:00 to 03:00 on 2026-03-29, and from 03:00 back to 02:00 on 2026-10-25.
-        let at = |after: &str| next(&[("skep.cron", "30 2 * * *"), ("skep.cron.timezone", "Europe/Berlin")], after);
+        let at = |after: &str| {
+            next(&[("skep.cron", "30 2 * * *"), ("skep.cron.timezone", "Europe/Berlin")], after)
+        };
         assert_eq!(at("2026-03-28T02:00:00Z").as_deref(), Some("2026-03-30T00:30:00.000000000Z"));
         assert_eq!(at("2026-10-25T00:00:00Z").as_deref(), Some("2026-10-25T00:30:00.000000000Z"));
         assert_eq!(at("2026-10-25T00:30:00Z").as_deref(), Some("2026-10-26T01:30:00.000000000Z"));

@@ -24,6 +24,9 @@ pub(crate) fn create(plan: &mut Plan, placed: &mut Placed) {
             service.host_ports(),
             plan.now,
         );
+        if candidates.is_held() {
+            plan.held.insert(service.id);
+        }
         for draft in drafts {
             let task = make(plan, placed, &mut candidates, service, draft);
             plan.changes.push(Change::CreateTask(Box::new(task)));

@@ -13,6 +13,8 @@ use crate::draining::RoundId;
 pub(crate) enum Timer {
     /// A slot: a restart's delay, an update's delay or monitoring.
     Slot(ServiceId, u64),
+    /// A job's schedule.
+    Schedule(ServiceId),
     /// A node that was not heard of since this manager leads.
     Node(NodeId),
     /// A manager's seat that was asked to be taken away: whether it was.

@@ -1,5 +1,6 @@
 //! Keeping the tasks of services as their specifications say.
 
+pub(crate) mod cron;
 pub(crate) mod global;
 pub(crate) mod jobs;
 pub(crate) mod replicated;
@@ -49,6 +50,9 @@ pub(crate) fn first_desired(waits: bool, goal: TaskState) -> TaskState {
 /// Brings the number of a service's slots to what its mode asks for. One with a slot for each node is looked at slot
 /// by slot instead ([`global`]).
 pub(crate) fn scale(plan: &mut Plan, service: &Service) -> Result<(), Full> {
+    if cron::awaits_first_run(service) {
+        return Ok(());
+    }
     match service.spec.mode {
         ServiceMode::Replicated { replicas } => replicated::scale(plan, service, replicas),
         ServiceMode::ReplicatedJob { .. } => jobs::fill(plan, service),

@@ -11,8 +11,9 @@ use super::{network, out_of_sequence, refuse, validate};
 use crate::allocator::ipam;
 use crate::allocator::port;
 use crate::plan::Plan;
+use crate::schedule::is_scheduled;
 use crate::scheduler;
-use crate::{Answer, Change, Refusal, RefusalKind};
+use crate::{Answer, Change, Refusal, RefusalKind, dependencies};
 
 fn not_found<T>(id: ServiceId) -> Result<T, Refusal> {
     refuse(RefusalKind::NotFound, format!("service {id} not found"))
@@ -26,6 +27,7 @@ pub(super) fn create(plan: &mut Plan, spec: ServiceSpec) -> Result<Answer, Refus
         let message = format!("name conflicts with an existing object: service {} already exists", spec.name);
         return refuse(RefusalKind::Conflict, message);
     }
+    depends(plan, &spec)?;
     let (ports, virtual_ips) = endpoint(plan, &spec, None)?;
     let id = ServiceId(plan.ids.next_u128());
     plan.names.insert(spec.name.clone());
@@ -59,6 +61,7 @@ pub(super) fn update(
     if !spec.mode.is_alike(old.spec.mode) {
         return refuse(RefusalKind::Unsupported, "service mode change is not allowed");
     }
+    depends(plan, &spec)?;
     // As SwarmKit: the next update starts from nothing, also in the middle of one.
     replace(plan, old, spec, Some(old.spec.clone()), None)?;
     Ok(Answer::Done)
@@ -123,10 +126,13 @@ fn replace(
     let publishes = |ports: &[PortSpec]| ports.iter().any(|port| port.mode == PublishMode::Ingress);
     let other_ports =
         !ports.iter().filter(of_host).eq(old.host_ports()) || publishes(&ports) && !publishes(&old.ports);
-    // As SwarmKit: every update of a job runs it anew. Also where an earlier specification comes back the version
-    // rises: its tasks are known by what they are, and a version never means two specifications.
+    // As SwarmKit: every update of a job runs it anew; one with a schedule waits for its time, unless it is forced. Also
+    // where an earlier specification comes back the version rises: its tasks are known by what they are, and a version
+    // never means two specifications.
     let raise = u64::from(spec.task != old.spec.task || other_ports || old.job.is_some());
-    let job = old.job.map(|job| JobStatus { iteration: job.iteration + 1, last_execution: plan.now });
+    let runs = !is_scheduled(&spec.labels) || spec.task.force_update > old.spec.task.force_update;
+    let next = |job: JobStatus| JobStatus { iteration: job.iteration + 1, last_execution: plan.now };
+    let job = old.job.map(|job| if runs { next(job) } else { job });
     plan.requested.insert(old.id);
     plan.changes.push(Change::PutService(Box::new(Service {
         id: old.id,
@@ -176,6 +182,12 @@ pub(super) fn rebalance(plan: &mut Plan, id: ServiceId) -> Result<Answer, Refusa
         plan.changes.push(Change::Move { service: id, tasks, at: plan.now });
     }
     Ok(Answer::Done)
+}
+
+/// Refuses services that would wait for themselves.
+fn depends(plan: &Plan, spec: &ServiceSpec) -> Result<(), Refusal> {
+    let checked = dependencies::validate(plan.objects, &spec.name, &spec.labels);
+    checked.or_else(|error| refuse(RefusalKind::Invalid, error))
 }
 
 /// Refuses networks that a service cannot be on.

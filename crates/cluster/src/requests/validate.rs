@@ -11,6 +11,7 @@ use skep_types::service::{EndpointMode, PortSpec, PublishMode, ServiceContainer,
 use skep_types::template::Context;
 
 use super::refuse;
+use crate::schedule::Schedule;
 use crate::{Refusal, RefusalKind};
 
 /// The longest name of a service: the longest label of a DNS name.
@@ -51,7 +52,19 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
         return invalid("TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1");
     }
     mode(spec.mode)?;
+    schedule(spec)?;
     ports(&spec.ports, spec.endpoint_mode)
+}
+
+/// Refuses labels that say nonsense of when the service runs.
+fn schedule(spec: &ServiceSpec) -> Result<(), Refusal> {
+    match Schedule::of(&spec.labels) {
+        Ok(Some(_)) if !spec.mode.is_job() => {
+            invalid("label skep.cron: only jobs run by a schedule (--mode replicated-job or global-job)")
+        }
+        Ok(_) => Ok(()),
+        Err(error) => invalid(error),
+    }
 }
 
 fn mode(mode: ServiceMode) -> Result<(), Refusal> {

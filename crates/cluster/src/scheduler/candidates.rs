@@ -15,8 +15,8 @@ use skep_types::{NodeId, ServiceId, Time, Version};
 use super::fit::{Demand, Reasons, Unfit};
 use super::placed::{Placed, Standing};
 use super::tree::{Rank, Saplings, Tree};
-use crate::Objects;
 use crate::objects::Failures;
+use crate::{Objects, dependencies};
 
 /// What a task is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(crate) struct Candidates<'a> {
     /// Made when a node is first asked for.
     tree: Option<Tree>,
     reasons: Reasons,
+    /// What the service waits for before any of its tasks is given a node.
+    held: Option<String>,
 }
 
 /// Who asks, and for what.
@@ -52,12 +54,21 @@ impl<'a> Candidates<'a> {
     ) -> Self {
         let failures = objects.failures_of(service, version);
         let group = Asks { objects, service, demand: Demand::new(spec, host_ports), failures, now };
-        Candidates { group, tree: None, reasons: Reasons::default() }
+        let held = dependencies::missing(objects, service);
+        Candidates { group, tree: None, reasons: Reasons::default(), held }
+    }
+
+    /// Whether the service's tasks are given no node, whichever there are: it waits for another service.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
     }
 
     /// Seats a task: on the best node, or on the one that it is pinned to. The error says why there is none, in
     /// SwarmKit's words, which are other ones for a task that only one node may have.
     pub fn seat(&mut self, placed: &mut Placed, pinned: Option<NodeId>) -> Result<Seat, String> {
+        if let Some(held) = &self.held {
+            return Err(held.clone());
+        }
         match pinned {
             Some(node) => self.take_on(placed, node),
             None => self.take(placed).ok_or_else(|| self.reasons.explain()),
@@ -66,7 +77,7 @@ impl<'a> Candidates<'a> {
 
     /// The best node, which from now on carries one task more.
     fn take(&mut self, placed: &mut Placed) -> Option<Seat> {
-        let Candidates { group, tree, reasons } = self;
+        let Candidates { group, tree, reasons, .. } = self;
         let tree = tree.get_or_insert_with(|| group.tree(placed, reasons));
         let mut generic = GenericResources::default();
         let node = tree.take(&mut |id| {

@@ -37,6 +37,9 @@ pub(crate) fn retry(
             first.host_ports.iter(),
             plan.now,
         );
+        if candidates.is_held() {
+            plan.held.insert(group.0);
+        }
         let mut waiting = waiting.iter();
         for id in waiting.by_ref() {
             plan.reserve(1)?;

@@ -3,7 +3,9 @@
 
 mod addresses;
 mod clocks;
+mod cron;
 mod decisions;
+mod dependencies;
 mod draining;
 mod global;
 mod jobs;
