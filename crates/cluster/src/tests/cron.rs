@@ -51,11 +51,8 @@ fn a_job_runs_when_its_time_comes_and_not_before() {
           task job.0#1 (Scale) on n1, wanted complete: assigned, scheduler assigned task to node
         commit
         send n1: [job.0#1 complete]
-          task job.0#1 is shutdown, shutdown
+          task job.0#1 is running, running
         commit
-          task job.0#1 wanted shutdown
-        commit
-        send n1: [job.0#1 shutdown]
     "#]]
     .assert_eq(&scene.story());
     scene.report(&live(&scene, job), TaskState::Complete, "");
