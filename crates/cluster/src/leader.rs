@@ -184,7 +184,8 @@ impl Leader {
             self.slots.extend(objects.index().tasks_of_slot.keys());
         }
         // Whom they wait for may be ready now.
-        self.capacity |= !self.held.is_empty() && !(touched.slots.is_empty() && touched.services.is_empty());
+        let services_changed = !touched.slots.is_empty() || !touched.services.is_empty();
+        self.capacity |= services_changed && !self.held.is_empty();
         self.capacity |= touched.capacity || !touched.networks.is_empty() || !touched.nodes.is_empty();
     }
 

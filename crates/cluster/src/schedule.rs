@@ -106,6 +106,7 @@ pub(crate) fn is_scheduled(labels: &BTreeMap<String, String>) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
 
