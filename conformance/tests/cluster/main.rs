@@ -6,14 +6,17 @@ mod authority;
 mod external;
 mod loss;
 mod mesh;
+mod modes;
 mod networks;
 mod nodes;
 mod papers;
 mod placement;
+mod quotes;
 mod redis;
 mod refusals;
 mod replay;
 mod walkthroughs;
+mod words;
 mod zero_loss;
 
 use std::collections::BTreeMap;
