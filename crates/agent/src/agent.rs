@@ -229,6 +229,9 @@ impl Agent {
                 for duty in duties {
                     self.take_on(duty, true, now, operations);
                 }
+                for duty in self.networks.values_mut().filter(|duty| duty.wanted.is_none()) {
+                    duty.forsake();
+                }
                 for (task, (container, observed)) in std::mem::take(&mut self.found) {
                     self.tasks.insert(task, Work::unknown(task, container, observed, now));
                 }
@@ -377,7 +380,7 @@ impl Agent {
             }),
             DutyId::Network(network) => {
                 if let Some(duty) = self.networks.get_mut(&network) {
-                    duty.wanted = None;
+                    duty.forsake();
                 }
             }
             DutyId::Endpoint(service) => {
@@ -460,8 +463,8 @@ impl Agent {
     /// What the managers can be told of the tables.
     fn acknowledge(&mut self) -> Option<u64> {
         // What is in force of a network that is brought up anew is still what was told of it before.
-        let coming = |network: &NetworkId| self.networks.get(network).is_some_and(NetworkDuty::is_coming);
-        let records = self.records.iter().filter(|(network, _)| coming(network));
+        let named = |network: &NetworkId| self.networks.get(network).is_some_and(NetworkDuty::has_names);
+        let records = self.records.iter().filter(|(network, _)| named(network));
         let records = records.filter_map(|(_, duty)| duty.holds_back());
         let first = self.endpoints.values().filter_map(EndpointDuty::holds_back).chain(records).min();
         let last = first.map_or(u64::MAX, |first| first.saturating_sub(1));
@@ -481,7 +484,7 @@ impl Agent {
     /// Peers come first: a name must not lead to an address that nobody knows the place of.
     fn settle_records(&mut self, now: Time, operations: &mut Vec<Operation>) {
         for (network, duty) in &mut self.records {
-            if self.networks.get(network).is_some_and(NetworkDuty::is_up)
+            if self.networks.get(network).is_some_and(NetworkDuty::stands)
                 && !self.peers.get(network).is_some_and(PeersDuty::is_under_way)
                 && let Some(change) = duty.begin(now)
             {
@@ -563,8 +566,8 @@ impl Agent {
         let changes = |task: &Task| {
             let mut on = task.attachments.iter().map(|attachment| attachment.network);
             on.any(|network| {
-                let coming = networks.get(&network).is_some_and(NetworkDuty::is_coming);
-                coming && records.get(&network).is_some_and(RecordsDuty::unsettled)
+                let named = networks.get(&network).is_some_and(NetworkDuty::has_names);
+                named && records.get(&network).is_some_and(RecordsDuty::unsettled)
             })
         };
         for work in self.tasks.values_mut() {

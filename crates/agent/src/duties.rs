@@ -71,14 +71,33 @@ impl NetworkDuty {
         self.overlay = overlay;
     }
 
+    /// It is wanted no more, and stays as it is until the last task on it has ended.
+    pub(crate) fn forsake(&mut self) {
+        self.wanted = None;
+        if self.state == NetworkState::Absent && self.leaves_something && self.retry.at.is_none() {
+            self.state = NetworkState::Ready;
+        }
+    }
+
     /// Whether it is there as it is wanted, so that its peers can be told.
     pub(crate) fn is_up(&self) -> bool {
-        self.wanted.is_some() && self.state == NetworkState::Ready
+        self.wanted.is_some() && self.stands()
+    }
+
+    /// Whether it is there, so that names on it can be told: also where nobody wants it any more, since what is on it
+    /// is not called by a name when it is stopped.
+    pub(crate) fn stands(&self) -> bool {
+        self.state == NetworkState::Ready
     }
 
     /// Whether it is there, or is about to be: not where the last try failed.
     pub(crate) fn is_coming(&self) -> bool {
-        self.wanted.is_some() && (self.state == NetworkState::Ready || self.retry.at.is_none())
+        self.wanted.is_some() && (self.stands() || self.retry.at.is_none())
+    }
+
+    /// Whether names on it are in force, or can be.
+    pub(crate) fn has_names(&self) -> bool {
+        self.stands() || self.is_coming()
     }
 
     /// What to bring up now, if the network is wanted.
