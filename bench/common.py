@@ -129,6 +129,17 @@ class Daemon:
                 continue
         return resident / 1024, proportional / 1024
 
+    def processor_time(self):
+        """Seconds that those processes have spent on a processor."""
+        spent = 0
+        for pid in self.processes():
+            try:
+                with open(f"/proc/{pid}/stat") as file:
+                    spent += sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
+            except OSError:
+                continue
+        return spent / os.sysconf("SC_CLK_TCK")
+
     def tasks(self, service, state="running"):
         filters = json.dumps({"service": {service: True}, "desired-state": {"running": True}})
         tasks = self.api("GET", f"/tasks?filters={quote(filters)}")

@@ -108,3 +108,38 @@ fn a_change_of_names_is_acknowledged_when_it_is_in_force() {
         "#]],
     );
 }
+
+#[test]
+fn the_names_of_a_network_that_is_given_up_go_before_its_tasks_stop() {
+    check(
+        [
+            complete([lan(), place(1), record(7, &[1]), attached(1, TaskState::Running)]),
+            ensured(),
+            told(Ok(())),
+            prepared(1),
+            started(1),
+            // Service and network were removed while this node was away.
+            complete([]),
+            told(Ok(())),
+        ],
+        expect![[r#"
+            1
+              ensure network lan at 10.0.0.200 on 192.0.2.1:4789
+              report 1 preparing at 1 "preparing"
+            2
+              records s7:1
+            3
+              prepare 1 at [10.0.0.1]
+            4
+              start 1
+              report 1 starting at 4 "starting" pid 0 exit None
+            5
+              watch 1
+              report 1 running at 5 "started" pid 101 exit None
+            6
+              records + -1 -0
+            7
+              stop 1 "SIGINT" Some(3s)
+        "#]],
+    );
+}
