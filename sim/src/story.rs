@@ -97,6 +97,9 @@ pub(crate) fn brief(change: &Change) -> String {
         Change::Move { service, tasks, .. } => {
             format!("{} tasks of service {service} are to move", tasks.len())
         }
+        Change::Scale { service, scaled } => {
+            format!("service {service} from {} to {} tasks: {}", scaled.from, scaled.to, scaled.reason)
+        }
         Change::RemoveTask(id) => format!("task {id} forgotten"),
         Change::PutGuest(guest) => {
             format!("guest {} on {} has {}", guest.container.short(), guest.node, guest.address)

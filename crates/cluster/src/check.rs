@@ -137,6 +137,7 @@ fn indexes(objects: &Objects, violations: &mut Vec<Violation>) {
         ("service_names", kept.service_names == rebuilt.service_names),
         ("network_names", kept.network_names == rebuilt.network_names),
         ("node_of_slot", kept.node_of_slot == rebuilt.node_of_slot),
+        ("autoscaled", kept.autoscaled == rebuilt.autoscaled),
         ("global_services", kept.global_services == rebuilt.global_services),
         ("ports", kept.ports == rebuilt.ports),
         ("ingress", kept.ingress == rebuilt.ingress),

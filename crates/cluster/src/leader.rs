@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use skep_types::assignment::{Assignment, StatusReport};
+use skep_types::assignment::{Assignment, StatusReport, TaskUsage};
 use skep_types::node::{NodeDescription, NodeState};
 use skep_types::service::Service;
 use skep_types::{NodeId, ServiceId, TaskId, TaskState, TaskStatus, Time};
@@ -15,6 +15,7 @@ use crate::delays::Delays;
 use crate::dispatcher::Dispatcher;
 use crate::draining::{PATIENCE, RoundId};
 use crate::objects::{Group, Touched};
+use crate::orchestrator::autoscale::{self, Meters};
 use crate::orchestrator::restart::MISPLACED;
 use crate::orchestrator::{self, cron, slot, updater};
 use crate::plan::{Full, Plan};
@@ -75,6 +76,9 @@ pub(crate) struct Leader {
     reachable: Option<BTreeSet<u64>>,
     /// Whether seats of the managers' consensus may have to be taken away.
     seats: bool,
+    meters: Meters,
+    /// Services whose load is to be weighed.
+    weigh: BTreeSet<ServiceId>,
     /// Nodes not heard of since this manager leads.
     pub unheard: BTreeSet<NodeId>,
 }
@@ -208,6 +212,16 @@ impl Leader {
         }
     }
 
+    /// Notes what tasks on a node use, and weighs their services every so often.
+    pub fn measured(&mut self, objects: &Objects, node: NodeId, usages: &[TaskUsage], now: Time) {
+        for service in self.meters.note(objects, node, usages, now) {
+            let timer = Timer::Autoscale(service);
+            if !self.timers.is_set(timer) {
+                self.timers.set(timer, Some(now + autoscale::PERIOD));
+            }
+        }
+    }
+
     /// Keeps what a change that had no effect was made from, if it cannot be found in the objects: what
     /// agents said.
     pub fn take_back(&mut self, objects: &Objects, change: Change) {
@@ -243,6 +257,7 @@ impl Leader {
             let by = self.now.since(now);
             self.timers.set_back(by);
             self.delays.set_back(by);
+            self.meters.clear();
             // Moments that are recorded may lie ahead now.
             self.look_at_everything(objects);
         }
@@ -254,6 +269,7 @@ impl Leader {
                     self.services.insert(service);
                 }
                 Timer::Schedule(service) => drop(self.services.insert(service)),
+                Timer::Autoscale(service) => drop(self.weigh.insert(service)),
                 Timer::Node(node) => {
                     if self.unheard.contains(&node) {
                         self.news.insert(node, News::Lost { reason: UNHEARD.to_owned() });
@@ -300,6 +316,8 @@ impl Leader {
     fn orchestrate(&mut self, plan: &mut Plan) -> Result<(), Full> {
         self.plan_services(plan, updater::roll_back)?;
         self.plan_schedules(plan)?;
+        self.plan_services(plan, autoscale::bound)?;
+        self.plan_loads(plan)?;
         self.plan_services(plan, orchestrator::scale)?;
         self.plan_slots(plan)?;
         self.plan_services(plan, updater::advance)
@@ -412,6 +430,23 @@ impl Leader {
                 None => None,
             };
             self.timers.set(Timer::Schedule(*id), next);
+        }
+        Ok(())
+    }
+
+    /// Services whose load may ask for another number of replicas.
+    fn plan_loads(&mut self, plan: &mut Plan) -> Result<(), Full> {
+        while let Some(id) = self.weigh.pop_first() {
+            match self.meters.weigh(plan, id) {
+                Ok(again) => {
+                    let next = again.then(|| plan.now + autoscale::PERIOD);
+                    self.timers.set(Timer::Autoscale(id), next);
+                }
+                Err(full) => {
+                    self.weigh.insert(id);
+                    return Err(full);
+                }
+            }
         }
         Ok(())
     }

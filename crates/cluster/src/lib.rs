@@ -13,6 +13,7 @@
 //! - Every index lives in [`Objects`]; work per event follows what changed, never how much there is.
 
 mod allocator;
+mod autoscale;
 mod check;
 mod delays;
 mod dependencies;

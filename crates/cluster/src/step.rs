@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use skep_types::assignment::{Assignment, StatusReport};
+use skep_types::assignment::{Assignment, StatusReport, TaskUsage};
 use skep_types::node::NodeDescription;
 use skep_types::{Ids, NodeId, Time};
 
@@ -25,6 +25,8 @@ pub enum Event {
     Request(RequestId, Request),
     /// An agent reports on its tasks. A report may come twice, and late.
     Reports(NodeId, Vec<StatusReport>),
+    /// An agent tells what its running tasks of [`Objects::autoscaled`] services used since it told the last time.
+    Usage(NodeId, Vec<TaskUsage>),
     /// An agent has brought into force all that it was told of tables up to this assignment. The number of an
     /// assignment is the position of the log that [`Cluster::objects`] had when it was given out.
     Acknowledged {
@@ -157,6 +159,11 @@ impl Cluster {
             Event::Reports(node, reports) => {
                 if let Some(leader) = &mut self.leader {
                     leader.keep_reports(&self.objects, node, reports);
+                }
+            }
+            Event::Usage(node, usages) => {
+                if let Some(leader) = &mut self.leader {
+                    leader.measured(&self.objects, node, &usages, now);
                 }
             }
             Event::Acknowledged { node, number } => {

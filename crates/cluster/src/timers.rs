@@ -15,6 +15,8 @@ pub(crate) enum Timer {
     Slot(ServiceId, u64),
     /// A job's schedule.
     Schedule(ServiceId),
+    /// A service whose load decides how many replicas it has.
+    Autoscale(ServiceId),
     /// A node that was not heard of since this manager leads.
     Node(NodeId),
     /// A manager's seat that was asked to be taken away: whether it was.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use skep_types::node::{Availability, Node, NodeState};
-use skep_types::service::{Service, ServiceMode, UpdateState};
+use skep_types::service::{Scaled, Service, ServiceMode, UpdateState};
 use skep_types::{NodeId, ServiceId, Task, TaskId, TaskState, Time};
 
 use crate::Objects;
+use crate::autoscale::Autoscale;
 use crate::objects::{is_live, is_wanted};
 use crate::scheduler::{Candidates, Placed, Reasons, Standing, Unfit};
 
@@ -204,6 +205,7 @@ pub fn why_service(objects: &Objects, id: ServiceId, now: Time) -> Vec<String> {
         Convergence::Waiting(message) => format!("{name} is not yet as its specification asks: {message}"),
         Convergence::Failed(message) => format!("{name} is not as its last update asked: {message}"),
     }];
+    lines.extend(scaling(service, now));
     let mut of_node: BTreeMap<NodeId, u64> = BTreeMap::new();
     let mut waiting: BTreeMap<String, u64> = BTreeMap::new();
     for task in objects.tasks_of(id).filter(|task| is_live(task) && is_wanted(task)) {
@@ -234,6 +236,18 @@ pub fn why_service(objects: &Objects, id: ServiceId, now: Time) -> Vec<String> {
         lines.push(format!("one more task could not go everywhere: {reasons}"));
     }
     lines
+}
+
+/// Why a service has as many replicas as it has, where its load decides that.
+fn scaling(service: &Service, now: Time) -> Option<String> {
+    let autoscale = Autoscale::of(&service.spec.labels, &service.spec.task).ok()??;
+    let last = match &service.scaled {
+        Some(Scaled { at, from, to, reason }) => {
+            format!("last from {from} to {to}, {} s ago: {reason}", now.since(*at).as_secs())
+        }
+        None => "it asked for no other number yet".to_owned(),
+    };
+    Some(format!("its load decides how many tasks it has, {autoscale}; {last}"))
 }
 
 /// Why a node has what it has; nothing for one that is not there.

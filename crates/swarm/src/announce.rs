@@ -79,6 +79,7 @@ impl Announcer {
                 | Change::PutService(_)
                 | Change::RemoveService(_)
                 | Change::Update { .. }
+                | Change::Scale { .. }
                 | Change::CreateTask(_)
                 | Change::Allocate { .. }
                 | Change::Assign { .. }
@@ -142,7 +143,7 @@ fn service_of(change: &Change) -> Option<ServiceId> {
     match change {
         Change::PutService(service) => Some(service.id),
         Change::RemoveService(id) => Some(*id),
-        Change::Update { service, .. } => Some(*service),
+        Change::Update { service, .. } | Change::Scale { service, .. } => Some(*service),
         Change::PutCluster(_)
         | Change::PutNode(_)
         | Change::RemoveNode(_)
@@ -183,6 +184,9 @@ fn service_event(before: Option<&Service>, after: Option<&Service>) -> Option<To
             ) = (old.spec.mode, new.spec.mode)
             {
                 note(&mut attributes, "replicas", &replicas_old.to_string(), &replicas_new.to_string());
+            }
+            if let Some(scaled) = new.scaled.as_ref().filter(|_| old.scaled != new.scaled) {
+                attributes.insert("autoscale".to_owned(), scaled.reason.clone());
             }
             let state = |service: &Service| {
                 service.update_status.as_ref().map(|status| status.state.name()).unwrap_or_default()

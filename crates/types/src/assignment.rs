@@ -204,3 +204,14 @@ pub struct StatusReport {
     /// What the agent observes.
     pub status: TaskStatus,
 }
+
+/// What a running task used of late, as its agent measures it. Never replicated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskUsage {
+    /// The task.
+    pub task: TaskId,
+    /// Processor time in a second, in thousand-millionths of a core.
+    pub nano_cpus: u64,
+    /// New connections that it accepted, in thousandths a second; `None` where that cannot be told.
+    pub milli_connections: Option<u64>,
+}

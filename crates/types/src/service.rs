@@ -413,6 +413,22 @@ pub struct Service {
     /// A job's iteration; `None` for services that are no jobs.
     #[serde(default)]
     pub job: Option<JobStatus>,
+    /// What was last done about the number of its replicas because of its load.
+    #[serde(default)]
+    pub scaled: Option<Scaled>,
+}
+
+/// A change of the number of replicas that follows from a service's load, not from a user's word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scaled {
+    /// When.
+    pub at: Time,
+    /// The number before.
+    pub from: u64,
+    /// The number after.
+    pub to: u64,
+    /// Why, for people.
+    pub reason: String,
 }
 
 impl Service {

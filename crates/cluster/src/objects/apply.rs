@@ -84,6 +84,7 @@ impl Objects {
                 }
                 touched.services.insert(*service);
             }
+            Change::Scale { service, scaled } => self.scale_service(*service, scaled, touched),
             Change::PutGuest(guest) => self.put_guest(guest, touched),
             Change::RemoveGuests(guests) => {
                 for (container, network) in guests {

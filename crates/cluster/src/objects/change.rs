@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use skep_types::generic::GenericResources;
 use skep_types::network::{Guest, Network};
 use skep_types::node::Node;
-use skep_types::service::{Service, UpdateStatus};
+use skep_types::service::{Scaled, Service, UpdateStatus};
 use skep_types::swarm::ClusterObject;
 use skep_types::task::Attachment;
 use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, TaskId, TaskState, TaskStatus, Time};
@@ -96,6 +96,13 @@ pub enum Change {
         tasks: Vec<TaskId>,
         /// When it was decided.
         at: Time,
+    },
+    /// Change the number of a service's replicas because of its load. Its rolling update goes on.
+    Scale {
+        /// The service.
+        service: ServiceId,
+        /// From how many to how many, and why.
+        scaled: Box<Scaled>,
     },
 }
 

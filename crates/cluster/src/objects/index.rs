@@ -15,6 +15,7 @@ use skep_types::task::Attachment;
 use skep_types::{ContainerId, NetworkId, NodeId, ServiceId, Task, TaskId, TaskState, Version};
 
 use super::Numbers;
+use crate::autoscale::is_autoscaled;
 
 /// Who holds an address of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +86,8 @@ pub(crate) struct Index {
     pub node_of_slot: BTreeMap<u64, NodeId>,
     /// Services with a slot for each node.
     pub global_services: BTreeSet<ServiceId>,
+    /// Services whose load decides how many replicas they have.
+    pub autoscaled: BTreeSet<ServiceId>,
     /// Nodes without an address on the ingress network.
     pub unaddressed: BTreeSet<NodeId>,
     pub service_names: BTreeMap<String, ServiceId>,
@@ -382,6 +385,9 @@ impl Index {
         if service.spec.mode.is_global() {
             self.global_services.insert(service.id);
         }
+        if is_autoscaled(&service.spec.labels) {
+            self.autoscaled.insert(service.id);
+        }
         for port in service.ingress_ports() {
             self.ports.insert((port.protocol, port.published_port), service.id);
         }
@@ -400,6 +406,7 @@ impl Index {
     pub fn remove_service(&mut self, service: &Service) {
         self.service_names.remove(&service.spec.name);
         self.global_services.remove(&service.id);
+        self.autoscaled.remove(&service.id);
         for port in service.ingress_ports() {
             self.ports.remove(&(port.protocol, port.published_port));
         }

@@ -11,7 +11,7 @@ mod snapshot;
 mod touched;
 mod updating;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use skep_types::assignment::{Endpoint, EndpointPort};
@@ -112,6 +112,11 @@ impl Objects {
     /// All services, by id.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.values()
+    }
+
+    /// Services whose load decides how many replicas they have: agents are to measure their tasks.
+    pub fn autoscaled(&self) -> &BTreeSet<ServiceId> {
+        &self.index.autoscaled
     }
 
     /// A task.

@@ -1,7 +1,9 @@
 //! Applying the moves of rolling updates.
 
-use skep_types::service::{Service, UpdateState, UpdateStatus};
+use skep_types::service::{Scaled, Service, ServiceMode, UpdateState, UpdateStatus};
 use skep_types::{ServiceId, TaskId, Time};
+
+use crate::autoscale::is_autoscaled;
 
 use super::{Objects, Touched, UpdateStep, Watch};
 
@@ -60,6 +62,22 @@ impl Objects {
         touched.services.insert(id);
         let affected = affected.iter().filter_map(|task| self.tasks.get(task));
         touched.slots.extend(affected.map(|task| (task.service, task.slot)));
+    }
+
+    /// A service has another number of replicas, whatever its rolling update is at.
+    pub(super) fn scale_service(&mut self, id: ServiceId, scaled: &Scaled, touched: &mut Touched) {
+        let version = self.version();
+        let Some(service) = self.services.get_mut(&id) else { return };
+        service.meta.version = version;
+        service.meta.updated_at = scaled.at;
+        service.spec.mode = ServiceMode::Replicated { replicas: scaled.to };
+        // Who goes back to what the service was before goes back to what it ran, not to how many there were.
+        let previous = service.previous_spec.as_mut().filter(|spec| is_autoscaled(&spec.labels));
+        if let Some(previous) = previous {
+            previous.mode = service.spec.mode;
+        }
+        service.scaled = Some(scaled.clone());
+        touched.services.insert(id);
     }
 
     /// A service's specification was replaced: of the rolling update under way remains what the new one wants too.

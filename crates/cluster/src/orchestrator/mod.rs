@@ -1,5 +1,6 @@
 //! Keeping the tasks of services as their specifications say.
 
+pub(crate) mod autoscale;
 pub(crate) mod cron;
 pub(crate) mod global;
 pub(crate) mod jobs;

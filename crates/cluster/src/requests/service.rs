@@ -43,6 +43,7 @@ pub(super) fn create(plan: &mut Plan, spec: ServiceSpec) -> Result<Answer, Refus
         virtual_ips,
         update_status: None,
         job,
+        scaled: None,
     })));
     Ok(Answer::Service(id))
 }
@@ -144,6 +145,7 @@ fn replace(
         virtual_ips,
         update_status,
         job,
+        scaled: old.scaled.clone(),
     })));
     Ok(())
 }

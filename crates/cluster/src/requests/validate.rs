@@ -11,6 +11,7 @@ use skep_types::service::{EndpointMode, PortSpec, PublishMode, ServiceContainer,
 use skep_types::template::Context;
 
 use super::refuse;
+use crate::autoscale::Autoscale;
 use crate::schedule::Schedule;
 use crate::{Refusal, RefusalKind};
 
@@ -53,6 +54,7 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     }
     mode(spec.mode)?;
     schedule(spec)?;
+    autoscale(spec)?;
     ports(&spec.ports, spec.endpoint_mode)
 }
 
@@ -61,6 +63,23 @@ fn schedule(spec: &ServiceSpec) -> Result<(), Refusal> {
     match Schedule::of(&spec.labels) {
         Ok(Some(_)) if !spec.mode.is_job() => {
             invalid("label skep.cron: only jobs run by a schedule (--mode replicated-job or global-job)")
+        }
+        Ok(_) => Ok(()),
+        Err(error) => invalid(error),
+    }
+}
+
+/// Refuses labels that say nonsense of how many replicas the service's load asks for.
+fn autoscale(spec: &ServiceSpec) -> Result<(), Refusal> {
+    let replicated = matches!(spec.mode, ServiceMode::Replicated { .. });
+    match Autoscale::of(&spec.labels, &spec.task) {
+        Ok(Some(_)) if !replicated => {
+            invalid("label skep.autoscale.max: only a service with replicas is scaled (--mode replicated)")
+        }
+        Ok(Some(autoscale)) if autoscale.max > MAX_REPLICAS => {
+            let message =
+                format!("{} replicas are more than the {MAX_REPLICAS} of one service", autoscale.max);
+            invalid(format!("label skep.autoscale.max: {message}"))
         }
         Ok(_) => Ok(()),
         Err(error) => invalid(error),

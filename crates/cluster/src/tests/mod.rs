@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 mod addresses;
+mod autoscale;
 mod clocks;
 mod cron;
 mod decisions;
@@ -17,7 +18,7 @@ mod properties;
 mod refusals;
 mod rollbacks;
 mod scale;
-mod scene;
+pub(crate) mod scene;
 mod seats;
 mod spreading;
 mod updates;

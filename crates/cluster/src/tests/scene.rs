@@ -53,7 +53,7 @@ pub(super) fn port(target: u16, published: u16) -> PortSpec {
     }
 }
 
-pub(super) fn spec(name: &str, replicas: u64) -> ServiceSpec {
+pub(crate) fn spec(name: &str, replicas: u64) -> ServiceSpec {
     ServiceSpec {
         name: name.to_owned(),
         labels: BTreeMap::new(),
@@ -77,7 +77,7 @@ pub(super) fn spec(name: &str, replicas: u64) -> ServiceSpec {
 }
 
 /// Changes the part of a specification that tasks are made from.
-pub(super) fn task_spec(spec: &mut ServiceSpec, change: impl FnOnce(&mut TaskSpec)) {
+pub(crate) fn task_spec(spec: &mut ServiceSpec, change: impl FnOnce(&mut TaskSpec)) {
     change(Arc::make_mut(&mut spec.task));
 }
 
@@ -472,6 +472,10 @@ impl Scene {
             Change::Move { service, tasks, .. } => {
                 let tasks: Vec<String> = tasks.iter().map(|task| self.name(*task)).collect();
                 format!("move of {}: {}", self.service_name(*service), tasks.join(" "))
+            }
+            Change::Scale { service, scaled } => {
+                let name = self.service_name(*service);
+                format!("scale {name} from {} to {}: {}", scaled.from, scaled.to, scaled.reason)
             }
             Change::RemoveTask(task) => format!("forget task {}", self.name(*task)),
             Change::PutNode(node) => {
