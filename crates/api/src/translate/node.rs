@@ -60,7 +60,7 @@ fn description(node: &Node) -> models::NodeDescription {
         }),
         engine: Some(models::EngineDescription {
             engine_version: Some(description.engine_version.clone()),
-            labels: Some(unordered(&description.engine_labels)),
+            labels: (!description.engine_labels.is_empty()).then(|| unordered(&description.engine_labels)),
             plugins: Some(description.plugins.iter().map(plugin).collect()),
         }),
         tls_info: (!description.tls.trust_root.is_empty()).then(|| models::TlsInfo {

@@ -1,6 +1,7 @@
 //! `docker service create` and `update`: from JSON to a specification.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard_stubs::models;
 use models::{
@@ -92,8 +93,8 @@ pub fn spec(spec: models::ServiceSpec, find: FindNetwork<'_>) -> Result<ServiceS
         labels: ordered(labels),
         task: Arc::new(TaskSpec { networks: attachments(networks, find)?, ..task(template)? }),
         mode,
-        update: update("UpdateConfig", update_config)?,
-        rollback: update("RollbackConfig", rollback_config.map(as_update_config))?,
+        update: update("update", update_config)?,
+        rollback: update("rollback", rollback_config.map(as_update_config))?,
         ports,
         endpoint_mode,
     })
@@ -172,8 +173,8 @@ fn as_update_config(config: models::ServiceSpecRollbackConfig) -> models::Servic
     }
 }
 
-/// Reads how an update is rolled out, or a rollback, as the field says.
-fn update(field: &str, config: Option<models::ServiceSpecUpdateConfig>) -> Result<UpdateConfig, ApiError> {
+/// Reads how an update is rolled out, or a rollback, as `what` says. Refused with SwarmKit's words.
+fn update(what: &str, config: Option<models::ServiceSpecUpdateConfig>) -> Result<UpdateConfig, ApiError> {
     let default = UpdateConfig::default();
     let Some(config) = config else { return Ok(default) };
     let models::ServiceSpecUpdateConfig {
@@ -186,13 +187,14 @@ fn update(field: &str, config: Option<models::ServiceSpecUpdateConfig>) -> Resul
     } = config;
     let ratio = max_failure_ratio.unwrap_or_default();
     if !(0.0..=1.0).contains(&ratio) {
-        return Err(ApiError::invalid("update-maxfailureratio cannot be less than 0 or bigger than 1"));
+        let message = format!("TaskSpec: {what}-maxfailureratio cannot be less than 0 or bigger than 1");
+        return Err(ApiError::invalid(message));
     }
     Ok(UpdateConfig {
         // Zero is given on purpose (all at once), nothing means the default.
         parallelism: parallelism
-            .map_or(Ok(default.parallelism), |it| unsigned(&format!("{field}.Parallelism"), it))?,
-        delay: duration(&format!("{field}.Delay"), delay.unwrap_or_default())?,
+            .map_or(Ok(default.parallelism), |it| unsigned(&format!("{what}-parallelism"), it))?,
+        delay: swarm_duration(&format!("{what}-delay"), delay.unwrap_or_default())?,
         failure_action: match failure_action {
             None | Some(FailureName::EMPTY | FailureName::PAUSE) => FailureAction::Pause,
             Some(FailureName::CONTINUE) => FailureAction::Continue,
@@ -200,7 +202,7 @@ fn update(field: &str, config: Option<models::ServiceSpecUpdateConfig>) -> Resul
         },
         monitor: monitor
             .filter(|it| *it != 0)
-            .map_or(Ok(default.monitor), |it| duration(&format!("{field}.Monitor"), it))?,
+            .map_or(Ok(default.monitor), |it| swarm_duration(&format!("{what}-monitor"), it))?,
         order: match order {
             None | Some(OrderName::EMPTY | OrderName::STOP_FIRST) => UpdateOrder::StopFirst,
             Some(OrderName::START_FIRST) => UpdateOrder::StartFirst,
@@ -208,6 +210,12 @@ fn update(field: &str, config: Option<models::ServiceSpecUpdateConfig>) -> Resul
         // Thousandths, rounded: no floating point goes below this floor. In 0..=1000 by the check above.
         max_failure_permille: (ratio * 1000.0).round() as u32,
     })
+}
+
+/// A duration in nanoseconds, refused with SwarmKit's words.
+fn swarm_duration(what: &str, nanoseconds: i64) -> Result<Duration, ApiError> {
+    let refusal = || ApiError::invalid(format!("TaskSpec: {what} cannot be negative"));
+    u64::try_from(nanoseconds).map(Duration::from_nanos).map_err(|_| refusal())
 }
 
 fn endpoint(spec: models::EndpointSpec) -> Result<(EndpointMode, Vec<PortSpec>), ApiError> {
@@ -309,15 +317,15 @@ fn bounds(resources: models::TaskSpecResources) -> Result<(Resources, Resources,
     let models::TaskSpecResources { limits, reservations } = resources;
     let models::Limit { nano_cpus, memory_bytes, pids } = limits.unwrap_or_default();
     let limits = Resources {
-        nano_cpus: not_negative("limits.NanoCPUs", nano_cpus)?,
-        memory_bytes: not_negative("limits.MemoryBytes", memory_bytes)?,
+        nano_cpus: nano_cpus.unwrap_or_default(),
+        memory_bytes: memory_bytes.unwrap_or_default(),
         pids: not_negative("limits.Pids", pids)?,
     };
     let models::ResourceObject { nano_cpus, memory_bytes, generic_resources } =
         reservations.unwrap_or_default();
     let reservations = Resources {
-        nano_cpus: not_negative("reservations.NanoCPUs", nano_cpus)?,
-        memory_bytes: not_negative("reservations.MemoryBytes", memory_bytes)?,
+        nano_cpus: nano_cpus.unwrap_or_default(),
+        memory_bytes: memory_bytes.unwrap_or_default(),
         pids: 0,
     };
     Ok((limits, reservations, generic::request(generic_resources.unwrap_or_default())?))
@@ -340,9 +348,9 @@ fn restart(policy: Option<models::TaskSpecRestartPolicy>) -> Result<RestartPolic
             Some(ConditionName::ON_FAILURE) => RestartCondition::OnFailure,
             Some(ConditionName::NONE) => RestartCondition::None,
         },
-        delay: delay.map_or(Ok(default.delay), |delay| duration("RestartPolicy.Delay", delay))?,
+        delay: delay.map_or(Ok(default.delay), |delay| swarm_duration("restart-delay", delay))?,
         max_attempts: unsigned("RestartPolicy.MaxAttempts", max_attempts.unwrap_or_default())?,
-        window: duration("RestartPolicy.Window", window.unwrap_or_default())?,
+        window: swarm_duration("restart-window", window.unwrap_or_default())?,
     })
 }
 

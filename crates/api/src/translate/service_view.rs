@@ -54,9 +54,9 @@ pub fn to_model(
     });
     let addresses: Vec<_> = addresses.collect();
     let ports: Vec<_> = service.ports.iter().map(port).collect();
-    // As Docker: a service that publishes nothing has no endpoint to speak of.
+    // As Docker: a service that publishes nothing and has no address has no endpoint to speak of.
     let endpoint = models::ServiceEndpoint {
-        spec: Some(if service.spec.ports.is_empty() {
+        spec: Some(if service.spec.ports.is_empty() && addresses.is_empty() {
             models::EndpointSpec::default()
         } else {
             endpoint_spec(&service.spec)
@@ -76,7 +76,10 @@ pub fn to_model(
             update_status: service.update_status.as_ref().map(update_status),
             service_status: status,
             job_status: service.job.map(|job| models::ServiceJobStatus {
-                job_iteration: Some(models::ObjectVersion { index: Some(job.iteration) }),
+                // As Go leaves out zeros: the first run has no number.
+                job_iteration: Some(models::ObjectVersion {
+                    index: Some(job.iteration).filter(|run| *run != 0),
+                }),
                 last_execution: Some(job.last_execution.to_string()),
             }),
         },
@@ -129,18 +132,22 @@ pub fn status(service: &Service, count: TaskCount) -> models::ServiceServiceStat
 /// A specification as a client gave it; `defaults` adds what Docker shows with `insertDefaults`.
 pub fn spec(spec: &ServiceSpec, defaults: bool) -> models::ServiceSpec {
     let mut task_template = task_spec(&spec.task);
-    if defaults && let Some(container) = &mut task_template.container_spec {
-        container.stop_grace_period.get_or_insert(10_000_000_000);
+    task_template.runtime = Some("container".to_owned());
+    if defaults {
+        task_template.restart_policy.get_or_insert_with(|| restart_policy(&spec.task.restart));
+        if let Some(container) = &mut task_template.container_spec {
+            container.stop_grace_period.get_or_insert(10_000_000_000);
+        }
     }
-    let shows_rollback = defaults || spec.rollback != UpdateConfig::default();
+    // A job has neither, but defaults of both.
+    let shown = |config: &UpdateConfig| defaults || !spec.mode.is_job() && *config != UpdateConfig::default();
     models::ServiceSpec {
         name: Some(spec.name.clone()),
         labels: Some(unordered(&spec.labels)),
         task_template: Some(task_template),
         mode: Some(mode(spec.mode)),
-        // A job has neither.
-        update_config: (!spec.mode.is_job()).then(|| update_config(&spec.update)),
-        rollback_config: (shows_rollback && !spec.mode.is_job()).then(|| rollback_config(&spec.rollback)),
+        update_config: shown(&spec.update).then(|| update_config(&spec.update)),
+        rollback_config: shown(&spec.rollback).then(|| rollback_config(&spec.rollback)),
         networks: None,
         endpoint_spec: Some(endpoint_spec(spec)),
     }
@@ -230,15 +237,15 @@ fn update_config(config: &UpdateConfig) -> models::ServiceSpecUpdateConfig {
     }
 }
 
-/// What a task runs, of a service's specification or of the task itself.
+/// What a task runs, of a service's specification or of the task itself. How it is restarted is only said where it is
+/// not as it is by default: Docker leaves out what nobody set.
 pub fn task_spec(spec: &TaskSpec) -> models::TaskSpec {
     models::TaskSpec {
         container_spec: Some(container_spec(&spec.container)),
         resources: Some(resources(spec)),
-        restart_policy: Some(restart_policy(&spec.restart)),
+        restart_policy: (spec.restart != RestartPolicy::default()).then(|| restart_policy(&spec.restart)),
         placement: Some(placement(&spec.placement)),
         force_update: Some(spec.force_update),
-        runtime: Some("container".to_owned()),
         networks: (!spec.networks.is_empty()).then(|| spec.networks.iter().map(attachment).collect()),
         log_driver: spec
             .log

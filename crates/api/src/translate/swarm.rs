@@ -170,7 +170,7 @@ fn certificate_expiry(expiry: Option<i64>) -> Result<Option<std::time::Duration>
         None | Some(0) => Ok(None),
         // As SwarmKit's `ca.MinNodeCertExpiration`.
         Some(expiry) if expiry < 3_600_000_000_000 => {
-            Err(ApiError::invalid("minimum certificate expiry time must be 1h0m0s"))
+            Err(ApiError::invalid("minimum certificate expiry time is: 1h0m0s"))
         }
         Some(expiry) => duration("CAConfig.NodeCertExpiry", expiry).map(Some),
     }

@@ -60,7 +60,8 @@ pub fn to_model(task: &Task, networks: &[skep_types::network::Network]) -> TaskV
             addresses: vec![format!("{}/{}", attachment.address, network.subnet.prefix())],
         })
     });
-    let iteration = task.iteration.map(|index| models::ObjectVersion { index: Some(index) });
+    let run = |index: u64| models::ObjectVersion { index: Some(index).filter(|index| *index != 0) };
+    let iteration = task.iteration.map(run);
     let spec = Spelt(service_view::task_spec(&task.spec));
     let generic = generic::to_model(&task.generic);
     TaskView { attachments: attachments.collect(), task: model(task), spec, iteration, generic }
@@ -73,26 +74,54 @@ fn reference(network: &skep_types::network::Network) -> NetworkReference {
         version: models::ObjectVersion { index: Some(version.0) },
         created_at: created_at.to_string(),
         updated_at: updated_at.to_string(),
-        spec: serde_json::json!({
-            "Name": network.name,
-            "Labels": network.labels,
-            "DriverConfiguration": {},
-            "Ingress": network.ingress,
-            "IPAMOptions": { "Driver": {} },
-            "Scope": "swarm",
-        }),
+        spec: network_spec(network),
         driver_state: serde_json::json!({
             "Name": "overlay",
             "Options": { VNI_OPTION: network.vni.to_string() },
         }),
         addresses: serde_json::json!({
             "Driver": { "Name": "default" },
-            "Configs": [{
-                "Subnet": network.subnet.to_string(),
-                "Gateway": network.subnet.nth(1).map(|address| address.to_string()),
-            }],
+            "Configs": [address_config(network, Some(network.gateway()))],
         }),
     }
+}
+
+/// What a network was asked to be. As Docker's answer: only the truths that hold, and only the addresses that were
+/// asked for. A subnet that was asked for alone is not told from a given one, and is left out.
+fn network_spec(network: &skep_types::network::Network) -> serde_json::Value {
+    let mut spec = serde_json::json!({
+        "Name": network.name,
+        "Labels": network.labels,
+        "DriverConfiguration": { "Name": "overlay" },
+        "IPAMOptions": { "Driver": { "Name": "default" } },
+        "Scope": "swarm",
+    });
+    if !network.options.is_empty() {
+        spec["DriverConfiguration"]["Options"] = serde_json::json!(network.options);
+    }
+    if network.gateway.is_some() || network.range.is_some() {
+        spec["IPAMOptions"]["Configs"] = serde_json::json!([address_config(network, network.gateway)]);
+    }
+    let truths =
+        [("Ingress", network.ingress), ("Attachable", network.attachable), ("Internal", network.internal)];
+    for (name, _) in truths.iter().filter(|(_, holds)| *holds) {
+        spec[name] = serde_json::Value::Bool(true);
+    }
+    spec
+}
+
+fn address_config(
+    network: &skep_types::network::Network,
+    gateway: Option<std::net::Ipv4Addr>,
+) -> serde_json::Value {
+    let mut config = serde_json::json!({ "Subnet": network.subnet.to_string() });
+    if let Some(range) = network.range {
+        config["Range"] = serde_json::json!(range.to_string());
+    }
+    if let Some(gateway) = gateway {
+        config["Gateway"] = serde_json::json!(gateway.to_string());
+    }
+    config
 }
 
 fn model(task: &Task) -> models::Task {

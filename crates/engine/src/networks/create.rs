@@ -317,9 +317,7 @@ impl Engine {
                 driver @ ("macvlan" | "ipvlan" | "host" | "null") => {
                     Error::unsupported(format!("network driver {driver} is not built yet"))
                 }
-                driver => Error::not_found(format!(
-                    "could not find plugin {driver} in v1 plugin registry: plugin not found"
-                )),
+                driver => Error::not_found(format!("plugin {driver:?} not found")),
             });
         }
         let engine = self.clone();

@@ -248,7 +248,7 @@ fn every_mode_is_read_and_shown() {
         let once = once.unwrap();
         assert_eq!(once.mode, mode, "{text}");
         let shown = service_view::spec(&once, false);
-        assert_eq!(shown.update_config.is_none(), mode.is_job());
+        assert_eq!(shown.update_config, None, "nobody set it");
         assert_eq!(read(&serde_json::to_string(&shown).unwrap()), Ok(once), "{text}");
     }
 }
@@ -278,7 +278,7 @@ fn nonsense_is_a_bad_request() {
         r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"EndpointSpec":{"Ports":[{"PublishedPort":80}]}}"#,
         r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"UpdateConfig":{"MaxFailureRatio":2}}"#,
         r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"}},"RollbackConfig":{"MaxFailureRatio":-1}}"#,
-        r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"},"Resources":{"Limits":{"MemoryBytes":-1}}}}"#,
+        r#"{"TaskTemplate":{"ContainerSpec":{"Image":"x"},"Resources":{"Limits":{"Pids":-1}}}}"#,
     ] {
         assert_eq!(read(text).unwrap_err().status(), StatusCode::BAD_REQUEST, "{text}");
     }
