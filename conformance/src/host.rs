@@ -34,16 +34,33 @@ pub struct Host {
     name: String,
     folder: tempfile::TempDir,
     daemon: Option<Child>,
+    program: Program,
     /// Added to the daemon's command line.
     flags: Vec<String>,
     /// The ids of all containers seen so far by [`Host::traces`], also those that are gone.
     pub(crate) known_containers: Mutex<BTreeSet<String>>,
 }
 
+/// Whose daemon a [`Host`] runs.
+#[derive(Clone, Copy)]
+enum Program {
+    Skep,
+    /// Docker's own, to compare with.
+    Dockerd,
+}
+
 impl Host {
     /// A machine whose daemon answers.
     pub fn new() -> Host {
         Host::with_flags(&[])
+    }
+
+    /// A machine whose daemon is Docker's, of the Debian package `docker.io`.
+    pub fn of_dockerd() -> Host {
+        let mut host = Host::without_daemon();
+        host.program = Program::Dockerd;
+        host.start_daemon();
+        host
     }
 
     /// A machine whose daemon was started with more flags and answers.
@@ -71,7 +88,14 @@ impl Host {
             system("ip", &["-n", namespace, "link", "set", "up0", "up"]);
         }
         let folder = tempfile::Builder::new().prefix("skep-conformance-").tempdir().unwrap();
-        Host { name, folder, daemon: None, flags: Vec::new(), known_containers: Mutex::default() }
+        Host {
+            name,
+            folder,
+            daemon: None,
+            program: Program::Skep,
+            flags: Vec::new(),
+            known_containers: Mutex::default(),
+        }
     }
 
     /// The folder that holds the daemon's folders, its socket and its log.
@@ -111,10 +135,16 @@ impl Host {
             .append(true)
             .open(self.folder.path().join("daemon.log"))
             .unwrap();
-        let mut command = self.command(binary());
+        let mut command = match self.program {
+            Program::Skep => self.command_with(binary(), &["daemon"]),
+            Program::Dockerd => {
+                let mut command = self.command("dockerd");
+                command.arg("--pidfile").arg(self.folder.path().join("dockerd.pid"));
+                command
+            }
+        };
         command
-            .args(["daemon", "--debug"])
-            .arg("--data-root")
+            .args(["--debug", "--data-root"])
             .arg(self.data_root())
             .arg("--exec-root")
             .arg(self.exec_root())
