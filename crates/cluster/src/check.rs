@@ -6,10 +6,11 @@ use std::net::Ipv4Addr;
 
 use skep_types::network::Network;
 use skep_types::service::{EndpointMode, ServiceMode};
-use skep_types::{NetworkId, NodeId, ServiceId, TaskId, TaskState};
+use skep_types::{NetworkId, NodeId, ServiceId, Task, TaskId, TaskState};
 
 use crate::Objects;
 use crate::objects::{is_live, is_wanted};
+use crate::orchestrator::cron;
 
 /// Something that must never be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,11 +258,11 @@ fn records(objects: &Objects, violations: &mut Vec<Violation>) {
 fn slots(objects: &Objects, violations: &mut Vec<Violation>) {
     for (service, slot) in objects.index().tasks_of_slot.keys().copied() {
         let tasks = objects.tasks_of_slot(service, slot);
-        let wanted: Vec<TaskId> = tasks.filter(|task| is_wanted(task)).map(|task| task.id).collect();
-        // A successor that is started first is of another specification.
-        let versions: BTreeSet<_> =
-            wanted.iter().filter_map(|id| objects.task(*id)).map(|task| task.spec_version).collect();
-        if wanted.len() > versions.len() {
+        let wanted: Vec<&Task> = tasks.filter(|task| is_wanted(task)).collect();
+        // A successor that is started first is of another specification, or takes the place of what is to move.
+        let staying = || wanted.iter().filter(|task| !task.moves).map(|task| task.spec_version);
+        if staying().count() > staying().collect::<BTreeSet<_>>().len() {
+            let wanted = wanted.iter().map(|task| task.id).collect();
             violations.push(Violation::Slot { service, slot, wanted });
         }
         let Some(service) = objects.service(service) else { continue };
@@ -307,13 +308,15 @@ fn modes(objects: &Objects, violations: &mut Vec<Violation>) {
         // A slot that completed keeps its one task.
         let twice = slots.len() != present().count();
         let completed = present().filter(|task| task.status.state == TaskState::Complete).count() as u64;
-        let too_many = match service.spec.mode {
-            ServiceMode::ReplicatedJob { max_concurrent, total_completions } => {
-                slots.len() as u64 - completed > max_concurrent
-                    || slots.last().is_some_and(|last| *last >= total_completions)
-            }
-            ServiceMode::GlobalJob | ServiceMode::Global | ServiceMode::Replicated { .. } => false,
-        };
+        // What runs of a job that waits for its time was begun by other numbers.
+        let too_many = !cron::awaits_run(service)
+            && match service.spec.mode {
+                ServiceMode::ReplicatedJob { max_concurrent, total_completions } => {
+                    slots.len() as u64 - completed > max_concurrent
+                        || slots.last().is_some_and(|last| *last >= total_completions)
+                }
+                ServiceMode::GlobalJob | ServiceMode::Global | ServiceMode::Replicated { .. } => false,
+            };
         if twice || too_many || service.job.is_none() {
             violations.push(Violation::Job { service: service.id });
         }

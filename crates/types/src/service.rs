@@ -93,6 +93,10 @@ pub struct JobStatus {
     pub iteration: u64,
     /// When the present iteration was asked for.
     pub last_execution: Time,
+    /// The version of the specification that the present iteration runs: another one than the service's while an update
+    /// waits for the next iteration, and before the first one. `None` where it was not written down.
+    #[serde(default)]
+    pub spec_version: Option<Version>,
 }
 
 /// How a service's name resolves on its networks.

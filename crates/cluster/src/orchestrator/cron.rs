@@ -12,9 +12,13 @@ use crate::requests::MAX_SPECS_OF_BATCH;
 use crate::schedule::{Concurrency, Schedule, is_scheduled};
 use crate::{Change, Objects};
 
-/// Whether a job waits for the first time of its schedule.
-pub(crate) fn awaits_first_run(service: &Service) -> bool {
-    service.job.is_some_and(|job| job.iteration == 0) && is_scheduled(&service.spec.labels)
+/// Whether a job waits for a time of its schedule: for the first one, or since it was updated. What runs of it goes on to
+/// its end; nothing is begun, nor tried again, before that time.
+pub(crate) fn awaits_run(service: &Service) -> bool {
+    service.job.is_some_and(|job| match job.spec_version {
+        Some(version) => version != service.spec_version,
+        None => job.iteration == 0 && is_scheduled(&service.spec.labels),
+    })
 }
 
 /// Starts a job whose time has come. Gives the time at which to look again.
@@ -34,10 +38,15 @@ pub(crate) fn start(plan: &mut Plan, service: &Service) -> Result<Option<Time>, 
     }
     plan.reserve(1)?;
     plan.requested.insert(service.id);
+    let version = Version(service.spec_version.0 + 1);
     plan.changes.push(Change::PutService(Box::new(Service {
         meta: Meta { updated_at: plan.now, ..service.meta },
-        spec_version: Version(service.spec_version.0 + 1),
-        job: Some(JobStatus { iteration: job.iteration + 1, last_execution: plan.now }),
+        spec_version: version,
+        job: Some(JobStatus {
+            iteration: job.iteration + 1,
+            last_execution: plan.now,
+            spec_version: Some(version),
+        }),
         ..service.clone()
     })));
     Ok(None)

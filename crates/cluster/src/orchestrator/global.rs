@@ -8,7 +8,7 @@ use skep_types::service::{Service, UpdateState};
 use skep_types::{Task, TaskState};
 
 use super::restart::should_restart;
-use super::{blocks_successor, first_desired, gives_up_tasks, is_misplaced, replicated};
+use super::{blocks_successor, cron, first_desired, gives_up_tasks, is_misplaced, replicated};
 use crate::objects::{is_wanted, takes_tasks};
 use crate::plan::{Draft, Full, Plan};
 use crate::{Cause, Objects};
@@ -27,6 +27,9 @@ pub(crate) fn follow(plan: &mut Plan, service: &Service, slot: u64, tasks: &[&Ta
         // As SwarmKit, nothing is kept of a node that was removed.
         return replicated::empty(plan, service.id, slot).map(|()| false);
     };
+    if cron::awaits_run(service) {
+        return Ok(true);
+    }
     let wanted = || tasks.iter().copied().filter(|task| is_wanted(task));
     let takes = takes_tasks(service, node);
     if wanted().next().is_none() {

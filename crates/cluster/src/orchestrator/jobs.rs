@@ -6,7 +6,7 @@
 use skep_types::service::{Service, ServiceMode};
 use skep_types::{Task, TaskState};
 
-use super::replicated;
+use super::{cron, replicated};
 use crate::Cause;
 use crate::objects::{Slots, is_live};
 use crate::plan::{Draft, Full, Plan};
@@ -39,14 +39,15 @@ pub(crate) fn fill(plan: &mut Plan, service: &Service) -> Result<(), Full> {
     Ok(())
 }
 
-/// Sends away what older iterations left in a slot. Gives whether there is more to look at.
+/// Sends away what older iterations left in a slot, and what is not to begin any more. Gives whether there is more to look at.
 ///
 /// As SwarmKit, a replicated job keeps its ended tasks as history and a global one keeps none. Nobody waits for those
 /// that still run.
 pub(crate) fn retire(plan: &mut Plan, service: &Service, slot: u64, tasks: &[&Task]) -> Result<bool, Full> {
     let objects = plan.objects;
+    let awaits_run = cron::awaits_run(service);
     let keeps_history = match service.spec.mode {
-        ServiceMode::ReplicatedJob { total_completions, .. } if slot >= total_completions => {
+        ServiceMode::ReplicatedJob { total_completions, .. } if slot >= total_completions && !awaits_run => {
             return replicated::empty(plan, service.id, slot).map(|()| false);
         }
         ServiceMode::ReplicatedJob { .. } => true,
@@ -57,6 +58,12 @@ pub(crate) fn retire(plan: &mut Plan, service: &Service, slot: u64, tasks: &[&Ta
             plan.reserve(1)?;
             plan.end_task(task, TaskState::Remove);
         }
+    }
+    // What has no node yet is not begun.
+    let homeless = |task: &&&Task| awaits_run && task.node.is_none() && !objects.is_past(task);
+    for task in tasks.iter().filter(homeless) {
+        plan.reserve(1)?;
+        plan.end_task(task, TaskState::Remove);
     }
     Ok(true)
 }

@@ -51,7 +51,7 @@ pub(crate) fn first_desired(waits: bool, goal: TaskState) -> TaskState {
 /// Brings the number of a service's slots to what its mode asks for. One with a slot for each node is looked at slot
 /// by slot instead ([`global`]).
 pub(crate) fn scale(plan: &mut Plan, service: &Service) -> Result<(), Full> {
-    if cron::awaits_first_run(service) {
+    if cron::awaits_run(service) {
         return Ok(());
     }
     match service.spec.mode {

@@ -3,7 +3,7 @@
 use skep_types::service::RestartCondition;
 use skep_types::{Task, TaskState, TaskStatus, Time};
 
-use super::{blocks_successor, first_desired, gives_up_tasks, global, is_misplaced};
+use super::{blocks_successor, cron, first_desired, gives_up_tasks, global, is_misplaced};
 use crate::objects::{is_live, is_wanted};
 use crate::plan::{Draft, Full, Plan};
 use crate::{Cause, Change, Objects};
@@ -37,11 +37,11 @@ pub(crate) fn examine(plan: &mut Plan, task: &Task) -> Result<Option<Time>, Full
         return Ok(None);
     }
     let misplaced = is_live(task) && is_misplaced(objects, task);
-    if misplaced && plan.reported.contains(&task.id) {
-        // The commit of the report leads here again.
+    let displaced = misplaced || task.node.is_some_and(|node| gives_up_tasks(objects, node));
+    if displaced && is_live(task) && plan.reported.contains(&task.id) {
+        // It may have completed. The commit of the report leads here again.
         return Ok(None);
     }
-    let displaced = misplaced || task.node.is_some_and(|node| gives_up_tasks(objects, node));
     if is_live(task) && !displaced {
         return promote(plan, task);
     }
@@ -52,7 +52,8 @@ pub(crate) fn examine(plan: &mut Plan, task: &Task) -> Result<Option<Time>, Full
     }
     plan.reserve(3)?;
     plan.slots.insert((task.service, task.slot));
-    let restart = should_restart(objects, task, plan.now) && global::may_replace(objects, task);
+    let begins = objects.service(task.service).is_none_or(|service| !cron::awaits_run(service));
+    let restart = begins && should_restart(objects, task, plan.now) && global::may_replace(objects, task);
     if misplaced {
         let status = TaskStatus {
             message: "task rejected by constraint enforcer".to_owned(),

@@ -2,7 +2,7 @@
 
 use skep_types::{ServiceId, Task, TaskState, Time};
 
-use super::{cron, gives_up_tasks, global, jobs, replicated, restart, updater};
+use super::{gives_up_tasks, global, jobs, replicated, restart, updater};
 use crate::objects::{is_live, is_wanted};
 use crate::plan::{Full, Plan};
 use crate::{Change, reaper};
@@ -34,7 +34,7 @@ pub(crate) fn examine(plan: &mut Plan, id: ServiceId, slot: u64) -> Result<Optio
     }
     let tasks: Vec<&Task> = tasks.into_iter().filter(|task| !objects.is_past(task)).collect();
     let is_global = service.spec.mode.is_global();
-    if is_global && (cron::awaits_first_run(service) || !global::follow(plan, service, slot, &tasks)?) {
+    if is_global && !global::follow(plan, service, slot, &tasks)? {
         return Ok(next);
     }
     let wanted: Vec<&Task> = tasks.into_iter().filter(|task| is_wanted(task)).collect();

@@ -32,13 +32,18 @@ pub(super) fn create(plan: &mut Plan, spec: ServiceSpec) -> Result<Answer, Refus
     let id = ServiceId(plan.ids.next_u128());
     plan.names.insert(spec.name.clone());
     plan.requested.insert(id);
-    let job = spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: plan.now });
+    let version = Version(1);
+    let job = spec.mode.is_job().then_some(JobStatus {
+        iteration: 0,
+        last_execution: plan.now,
+        spec_version: Some(if is_scheduled(&spec.labels) { Version(0) } else { version }),
+    });
     plan.changes.push(Change::PutService(Box::new(Service {
         id,
         meta: Meta { version: Version(0), created_at: plan.now, updated_at: plan.now },
         spec,
         previous_spec: None,
-        spec_version: Version(1),
+        spec_version: version,
         ports,
         virtual_ips,
         update_status: None,
@@ -130,16 +135,23 @@ fn replace(
     // As SwarmKit: every update of a job runs it anew; one with a schedule waits for its time, unless it is forced. Also
     // where an earlier specification comes back the version rises: its tasks are known by what they are, and a version
     // never means two specifications.
-    let raise = u64::from(spec.task != old.spec.task || other_ports || old.job.is_some());
-    let runs = !is_scheduled(&spec.labels) || spec.task.force_update > old.spec.task.force_update;
-    let next = |job: JobStatus| JobStatus { iteration: job.iteration + 1, last_execution: plan.now };
+    let runs = old.job.is_some()
+        && (!is_scheduled(&spec.labels) || spec.task.force_update > old.spec.task.force_update);
+    let other_run = old.job.is_some() && spec.mode != old.spec.mode;
+    let raise = u64::from(spec.task != old.spec.task || other_ports || other_run || runs);
+    let spec_version = Version(old.spec_version.0 + raise);
+    let next = |job: JobStatus| JobStatus {
+        iteration: job.iteration + 1,
+        last_execution: plan.now,
+        spec_version: Some(spec_version),
+    };
     let job = old.job.map(|job| if runs { next(job) } else { job });
     plan.requested.insert(old.id);
     plan.changes.push(Change::PutService(Box::new(Service {
         id: old.id,
         meta: Meta { updated_at: plan.now, ..old.meta },
         previous_spec,
-        spec_version: Version(old.spec_version.0 + raise),
+        spec_version,
         spec,
         ports,
         virtual_ips,

@@ -124,6 +124,37 @@ fn an_update_runs_nothing_unless_it_is_forced() {
 }
 
 #[test]
+fn what_runs_goes_on_as_it_began_when_the_job_is_updated() {
+    let mut scene = Scene::of(1);
+    let many =
+        |max_concurrent, total_completions| ServiceMode::ReplicatedJob { max_concurrent, total_completions };
+    let job = scene.create(ServiceSpec { mode: many(2, 3), ..every_five_minutes(&[]) });
+    scene.pass(minutes(5));
+    scene.work();
+    let first = live(&scene, job);
+    assert_eq!(first.len(), 2);
+    scene.update(job, |spec| spec.mode = many(1, 4));
+    assert_eq!(live(&scene, job), first);
+    // Neither the rest of the run nor more of the new one is begun before its time.
+    scene.report(&first, TaskState::Complete, "");
+    assert_eq!((live(&scene, job).len(), iteration(&scene, job)), (0, 1));
+    scene.pass(minutes(5));
+    assert_eq!((live(&scene, job).len(), iteration(&scene, job)), (1, 2));
+}
+
+#[test]
+fn labels_stop_no_run() {
+    let mut scene = Scene::of(1);
+    let mode = ServiceMode::ReplicatedJob { max_concurrent: 1, total_completions: 2 };
+    let job = scene.create(ServiceSpec { mode, ..every_five_minutes(&[]) });
+    scene.pass(minutes(5));
+    scene.work();
+    scene.update(job, |spec| drop(spec.labels.insert("team".to_owned(), "night".to_owned())));
+    scene.report(&live(&scene, job), TaskState::Complete, "");
+    assert_eq!((live(&scene, job).len(), iteration(&scene, job)), (1, 1));
+}
+
+#[test]
 fn only_jobs_run_by_a_schedule() {
     let mut scene = Scene::of(1);
     let refused = |scene: &mut Scene, spec: ServiceSpec| {
