@@ -122,7 +122,7 @@ pub(crate) fn keep_current(plan: &mut Plan, service: &Service, wanted: &[&Task])
         let stays =
             task.node.is_some_and(|node| !gives_up_tasks(objects, node)) && !is_misplaced(objects, task);
         let runs = task.desired == TaskState::Running && task.status.state == TaskState::Running;
-        runs && stays && task.is_current(service, node)
+        runs && stays && !task.moves && task.is_current(service, node)
     };
     let Some((_, older)) = wanted.split_last() else { return Ok(false) };
     let Some(kept) = older.iter().rev().find(|task| current(task)) else { return Ok(false) };

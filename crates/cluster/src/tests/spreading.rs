@@ -11,7 +11,7 @@ use skep_types::service::{ServiceSpec, UpdateOrder};
 use skep_types::{ServiceId, TaskState};
 
 use super::scene::{Scene, node, spec, task_spec};
-use crate::{Cluster, Event, Objects, check};
+use crate::{Cluster, Event, Objects, Request, check};
 
 fn prefer(spec: &mut ServiceSpec, labels: &[&str]) {
     let preferences = labels.iter().map(|label| Preference { spread: (*label).to_owned() }).collect();
@@ -289,4 +289,24 @@ fn every_reason_has_swarmkit_s_words() {
         |spec| task_spec(spec, |task| task.reservations.memory_bytes = 1 << 40),
         expect!["no suitable node (insufficient resources on 2 nodes)"],
     );
+}
+
+#[test]
+fn what_is_to_move_moves_also_where_its_successor_is_started_first() {
+    let mut scene = Scene::of(1);
+    let mut web = spec("web", 4);
+    web.update.order = UpdateOrder::StartFirst;
+    let web = scene.create(web);
+    scene.work();
+    scene.ask(Request::AddNode(Box::new(node(2)))).unwrap();
+    scene.ready(2);
+    scene.ask(Request::Rebalance(web)).unwrap();
+    for _ in 0..10 {
+        scene.work();
+        scene.pass(Duration::from_secs(5));
+    }
+    let mut nodes = nodes(&scene, web);
+    nodes.sort();
+    assert_eq!(nodes, [1, 1, 2, 2]);
+    assert!(scene.objects().rollout(web).is_none());
 }
