@@ -1,7 +1,7 @@
 //! Applying the log's decisions. Small and deterministic: it decides nothing, and two managers that
 //! applied the same entries hold equal objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -188,8 +188,10 @@ impl Objects {
 
     /// What a node is decides whether its tasks are where their services want them.
     fn index_slots_on(&mut self, node: NodeId) {
-        let slots: Vec<(ServiceId, u64)> =
-            self.tasks_on(node).map(|task| (task.service, task.slot)).collect();
+        let present = self.tasks_on(node).map(|task| (task.service, task.slot));
+        // Also what waits for this node alone.
+        let pinned = self.index.global_services.iter().map(|service| (*service, node.slot()));
+        let slots: BTreeSet<(ServiceId, u64)> = present.chain(pinned).collect();
         for (service, slot) in slots {
             self.index_slot(service, slot);
         }

@@ -344,3 +344,17 @@ fn a_service_of_one_task_a_node_is_not_scaled_and_keeps_its_mode() {
     let refusal = scene.ask(Request::UpdateService { id: web, version, spec: Box::new(spec) }).unwrap_err();
     assert_eq!(refusal.message, "service mode change is not allowed");
 }
+
+#[test]
+fn a_task_that_waits_for_a_node_counts_as_what_its_node_makes_of_it() {
+    let mut scene = Scene::of(2);
+    let mut web = spec("web", 0);
+    web.mode = ServiceMode::Global;
+    // More than the nodes have: its tasks are given none.
+    task_spec(&mut web, |task| task.reservations.nano_cpus = 1_000_000_000_000);
+    let web = scene.create(web);
+    scene.update(web, |spec| task_spec(spec, |task| task.container.image = "image:2".to_owned()));
+    scene.change_node(2, |spec| spec.availability = Availability::Pause).unwrap();
+    // Every commit is checked by the scene.
+    scene.tell(Event::NodeLost { node: NodeId(1), reason: "heartbeat failure".to_owned() });
+}
