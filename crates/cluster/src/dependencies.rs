@@ -77,7 +77,10 @@ fn lacks(objects: &Objects, by: &Service, name: &str) -> Option<String> {
     };
     let running = || objects.tasks_of(service.id).filter(|task| runs(task)).count() as u64;
     let completed = || {
-        let done = |task: &&Task| task.status.state == TaskState::Complete && !objects.is_past(task);
+        // One that was told to end and completed yet has a successor, which counts for its slot.
+        let done = |task: &&Task| {
+            task.status.state == TaskState::Complete && is_wanted(task) && !objects.is_past(task)
+        };
         objects.tasks_of(service.id).filter(done).count() as u64
     };
     let slots = || objects.index().slots.get(&service.id).map_or(0, |slots| slots.occupied.len());
