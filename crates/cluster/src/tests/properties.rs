@@ -3,20 +3,34 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use skep_types::network::{NetworkSpec, Stay};
 use skep_types::node::{Availability, Member, NodeRole};
 use skep_types::placement::Preference;
-use skep_types::service::ServiceMode;
-use skep_types::{NodeId, ServiceId, Task, TaskId, TaskState};
+use skep_types::service::{NetworkAttachment, UpdateOrder};
+use skep_types::{ContainerId, NodeId, ServiceId, Task, TaskId, TaskState};
 
 use super::scene::{Scene, node, port, spec, task_spec, update_cluster};
 use crate::{Event, Force, Objects, Request, check};
 
+mod modes;
+
 /// Something that may happen. Numbers choose among what there is.
 #[derive(Clone, Debug)]
 enum Act {
-    Create { name: u8, replicas: u8, ports: u8, cpus: u8, attempts: u8, bound: u8 },
+    Create { name: u8, mode: u8, replicas: u8, ports: u8, cpus: u8, attempts: u8, bound: u8 },
     Scale { service: u8, replicas: u8 },
     Force { service: u8 },
+    Rebalance { service: u8 },
+    RollBack { service: u8 },
+    Schedule { service: u8, minutes: u8 },
+    Depend { service: u8, name: u8 },
+    Order { service: u8, order: u8 },
+    Join { service: u8, network: u8 },
+    Network { name: u8, attachable: u8 },
+    RemoveNetwork { network: u8 },
+    Attach { node: u8, container: u8, network: u8 },
+    Detach { guest: u8 },
+    KeepGuests { node: u8, on: u8 },
     Publish { service: u8, port: u8 },
     Remove { service: u8 },
     Report { task: u8, state: u8 },
@@ -37,9 +51,22 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        3 => (0u8..4, 0u8..6, 0u8..3, 0u8..3, 0u8..3, 0u8..6).prop_map(|(name, replicas, ports, cpus, attempts, bound)| {
-            Act::Create { name, replicas, ports, cpus, attempts, bound }
-        }),
+        5 => (0u8..4, 0u8..4, 0u8..6, 0u8..3, 0u8..3, 0u8..3, 0u8..6)
+            .prop_map(|(name, mode, replicas, ports, cpus, attempts, bound)| {
+                Act::Create { name, mode, replicas, ports, cpus, attempts, bound }
+            }),
+        1 => any::<u8>().prop_map(|service| Act::Rebalance { service }),
+        1 => any::<u8>().prop_map(|service| Act::RollBack { service }),
+        1 => (any::<u8>(), 0u8..4).prop_map(|(service, minutes)| Act::Schedule { service, minutes }),
+        1 => (any::<u8>(), 0u8..5).prop_map(|(service, name)| Act::Depend { service, name }),
+        1 => (any::<u8>(), 0u8..2).prop_map(|(service, order)| Act::Order { service, order }),
+        2 => (any::<u8>(), any::<u8>()).prop_map(|(service, network)| Act::Join { service, network }),
+        2 => (0u8..3, 0u8..3).prop_map(|(name, attachable)| Act::Network { name, attachable }),
+        1 => any::<u8>().prop_map(|network| Act::RemoveNetwork { network }),
+        2 => (1u8..4, 0u8..3, any::<u8>())
+            .prop_map(|(node, container, network)| Act::Attach { node, container, network }),
+        1 => any::<u8>().prop_map(|guest| Act::Detach { guest }),
+        1 => (1u8..4, any::<u8>()).prop_map(|(node, on)| Act::KeepGuests { node, on }),
         3 => (any::<u8>(), 0u8..8).prop_map(|(service, replicas)| Act::Scale { service, replicas }),
         2 => any::<u8>().prop_map(|service| Act::Force { service }),
         1 => (any::<u8>(), 0u8..3).prop_map(|(service, port)| Act::Publish { service, port }),
@@ -73,8 +100,9 @@ fn some_task(scene: &Scene, number: u8) -> Option<TaskId> {
 
 fn play(scene: &mut Scene, act: Act) {
     match act {
-        Act::Create { name, replicas, ports, cpus, attempts, bound } => {
-            let mut spec = spec(&format!("service{name}"), u64::from(replicas));
+        Act::Create { name, mode, replicas, ports, cpus, attempts, bound } => {
+            let mut spec = spec(&format!("service{name}"), 0);
+            spec.mode = modes::some(mode, u64::from(replicas));
             spec.ports =
                 (0..ports).map(|number| port(80 + u16::from(number), u16::from(number) * 8080)).collect();
             task_spec(&mut spec, |task| {
@@ -93,8 +121,7 @@ fn play(scene: &mut Scene, act: Act) {
         }
         Act::Scale { service, replicas } => {
             if let Some(id) = some_service(scene, service) {
-                let replicas = u64::from(replicas);
-                scene.update(id, |spec| spec.mode = ServiceMode::Replicated { replicas });
+                scene.update(id, |spec| spec.mode = modes::scaled(spec.mode, u64::from(replicas)));
             }
         }
         Act::Force { service } => {
@@ -145,8 +172,81 @@ fn play(scene: &mut Scene, act: Act) {
                 });
             }
         }
-        Act::Work => scene.work(),
+        Act::Work => modes::work(scene),
         Act::Pass { seconds } => scene.pass(Duration::from_secs(u64::from(seconds))),
+        act => play_network(scene, act),
+    }
+}
+
+/// Networks and guests, and what services say of others.
+fn play_network(scene: &mut Scene, act: Act) {
+    match act {
+        Act::Rebalance { service } => {
+            // Of services of some modes it cannot be asked.
+            some_service(scene, service).map(|id| scene.ask(Request::Rebalance(id)));
+        }
+        Act::RollBack { service } => {
+            let known = some_service(scene, service).and_then(|id| scene.objects().service(id));
+            let request = known.map(|it| Request::RollBackService { id: it.id, version: it.meta.version });
+            request.map(|request| scene.ask(request));
+        }
+        Act::Schedule { service, minutes } => {
+            let label = || ("skep.cron".to_owned(), format!("*/{minutes} * * * *"));
+            modes::relabel(scene, service, (minutes > 0).then(label));
+        }
+        Act::Depend { service, name } => {
+            let label = || ("skep.depends_on".to_owned(), format!("service{name}"));
+            modes::relabel(scene, service, (name < 4).then(label));
+        }
+        Act::Order { service, order } => {
+            if let Some(id) = some_service(scene, service) {
+                let orders = [UpdateOrder::StopFirst, UpdateOrder::StartFirst];
+                scene.update(id, |spec| spec.update.order = orders[usize::from(order)]);
+            }
+        }
+        Act::Join { service, network } => {
+            if let Some(id) = some_service(scene, service) {
+                let on = modes::some_network(scene, network);
+                let on = on.map(|network| NetworkAttachment { network, aliases: Vec::new() });
+                scene.update(id, |spec| task_spec(spec, |task| task.networks = on.into_iter().collect()));
+            }
+        }
+        Act::Network { name, attachable } => {
+            let attachable = attachable > 0;
+            let spec = NetworkSpec { name: format!("net{name}"), attachable, ..NetworkSpec::default() };
+            let _ = scene.ask(Request::CreateNetwork(Box::new(spec)));
+        }
+        Act::RemoveNetwork { network } => {
+            // Services or guests may be on it.
+            modes::some_network(scene, network).map(|id| scene.ask(Request::RemoveNetwork(id)));
+        }
+        Act::Attach { node, container, network } => {
+            if let Some(network) = modes::some_network(scene, network) {
+                let (node, container) = (NodeId(u128::from(node)), ContainerId([container; 32]));
+                let _ =
+                    scene.ask(Request::Attach { node, container, network, names: Vec::new(), address: None });
+            }
+        }
+        Act::Detach { guest } => {
+            let guests: Vec<Request> = modes::guests(scene.objects())
+                .map(|guest| Request::Detach {
+                    node: guest.node,
+                    container: guest.container,
+                    network: guest.network,
+                })
+                .collect();
+            let chosen = guests.get(usize::from(guest) % guests.len().max(1)).cloned();
+            chosen.map(|request| scene.ask(request).unwrap());
+        }
+        Act::KeepGuests { node, on } => {
+            let node = NodeId(u128::from(node));
+            let of_node = modes::guests(scene.objects()).filter(|guest| guest.node == node);
+            let kept = of_node
+                .filter(|guest| guest.container.0[0] & on != 0)
+                .map(|guest| (guest.container, Stay::On([guest.network].into())));
+            let guests = kept.collect();
+            let _ = scene.ask(Request::KeepGuests { node, guests });
+        }
         act => play_node(scene, act),
     }
 }
@@ -217,22 +317,21 @@ fn settle(scene: &mut Scene) {
         play_node(scene, Act::Available { node: number, availability: 0 });
     }
     for _ in 0..20 {
-        scene.work();
+        modes::work(scene);
         scene.pass(Duration::from_secs(5));
     }
-    scene.work();
+    modes::work(scene);
     let objects = scene.objects();
     for service in objects.services() {
-        let ServiceMode::Replicated { replicas } = service.spec.mode else { continue };
-        let slots = objects.index().slots.get(&service.id).map_or(0, |slots| slots.occupied.len());
-        assert_eq!(slots, replicas, "{}", service.spec.name);
+        modes::settled(objects, service);
         // An update waits with its task where the nodes are too small for all that is asked.
         let waits = objects.tasks_of(service.id).any(|task| task.status.state == TaskState::Pending);
         assert!(objects.rollout(service.id).is_none() || waits, "{}", service.spec.name);
     }
-    for task in objects.tasks().filter(|task| task.desired <= TaskState::Running) {
-        let waits = task.status.state == TaskState::Pending && !task.status.error.is_empty();
-        assert!(task.status.state == TaskState::Running || waits, "{task:?}");
+    for task in objects.tasks().filter(|task| task.desired <= TaskState::Complete) {
+        let waits = task.node.is_none() && !task.status.error.is_empty();
+        let done = task.goal() == task.status.state || objects.is_past(task);
+        assert!(done || waits, "{task:?}");
     }
 }
 
