@@ -1,16 +1,20 @@
 //! What must never be, and what must be in the end.
 
 mod book;
+mod dependencies;
+mod jobs;
 mod networks;
 mod settled;
 mod tables;
+mod updates;
 
 use skep_cluster::{Change, check};
 use skep_types::node::{Availability, NodeState};
-use skep_types::service::{Service, TaskSpec};
+use skep_types::service::TaskSpec;
 use skep_types::{NodeId, TaskId, TaskState, Time};
 
 pub(crate) use book::{Book, Holder, Who};
+pub(crate) use jobs::scheduled;
 pub(crate) use networks::{arriving, removing_network};
 pub(crate) use settled::settled;
 pub(crate) use tables::{connecting, mistaken, refused, stopping};
@@ -32,6 +36,7 @@ pub(crate) fn before(world: &mut World, changes: &[Change]) -> Verdict {
                 if let Some(known) = known.filter(|known| known.desired > *desired) {
                     return Err(format!("task {task} was wanted {} and is wanted {desired}", known.desired));
                 }
+                updates::ends(world, *task, *desired)?;
             }
             Change::SetStatus { task, status, .. } => {
                 let known = world.truth.task(*task);
@@ -39,6 +44,7 @@ pub(crate) fn before(world: &mut World, changes: &[Change]) -> Verdict {
                     let (old, new) = (known.status.state, status.state);
                     return Err(format!("task {task} was {old} and is {new} now"));
                 }
+                jobs::reported(world, *task, status);
             }
             Change::Assign { task, node, .. } => {
                 if let Some(other) = world.truth.task(*task).and_then(|task| task.node) {
@@ -46,9 +52,14 @@ pub(crate) fn before(world: &mut World, changes: &[Change]) -> Verdict {
                 }
                 let spec = world.truth.task(*task).map(|task| task.spec.as_ref());
                 fits(world, changes, *task, spec, *node)?;
+                let service = world.truth.task(*task).and_then(|task| world.truth.service(task.service));
+                dependencies::may_begin(world, *task, service)?;
             }
+            Change::PutService(service) => jobs::iterated(world, service)?,
             Change::CreateTask(task) => {
+                jobs::created(world, task)?;
                 if let Some(node) = task.node {
+                    dependencies::may_begin(world, task.id, world.truth.service(task.service))?;
                     // A service that the same entry changes is looked at when that is committed.
                     let spec = world.truth.service(task.service).map(|service| service.spec.task.as_ref());
                     fits(world, changes, task.id, spec, node)?;
@@ -95,7 +106,8 @@ pub(crate) fn committed(world: &mut World, changes: &[Change]) -> Verdict {
                 if let Some(node) = task.node {
                     world.book.assigned(task.id, node, world.now);
                 }
-                parallelism(world, world.truth.service(task.service))?;
+                updates::parallelism(world, world.truth.service(task.service))?;
+                updates::filled_once(world, task.service, task.slot)?;
             }
             Change::Assign { task, node, .. } => world.book.assigned(*task, *node, world.now),
             Change::RemoveTask(task) => world.book.forget(*task),
@@ -103,20 +115,6 @@ pub(crate) fn committed(world: &mut World, changes: &[Change]) -> Verdict {
             Change::PutGuest(guest) => networks::admitted(world, guest)?,
             _ => {}
         }
-    }
-    Ok(())
-}
-
-/// A rolling update replaces no more tasks at a time than it may.
-fn parallelism(world: &World, service: Option<&Service>) -> Verdict {
-    let Some(service) = service else { return Ok(()) };
-    let Some(rollout) = world.truth.rollout(service.id) else { return Ok(()) };
-    let (held, most) = (rollout.holding.len() as u64, service.spec.update.parallelism);
-    if most > 0 && held > most {
-        return Err(format!(
-            "the update of service {} replaces {held} tasks at a time, not {most}",
-            service.id
-        ));
     }
     Ok(())
 }
@@ -198,7 +196,21 @@ pub(crate) fn starting(world: &mut World, node: usize, id: TaskId) -> Verdict {
         let seconds = not_before.since(Time(0) + EPOCH).as_secs_f64();
         return Err(format!("task {id} starts before its restart delay is over, at {seconds}"));
     }
+    jobs::concurrent(world, &task)?;
+    reserved(world, node)?;
     alone(world, node, &task)
+}
+
+/// All that runs on a machine reserves no more than it has.
+fn reserved(world: &World, node: usize) -> Verdict {
+    let Some(machine) = world.machines.get(node) else { return Ok(()) };
+    let running = machine.containers.values().filter(|container| container.is_running());
+    let reserved: i64 = running.map(|container| container.task.spec.reservations.nano_cpus).sum();
+    let has = world.description(node).nano_cpus;
+    if reserved > has {
+        return Err(format!("what runs on node {node} reserves {reserved} of its {has} nano CPUs"));
+    }
+    Ok(())
 }
 
 /// Nothing else may run in a task's slot, or at its addresses, but on nodes that were given up.
@@ -211,7 +223,7 @@ fn alone(world: &World, node: usize, task: &skep_types::Task) -> Verdict {
     let stays = |id: TaskId| world.truth.task(id).is_some_and(|known| known.desired < TaskState::Remove);
     let others = world.book.in_slot(task.service, task.slot).filter(|(_, other)| *other != id);
     for (place, other) in others.filter(|(place, other)| !forsaken(world, *place, *other)) {
-        let version = |id: TaskId| world.truth.task(id).map(|task| task.spec_version);
+        let version = |id: TaskId| world.truth.task(id).map(|task| (task.spec_version, task.moves));
         let first = world.book.starts_first(task.service) && version(id) != version(other);
         if stays(id) && stays(other) && !first {
             let (service, slot) = (task.service, task.slot);

@@ -58,6 +58,7 @@ fn flaw(name: &str) -> Result<Flaw, String> {
 struct Progress {
     next: AtomicU64,
     seeds: AtomicU64,
+    events: AtomicU64,
     commits: AtomicU64,
     starts: AtomicU64,
     elections: AtomicU64,
@@ -66,11 +67,11 @@ struct Progress {
 
 impl Progress {
     fn line(&self) -> String {
-        let [seeds, commits, starts, elections] =
-            [&self.seeds, &self.commits, &self.starts, &self.elections].map(|n| n.load(Ordering::Relaxed));
+        let counts = [&self.seeds, &self.events, &self.commits, &self.starts, &self.elections];
+        let [seeds, events, commits, starts, elections] = counts.map(|count| count.load(Ordering::Relaxed));
         format!(
-            "{seeds} seeds: nothing wrong in {commits} entries of the log, {elections} terms of leaders and \
-             {starts} starts of containers"
+            "{seeds} seeds: nothing wrong in {events} events, {commits} entries of the log, {elections} terms of \
+             leaders and {starts} starts of containers"
         )
     }
 }
@@ -114,6 +115,7 @@ fn seeds(arguments: &Arguments, progress: &Progress, began: Instant) {
         match run(options) {
             Ok(outcome) => {
                 progress.seeds.fetch_add(1, Ordering::Relaxed);
+                progress.events.fetch_add(outcome.events, Ordering::Relaxed);
                 progress.commits.fetch_add(outcome.commits, Ordering::Relaxed);
                 progress.starts.fetch_add(outcome.starts, Ordering::Relaxed);
                 progress.elections.fetch_add(outcome.elections, Ordering::Relaxed);

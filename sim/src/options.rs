@@ -98,6 +98,8 @@ pub struct Outcome {
     pub story: Vec<String>,
     /// A number that all lines of the story make, the forgotten ones too.
     pub digest: u64,
+    /// What happened: messages that arrived, timers, operations that ended, requests, faults.
+    pub events: u64,
     /// Entries of the log.
     pub commits: u64,
     /// Containers that were started.

@@ -42,8 +42,14 @@ const CALM: Duration = Duration::from_secs(30);
 const BOUND: Duration = Duration::from_secs(300);
 /// Time after which the manager's side gives up a node whose session ended.
 const GRACE: Duration = Duration::from_secs(3);
+/// How long schedules are kept after that: then users take them away, so that all jobs have their end.
+const SCHEDULED: Duration = Duration::from_secs(190);
 /// More does not happen at one moment, unless something asks to be woken at once again and again.
 const MOST_AT_ONCE: u64 = 100_000;
+/// The thousand-millionths of CPUs of a small machine.
+const TIGHT: i64 = 1_500_000_000;
+/// More entries of the log than so many for each node are not needed once nobody asks for anything.
+const MOST_AT_REST: u64 = 3000;
 /// Clusters of at most so many nodes are looked at in whole after each entry of the log.
 const SMALL: usize = 20;
 
@@ -174,9 +180,15 @@ enum Happening {
     Deploy {
         service: ServiceId,
     },
+    /// A user drains a node, in a moment in which something happens there.
+    Drain {
+        node: usize,
+    },
     Found,
     Heal,
     Rest,
+    /// Users take all schedules away.
+    Unschedule,
 }
 
 /// What the seed lets this run be like.
@@ -188,6 +200,8 @@ pub(crate) struct Character {
     pub skew: u64,
     /// A machine that takes no tasks in the end.
     pub drained: Option<usize>,
+    /// Whether the machines are too small for all that users may want.
+    pub tight: bool,
 }
 
 /// Everything.
@@ -215,7 +229,11 @@ pub(crate) struct World {
     unsafe_phase: bool,
     /// Whether users ask for things and containers end by themselves.
     busy: bool,
+    /// Entries of the log when users became content.
+    commits_at_rest: u64,
     story: Story,
+    /// What has happened so far.
+    events: u64,
     commits: u64,
     starts: u64,
 }
@@ -229,6 +247,7 @@ pub fn run(options: Options) -> Result<Outcome, Failure> {
         Ok(()) => Ok(Outcome {
             story,
             digest: world.story.digest(),
+            events: world.events,
             commits: world.commits,
             starts: world.starts,
             elections: world.consensus.term,
@@ -255,7 +274,8 @@ impl World {
         let skew = options.skew.unwrap_or(drawn);
         let drained = chance.pick(&(0..nodes).collect::<Vec<_>>()).copied();
         let drained = drained.filter(|_| nodes > 2 && chance.happens(300));
-        let character = Character { nodes_vanish: chance.happens(500), skew, drained };
+        let nodes_vanish = chance.happens(500);
+        let character = Character { nodes_vanish, skew, drained, tight: chance.happens(250) };
         World {
             options,
             character,
@@ -274,7 +294,9 @@ impl World {
             user: User::new(nodes),
             unsafe_phase: true,
             busy: true,
+            commits_at_rest: 0,
             story: Story::default(),
+            events: 0,
             commits: 0,
             starts: 0,
         }
@@ -296,6 +318,7 @@ impl World {
         self.at(BEGIN, Happening::Guest);
         self.at(heal_at, Happening::Heal);
         self.at(heal_at + CALM, Happening::Rest);
+        self.at(heal_at + CALM + SCHEDULED, Happening::Unschedule);
         let end = heal_at + CALM + BOUND;
         let mut moment = 0;
         while let Some(((time, _), happening)) = self.queue.pop_first() {
@@ -307,6 +330,7 @@ impl World {
                 return Err(format!("time stands still at {happening:?}"));
             }
             self.now = time;
+            self.events += 1;
             self.happen(happening)?;
         }
         self.tell(|| "the bound is reached".to_owned());
@@ -362,9 +386,11 @@ impl World {
             Happening::SeeOut { node, life, key } => self.see_out(node, life, key),
             Happening::Keep { node, session } => self.keep_guests(node, session),
             Happening::Deploy { service } => self.deploy(service),
+            Happening::Drain { node } => self.drain(node),
             Happening::Found => self.found(),
             Happening::Heal => self.heal(),
             Happening::Rest => self.rest(),
+            Happening::Unschedule => self.unschedule(),
         }
     }
 
@@ -430,13 +456,15 @@ impl World {
         self.machines.len() <= SMALL
     }
 
-    fn description(&self, node: usize) -> NodeDescription {
+    /// What a machine tells of itself.
+    pub fn description(&self, node: usize) -> NodeDescription {
+        // Enough for all that the user may want, with every node there.
+        let plenty = 24 / self.options.nodes.max(1) + 4;
         NodeDescription {
             hostname: format!("node-{node}"),
             architecture: "x86_64".to_owned(),
             os: "linux".to_owned(),
-            // Enough for all that the user may want, with every node there.
-            nano_cpus: 1_000_000_000 * (24 / self.options.nodes.max(1) + 4) as i64,
+            nano_cpus: if self.character.tight { TIGHT } else { 1_000_000_000 * plenty as i64 },
             memory_bytes: 1 << 34,
             generic: GenericResources([("apple".to_owned(), apples(node))].into()),
             tunnel_key: Some(TunnelKey([u8::try_from(node % 256).unwrap_or(0); 32])),

@@ -6,6 +6,7 @@ use std::fmt;
 use skep_types::service::{ServiceSpec, UpdateOrder};
 use skep_types::{ContainerId, NodeId, ServiceId, Task, TaskId, Time};
 
+use super::jobs::Ledger;
 use crate::machine::Place;
 
 /// Whose a container is.
@@ -46,6 +47,8 @@ pub(crate) struct Book {
     /// What was stopped because the managers wanted it, by its addresses, until something runs there again.
     stopped: BTreeMap<Place, (usize, TaskId)>,
     running: BTreeMap<(usize, TaskId), Held>,
+    /// What jobs have done.
+    pub jobs: Ledger,
 }
 
 impl Book {
@@ -65,6 +68,11 @@ impl Book {
         self.specs.entry(service).or_default()
     }
 
+    /// The same, to read.
+    pub fn specs_of(&self, service: ServiceId) -> &[ServiceSpec] {
+        self.specs.get(&service).map_or(&[], Vec::as_slice)
+    }
+
     /// Where in its history a service had a specification last.
     pub fn position(&self, service: ServiceId, spec: &ServiceSpec) -> Option<usize> {
         self.specs.get(&service)?.iter().rposition(|had| had == spec)
@@ -73,7 +81,8 @@ impl Book {
     /// Whether a service ever started a successor before its predecessor had ended.
     pub fn starts_first(&self, service: ServiceId) -> bool {
         let mut specs = self.specs.get(&service).into_iter().flatten();
-        specs.any(|spec| spec.update.order == UpdateOrder::StartFirst)
+        let orders = |spec: &ServiceSpec| [spec.update.order, spec.rollback.order];
+        specs.any(|spec| !spec.mode.is_job() && orders(spec).contains(&UpdateOrder::StartFirst))
     }
 
     pub fn starts(&mut self, node: usize, task: &Task, now: Time) {
@@ -133,6 +142,11 @@ impl Book {
 
     pub fn in_slot(&self, service: ServiceId, slot: u64) -> impl Iterator<Item = (usize, TaskId)> {
         self.slots.get(&(service, slot)).into_iter().flatten().copied()
+    }
+
+    /// The containers of a service that run.
+    pub fn in_service(&self, service: ServiceId) -> impl Iterator<Item = (usize, TaskId)> {
+        self.slots.range((service, 0)..=(service, u64::MAX)).flat_map(|(_, places)| places).copied()
     }
 
     /// What runs at an address, and since when.

@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 use skep_cluster::Objects;
 use skep_types::generic::GenericUse;
 use skep_types::node::{Availability, Node, NodeRole, NodeState};
-use skep_types::service::{RestartCondition, Service, ServiceMode, UpdateState};
+use skep_types::service::Service;
 use skep_types::{NetworkId, ServiceId, Task, TaskState};
 
-use super::networks;
+use super::{dependencies, networks};
 use crate::machine::Life;
 use crate::user::{Promise, Removal};
 use crate::world::{Verdict, World};
 
+mod modes;
+
 fn wanted(task: &Task) -> bool {
-    task.desired <= TaskState::Running
+    task.desired <= TaskState::Complete
 }
 
 /// In the end.
@@ -57,14 +59,19 @@ pub(crate) fn settled(world: &World) -> Verdict {
     networks::settled(world, objects)
 }
 
-/// Whether no node that a task may be on has room for it.
-fn is_stuck(objects: &Objects, task: &Task) -> bool {
+/// Whether no node that a task may be on has room for it, or its service waits for another one.
+fn is_stuck(world: &World, objects: &Objects, task: &Task) -> bool {
     let reserved = |task: &Task| task.spec.reservations.nano_cpus;
     let free = |node: &Node| {
         let held = objects.tasks_on(node.id).filter(|task| !task.status.state.is_terminal());
         node.description.nano_cpus - held.map(reserved).sum::<i64>()
     };
     let waits = task.node.is_none() && wanted(task);
+    let service = objects.service(task.service);
+    let held = |service| dependencies::awaited(objects, &world.book, service).is_some();
+    if waits && service.is_some_and(held) {
+        return true;
+    }
     if waits && task.attachments.is_empty() && networks_of(objects, task).any(|id| is_full(objects, id)) {
         return true;
     }
@@ -83,6 +90,7 @@ fn is_stuck(objects: &Objects, task: &Task) -> bool {
     };
     let takes = |node: &Node| {
         open(node)
+            && task.pinned.is_none_or(|pinned| pinned == node.id)
             && task.spec.placement.allows(node)
             && free(node) >= reserved(task)
             && apples(node)
@@ -153,7 +161,7 @@ fn drained(world: &World, objects: &Objects) -> Verdict {
     staying.map_or(Ok(()), |task| Err(format!("task {} is on a node that is drained", task.id)))
 }
 
-/// A promise is kept: the replicas run, on the newest specification.
+/// A promise is kept: what is to run does, on the newest specification.
 fn kept(world: &World, objects: &Objects, service: &Service, promise: &Promise) -> Verdict {
     let name = &service.spec.name;
     let (promised, found) =
@@ -168,46 +176,7 @@ fn kept(world: &World, objects: &Objects, service: &Service, promise: &Promise) 
     if found < promised || !newest {
         return Err(format!("service {name} ({}) has a specification that is not its newest", service.id));
     }
-    let state = service.update_status.as_ref().map(|status| status.state);
-    let stuck = objects.tasks_of(service.id).any(|task| is_stuck(objects, task));
-    if state == Some(UpdateState::Updating) && !stuck {
-        return Err(format!("the update of service {name} does not end"));
-    }
-    let ServiceMode::Replicated { replicas } = service.spec.mode else { return Ok(()) };
-    let staying: Vec<&Task> =
-        objects.tasks_of(service.id).filter(|task| task.desired < TaskState::Remove).collect();
-    let mut slots: Vec<u64> = staying.iter().map(|task| task.slot).collect();
-    slots.dedup();
-    if slots.len() as u64 != replicas {
-        return Err(format!("service {name} has {} slots of {replicas}", slots.len()));
-    }
-    let paused = state == Some(UpdateState::Paused);
-    for slot in slots {
-        let mut tasks = objects.tasks_of_slot(service.id, slot);
-        let Some(task) = tasks.rfind(|task| task.desired < TaskState::Remove) else { continue };
-        // A task whose policy gave up may rest; any other must run.
-        let restart = &task.spec.restart;
-        let bounded = restart.condition != RestartCondition::Any || restart.max_attempts > 0;
-        let runs = wanted(task) && task.status.state == TaskState::Running;
-        let rests = bounded && !wanted(task) && task.status.state.is_terminal();
-        if runs
-            && task.node.and_then(|id| objects.node(id)).is_none_or(|node| !task.spec.placement.allows(node))
-        {
-            return Err(format!("task {} of service {name} is on a node that it may not be on", task.id));
-        }
-        if is_stuck(objects, task) {
-            continue;
-        }
-        if !runs && !rests {
-            let Task { id, status, desired, .. } = task;
-            let (state, error) = (status.state, &status.error);
-            return Err(format!("task {id} of service {name} is {state} ({error}), wanted {desired}"));
-        }
-        if !paused && !stuck && task.spec != service.spec.task {
-            return Err(format!("slot {slot} of service {name} is not on the newest specification"));
-        }
-    }
-    Ok(())
+    modes::settled(world, objects, service)
 }
 
 /// The machines do what the objects say, and nothing else.

@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use skep_agent::AgentEvent;
 use skep_cluster::{Force, Request};
 use skep_types::node::{Availability, NodeRole};
+use skep_types::service::Service;
 
 use super::{Happening, Verdict, World};
+use crate::checks;
+use crate::user::{schedule, unscheduled};
 
 impl World {
     /// Something breaks.
@@ -201,8 +204,30 @@ impl World {
     /// Users are content, and every node takes tasks again.
     pub(super) fn rest(&mut self) -> Verdict {
         self.busy = false;
+        self.commits_at_rest = self.commits;
         self.set_clocks_right();
         self.heal()
+    }
+
+    /// Users take the schedules of all jobs away, once those were kept for a while.
+    pub(super) fn unschedule(&mut self) -> Verdict {
+        let Some(objects) = self.leaders_objects() else {
+            self.after(500, 1000, Happening::Unschedule);
+            return Ok(());
+        };
+        let scheduled: Vec<_> =
+            objects.services().filter(|service| schedule(&service.spec.labels).is_some()).cloned().collect();
+        if scheduled.is_empty() {
+            return Ok(());
+        }
+        checks::scheduled(self)?;
+        // Again a little later: the versions may have moved on meanwhile.
+        self.after(1000, 2000, Happening::Unschedule);
+        for Service { id, meta, mut spec, .. } in scheduled {
+            spec.labels = unscheduled(&spec.labels);
+            self.ask_leader(Request::UpdateService { id, version: meta.version, spec: Box::new(spec) })?;
+        }
+        Ok(())
     }
 
     /// In half of the runs in which clocks are wrong, all are set right in the end: what was recorded by one that was

@@ -3,7 +3,7 @@
 use skep_cluster::{Change, Event};
 use skep_types::Time;
 
-use super::{Happening, Verdict, World};
+use super::{Happening, MOST_AT_REST, Verdict, World};
 use crate::checks;
 use crate::disk;
 use crate::options::Flaw;
@@ -78,6 +78,9 @@ impl World {
     /// Commits an entry: from now on every manager will apply it.
     fn append(&mut self, changes: &[Change]) -> Result<u64, String> {
         self.commits += 1;
+        if !self.busy && self.commits - self.commits_at_rest > MOST_AT_REST * self.machines.len() as u64 {
+            return Err("the managers find no rest".to_owned());
+        }
         let gap = self.chance.below(2);
         let index = self.consensus.log.append(changes, gap);
         self.tell(|| format!("entry {index} is committed"));

@@ -161,14 +161,27 @@ impl World {
             self.starts += 1;
             self.tell(|| format!("node {node} starts the container of {task}"));
             checks::starting(self, node, task)?;
-            let brittle = if self.is_small() { 150 } else { 5 };
-            if self.busy && self.chance.happens(brittle) {
-                let code = i32::try_from(self.chance.below(3)).unwrap_or(0);
-                self.after(10, 30_000, Happening::Exit { node, task, container, code });
-            }
+            self.draw_end(node, task, container);
         }
         let health = if self.chance.happens(300) { Watched::Yes } else { Watched::No };
         self.agent(node, AgentEvent::Started { task, result: Ok(Launched { pid: 1, health }) })
+    }
+
+    /// Draws when and how a container that started ends by itself, if it does. What a job runs always does.
+    fn draw_end(&mut self, node: usize, task: TaskId, container: ContainerId) {
+        let made = self.machine(node).containers.get(&task);
+        let of_job = made.is_some_and(|made| made.task.iteration.is_some());
+        let brittle = if self.is_small() { 150 } else { 5 };
+        let breaks = self.busy && self.chance.happens(brittle);
+        if of_job || breaks {
+            let code = if breaks { i32::try_from(self.chance.below(3)).unwrap_or(0) } else { 0 };
+            let longest = match (of_job, self.busy) {
+                (false, _) => 30_000,
+                (true, true) => 12_000,
+                (true, false) => 2000,
+            };
+            self.after(10, longest, Happening::Exit { node, task, container, code });
+        }
     }
 
     fn watch(&mut self, node: usize, task: TaskId) -> Verdict {
@@ -222,13 +235,18 @@ impl World {
     pub(super) fn exit(&mut self, node: usize, task: TaskId, id: ContainerId, code: i32) -> Verdict {
         let (now, busy) = (self.now, self.busy);
         let Some(container) = self.machine(node).containers.get_mut(&task) else { return Ok(()) };
-        if container.id != id || !container.is_running() || !busy {
+        let of_job = container.task.iteration.is_some();
+        if container.id != id || !container.is_running() || !(busy || of_job) {
             return Ok(());
         }
         container.state = Life::Ended { code, at: now, asked: false };
         let (watched, service) = (std::mem::take(&mut container.watched), container.task.service);
         self.book.ends(node, task);
-        if self.chance.happens(500) {
+        if of_job && self.chance.happens(60) {
+            self.after(0, 15, Happening::Drain { node });
+        }
+        // An update of a job begins it anew: few, so that some have their end.
+        if self.chance.happens(if of_job { 60 } else { 500 }) {
             self.after(0, 15, Happening::Deploy { service });
         }
         self.tell(|| format!("the container of {task} on node {node} exits with {code}"));

@@ -2,6 +2,7 @@
 
 use skep_cluster::{Event, Request};
 use skep_types::ServiceId;
+use skep_types::node::{Availability, Node, NodeSpec};
 
 use super::{Happening, Verdict, World};
 use crate::story::brief_request;
@@ -31,6 +32,15 @@ impl World {
         spec.labels.insert("deployed".to_owned(), self.now.to_string());
         let version = service.meta.version;
         self.ask_leader(Request::UpdateService { id: service.id, version, spec: Box::new(spec) })
+    }
+
+    /// Somebody drains a node, until somebody else needs it again.
+    pub(super) fn drain(&mut self, node: usize) -> Verdict {
+        let id = self.machine(node).id;
+        let known = self.leaders_objects().and_then(|objects| objects.node(id));
+        let Some(Node { meta, spec, .. }) = known.filter(|_| self.busy).cloned() else { return Ok(()) };
+        let spec = Box::new(NodeSpec { availability: Availability::Drain, ..spec });
+        self.ask_leader(Request::UpdateNode { id, version: meta.version, spec })
     }
 
     /// Asks a manager for something.
