@@ -251,8 +251,8 @@ pub struct NetworkView {
     pub config_from: Option<String>,
     /// Its addresses; nothing for host and none.
     pub ipam: Ipam,
-    /// Its IPv6 subnet.
-    pub subnet6: Option<String>,
+    /// Whether its containers have addresses of IPv6, too.
+    pub ipv6: bool,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Driver options, as Docker shows the default bridge's.

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -146,9 +146,9 @@ impl Stage {
     }
 
     fn publish(&mut self, port: u16, backends: &[&str]) -> Outcome<()> {
-        let parse = |backend: &&str| -> Outcome<(Ipv4Addr, u16)> {
-            let (address, port) = backend.split_once(':').ok_or("an address and a port, please")?;
-            Ok((address.parse()?, port.parse()?))
+        let parse = |backend: &&str| -> Outcome<(IpAddr, u16)> {
+            let backend: SocketAddr = backend.parse()?;
+            Ok((backend.ip(), backend.port()))
         };
         let backends = backends.iter().map(parse).collect::<Result<_, _>>()?;
         let publication = Publication { protocol: Protocol::Tcp, host_ip: None, host_port: port, backends };

@@ -6,13 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use skep_types::port::Protocol;
 
 use crate::model::VirtualServices;
 use crate::netlink::{ACK, DUMP, Messages, Socket, find, fixed};
 use crate::plan::Services;
+use crate::rules::family::Family;
 
 const SUBSYSTEM: u16 = 1 << 8;
 const NEW: u16 = SUBSYSTEM;
@@ -45,9 +46,7 @@ const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_SOURCE_PORT: u16 = 2;
 const PROTOCOL_DESTINATION_PORT: u16 = 3;
 
-const FAMILY_IPV4: u8 = 2;
-const FAMILY_IPV6: u8 = 10;
-const HEADER: [u8; 4] = [FAMILY_IPV4, 0, 0, 0];
+const HEADER: [u8; 4] = [2, 0, 0, 0];
 const ICMP: u8 = 1;
 const ICMP6: u8 = 58;
 const UDP: u8 = 17;
@@ -58,9 +57,9 @@ const DELETIONS_AT_ONCE: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Flow {
     /// Whom the client addressed.
-    destination: (Ipv4Addr, u16),
+    destination: (IpAddr, u16),
     /// Who answers.
-    answerer: (Ipv4Addr, u16),
+    answerer: (IpAddr, u16),
     /// What names the entry to the kernel: attributes to send back.
     original: Vec<u8>,
     zone: Option<Vec<u8>>,
@@ -71,13 +70,17 @@ struct Flow {
 pub(crate) fn forget_stale(
     socket: &mut Socket,
     services: &Services,
-    local: &BTreeSet<Ipv4Addr>,
+    local: &BTreeSet<IpAddr>,
 ) -> io::Result<()> {
-    let stale: Vec<Flow> = flows(socket, Wanted::Protocol(UDP), Over::Four)?
-        .into_iter()
-        .filter(|it| is_stale(it, services, local))
-        .collect();
-    stale.chunks(DELETIONS_AT_ONCE).try_for_each(|flows| forget(socket, flows, Over::Four))
+    for family in [Family::Four, Family::Six] {
+        if !services.keys().any(|front| Family::of(front.address) == family) {
+            continue;
+        }
+        let mut stale = flows(socket, Wanted::Protocol(UDP), family)?;
+        stale.retain(|it| is_stale(it, services, local));
+        stale.chunks(DELETIONS_AT_ONCE).try_for_each(|flows| forget(socket, flows, family))?;
+    }
+    Ok(())
 }
 
 /// Forgets the flows to a virtual address whose answerer is not among those of that address: such without connections,
@@ -90,52 +93,44 @@ pub(crate) fn forget_strays(
     if tracked(socket)? == 0 {
         return Ok(());
     }
-    for over in [Over::Four].into_iter().chain(subnet6.map(Over::Six)) {
-        for wanted in [Wanted::Protocol(UDP), Wanted::Protocol(over.icmp()), Wanted::Unanswered] {
-            let mut strays = flows(socket, wanted, over)?;
+    for family in [Family::Four].into_iter().chain(subnet6.map(|_| Family::Six)) {
+        let icmp = if family == Family::Four { ICMP } else { ICMP6 };
+        for wanted in [Wanted::Protocol(UDP), Wanted::Protocol(icmp), Wanted::Unanswered] {
+            let mut strays = flows(socket, wanted, family)?;
             strays.retain(|flow| {
-                services.get(&flow.destination.0).is_some_and(|backends| !backends.contains(&flow.answerer.0))
+                let backends = short(flow.destination.0, subnet6).and_then(|address| services.get(&address));
+                backends.is_some_and(|backends| {
+                    short(flow.answerer.0, subnet6).is_none_or(|answerer| !backends.contains(&answerer))
+                })
             });
-            strays.chunks(DELETIONS_AT_ONCE).try_for_each(|flows| forget(socket, flows, over))?;
+            strays.chunks(DELETIONS_AT_ONCE).try_for_each(|flows| forget(socket, flows, family))?;
         }
     }
     Ok(())
 }
 
-/// Which flows are meant. Those of IPv6 are told of by the last 32 bits of their addresses, which are in that subnet.
-#[derive(Clone, Copy)]
-enum Over {
-    Four,
-    Six(Ipv6Addr),
+/// The address of IPv4 that stands for one: of IPv6 the last 32 bits, in that subnet. An address elsewhere is none of a
+/// service.
+fn short(address: IpAddr, subnet6: Option<Ipv6Addr>) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(address) => {
+            let (octets, subnet) = (address.octets(), subnet6?.octets());
+            let low = fixed::<4>(&octets[12..]).map(Ipv4Addr::from);
+            low.filter(|_| octets[..12] == subnet[..12])
+        }
+    }
 }
 
-impl Over {
-    fn header(self) -> [u8; 4] {
-        match self {
-            Over::Four => HEADER,
-            Over::Six(_) => [FAMILY_IPV6, 0, 0, 0],
-        }
-    }
+fn header(family: Family) -> [u8; 4] {
+    [family.number(), 0, 0, 0]
+}
 
-    fn icmp(self) -> u8 {
-        match self {
-            Over::Four => ICMP,
-            Over::Six(_) => ICMP6,
-        }
-    }
-
-    /// One of a tuple's addresses, `kind` for IPv4.
-    fn address(self, addresses: &[u8], kind: u16) -> Option<Ipv4Addr> {
-        match self {
-            Over::Four => find(addresses, kind).and_then(fixed::<4>).map(Ipv4Addr::from),
-            Over::Six(subnet) => {
-                let octets = find(addresses, kind + IP6_AFTER_IP)?;
-                let (high, low) = octets.split_at_checked(12)?;
-                let low = fixed::<4>(low).map(Ipv4Addr::from)?;
-                // An address elsewhere is none of a service.
-                Some(if subnet.octets().starts_with(high) { low } else { Ipv4Addr::UNSPECIFIED })
-            }
-        }
+/// One of a tuple's addresses, `kind` for IPv4.
+fn address_of(family: Family, addresses: &[u8], kind: u16) -> Option<IpAddr> {
+    match family {
+        Family::Four => Some(Ipv4Addr::from(fixed::<4>(find(addresses, kind)?)?).into()),
+        Family::Six => Some(Ipv6Addr::from(fixed::<16>(find(addresses, kind + IP6_AFTER_IP)?)?).into()),
     }
 }
 
@@ -146,10 +141,10 @@ fn tracked(socket: &mut Socket) -> io::Result<u32> {
     Ok(entries.and_then(fixed).map_or(u32::MAX, u32::from_be_bytes))
 }
 
-fn forget(socket: &mut Socket, flows: &[Flow], over: Over) -> io::Result<()> {
+fn forget(socket: &mut Socket, flows: &[Flow], family: Family) -> io::Result<()> {
     let mut messages = Messages::default();
     for flow in flows {
-        messages.begin(DELETE, ACK, &over.header());
+        messages.begin(DELETE, ACK, &header(family));
         messages.nested(TUPLE_ORIGINAL, |tuple| {
             tuple.raw(&flow.original);
         });
@@ -167,12 +162,13 @@ fn forget(socket: &mut Socket, flows: &[Flow], over: Over) -> io::Result<()> {
     }
 }
 
-fn is_stale(flow: &Flow, services: &Services, local: &BTreeSet<Ipv4Addr>) -> bool {
+fn is_stale(flow: &Flow, services: &Services, local: &BTreeSet<IpAddr>) -> bool {
     let (address, port) = flow.destination;
     services.iter().any(|(front, backends)| {
         front.protocol == Protocol::Udp
             && front.port == port
-            && front.address.map_or_else(|| local.contains(&address), |wanted| wanted == address)
+            && front.address.is_ipv4() == address.is_ipv4()
+            && (front.address == address || front.is_everywhere() && local.contains(&address))
             && !backends.contains(&flow.answerer)
     })
 }
@@ -185,8 +181,8 @@ enum Wanted {
 }
 
 /// Flows of a family. A kernel too old for the filter tells of others too, so each is looked at.
-fn flows(socket: &mut Socket, wanted: Wanted, over: Over) -> io::Result<Vec<Flow>> {
-    let mut request = Messages::one(GET, DUMP, &over.header());
+fn flows(socket: &mut Socket, wanted: Wanted, family: Family) -> io::Result<Vec<Flow>> {
+    let mut request = Messages::one(GET, DUMP, &header(family));
     match wanted {
         Wanted::Protocol(number) => request
             .nested(TUPLE_ORIGINAL, |tuple| {
@@ -203,11 +199,11 @@ fn flows(socket: &mut Socket, wanted: Wanted, over: Over) -> io::Result<Vec<Flow
     Ok(answers
         .iter()
         .filter(|(kind, _)| *kind == NEW)
-        .filter_map(|(_, body)| parse(body, wanted, over))
+        .filter_map(|(_, body)| parse(body, wanted, family))
         .collect())
 }
 
-fn parse(body: &[u8], wanted: Wanted, over: Over) -> Option<Flow> {
+fn parse(body: &[u8], wanted: Wanted, family: Family) -> Option<Flow> {
     let body = body.get(HEADER.len()..)?;
     let original = find(body, TUPLE_ORIGINAL)?;
     let is_wanted = match wanted {
@@ -215,8 +211,8 @@ fn parse(body: &[u8], wanted: Wanted, over: Over) -> Option<Flow> {
         Wanted::Unanswered => u32::from_be_bytes(fixed(find(body, STATUS)?)?) & SEEN_REPLY == 0,
     };
     is_wanted.then_some(Flow {
-        destination: end(original, IP_DESTINATION, PROTOCOL_DESTINATION_PORT, over)?,
-        answerer: end(find(body, TUPLE_REPLY)?, IP_SOURCE, PROTOCOL_SOURCE_PORT, over)?,
+        destination: end(original, IP_DESTINATION, PROTOCOL_DESTINATION_PORT, family)?,
+        answerer: end(find(body, TUPLE_REPLY)?, IP_SOURCE, PROTOCOL_SOURCE_PORT, family)?,
         original: original.to_vec(),
         zone: find(body, ZONE).map(<[u8]>::to_vec),
         id: find(body, ID).map(<[u8]>::to_vec),
@@ -224,8 +220,8 @@ fn parse(body: &[u8], wanted: Wanted, over: Over) -> Option<Flow> {
 }
 
 /// One end of a direction.
-fn end(tuple: &[u8], address: u16, port: u16, over: Over) -> Option<(Ipv4Addr, u16)> {
-    let address = over.address(find(tuple, TUPLE_IP)?, address)?;
+fn end(tuple: &[u8], address: u16, port: u16, family: Family) -> Option<(IpAddr, u16)> {
+    let address = address_of(family, find(tuple, TUPLE_IP)?, address)?;
     let port = find(find(tuple, TUPLE_PROTOCOL)?, port).and_then(fixed::<2>).unwrap_or_default();
     Some((address, u16::from_be_bytes(port)))
 }
@@ -237,7 +233,8 @@ mod tests {
 
     #[test]
     fn a_flow_is_stale_only_at_our_fronts_and_with_a_wrong_answerer() {
-        let address = |last| Ipv4Addr::new(192, 0, 2, last);
+        let address = |last| IpAddr::from([192, 0, 2, last]);
+        let every = IpAddr::from([0; 4]);
         let flow = |destination, answerer| Flow {
             destination,
             answerer,
@@ -245,9 +242,9 @@ mod tests {
             zone: None,
             id: None,
         };
-        let everywhere = Front { protocol: Protocol::Udp, port: 53, address: None };
-        let tcp = Front { protocol: Protocol::Tcp, port: 54, address: None };
-        let one = Front { protocol: Protocol::Udp, port: 55, address: Some(address(1)) };
+        let everywhere = Front { protocol: Protocol::Udp, port: 53, address: every };
+        let tcp = Front { protocol: Protocol::Tcp, port: 54, address: every };
+        let one = Front { protocol: Protocol::Udp, port: 55, address: address(1) };
         let services =
             Services::from([(everywhere, vec![(address(9), 5353)]), (tcp, Vec::new()), (one, Vec::new())]);
         let local = BTreeSet::from([address(1), address(2)]);

@@ -1,7 +1,7 @@
 //! What can go wrong, an enum for each operation.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use skep_types::port::Protocol;
@@ -73,35 +73,36 @@ pub enum LinkError {
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// Another publication has the port.
-    #[error("Bind for {address}:{port} failed: port is already allocated")]
+    #[error("Bind for {} failed: port is already allocated", SocketAddr::new(*address, *port))]
     AlreadyAllocated {
-        /// The address that was asked for; 0.0.0.0 for all.
-        address: Ipv4Addr,
+        /// The address that was asked for; 0.0.0.0 for all, or ::.
+        address: IpAddr,
         /// The port.
         port: u16,
         /// Who has it.
         holder: PublicationKey,
     },
     /// The host refused the port, commonly because a process has it or the address is not the host's.
-    #[error("failed to bind host port for {address}:{port}{}/{protocol}: {}", backend_text(*backend), reason(cause))]
+    #[error("failed to bind host port for {}{}/{protocol}: {}", SocketAddr::new(*address, *port), backend_text(*backend), reason(cause))]
     Bind {
-        /// The address that was asked for; 0.0.0.0 for all.
-        address: Ipv4Addr,
+        /// The address that was asked for; 0.0.0.0 for all, or ::.
+        address: IpAddr,
         /// The port; 0 if any would have done.
         port: u16,
         /// The first of those that were to answer.
-        backend: Option<(Ipv4Addr, u16)>,
+        backend: Option<(IpAddr, u16)>,
         /// Transport.
         protocol: Protocol,
         /// The kernel's answer. Not a source: the message has it already, as Docker words it.
         cause: io::Error,
     },
-    /// IPv6 is not built yet.
-    #[error("cannot publish on {0}: only IPv4 host addresses are supported")]
-    HostAddress(IpAddr),
+    /// An IPv6 address of the host, and nobody who could answer there: addresses of the two families cannot be rewritten
+    /// to each other.
+    #[error("cannot publish on {0}: who is to answer has no IPv6 address")]
+    NobodyOverIpv6(IpAddr),
     /// A container port of 0.
     #[error("cannot publish to port 0 of {0}")]
-    BackendPort(Ipv4Addr),
+    BackendPort(IpAddr),
     /// The kernel refused the rules.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -111,8 +112,8 @@ pub enum PublishError {
 }
 
 /// `:172.17.0.2:80`, as Docker shows the inner half of a binding.
-fn backend_text(backend: Option<(Ipv4Addr, u16)>) -> String {
-    backend.map_or_else(String::new, |(address, port)| format!(":{address}:{port}"))
+fn backend_text(backend: Option<(IpAddr, u16)>) -> String {
+    backend.map_or_else(String::new, |backend| format!(":{}", SocketAddr::from(backend)))
 }
 
 /// The reason as Go's syscall package words it, which Docker's clients may look for.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -70,8 +70,10 @@ impl Kernel {
     pub(crate) fn replace_rules6<'b>(
         &mut self,
         bridges: impl Iterator<Item = &'b Bridge> + Clone,
+        services: &Services,
     ) -> Result<(), KernelError> {
-        let replaced = self.netfilter.transact(rules::six::replace(&self.table, bridges.clone()));
+        let replaced =
+            self.netfilter.transact(rules::replace6(&self.table, bridges.clone(), services, loopback6()));
         if !bridges.clone().any(|bridge| bridge.gateway6.is_some()) {
             // A kernel without IPv6 has no rules of ours either.
             return Ok(());
@@ -118,7 +120,9 @@ impl Kernel {
     pub(crate) fn forget_stale_flows(&mut self, services: &Services) -> Result<(), KernelError> {
         let doing = || "forget stale UDP flows".to_owned();
         let local = route::addresses(&mut self.route).attempt(doing)?;
-        let local = local.iter().map(|it| it.address).collect();
+        let mut local: BTreeSet<IpAddr> = local.iter().map(|it| it.address.into()).collect();
+        let local6 = route::addresses6(&mut self.route).attempt(doing)?;
+        local.extend(local6.iter().map(|(_, it)| IpAddr::from(it.address)));
         conntrack::forget_stale(&mut self.netfilter, services, &local).attempt(doing)
     }
 
@@ -145,14 +149,17 @@ impl Kernel {
                 route::add_address(messages, index_of(socket, link)?, *address, *prefix);
                 Ok(())
             }),
-            Operation::SetAddress6 { link, address, stale } => {
-                if address.is_some() {
+            Operation::SetAddresses6 { link, addresses, stale } => {
+                if !addresses.is_empty() {
                     namespace::enable_ipv6(link)?;
                 }
                 self.transact(|messages, socket| {
                     let link = index_of(socket, link)?;
                     stale.iter().for_each(|it| route::delete_address6(messages, link, *it));
-                    address.iter().for_each(|it| route::set_address6(messages, link, *it));
+                    if let Some((first, others)) = addresses.split_first() {
+                        route::set_address6(messages, link, *first);
+                        others.iter().for_each(|it| route::set_silent_address6(messages, link, *it));
+                    }
                     Ok(())
                 })
             }
@@ -164,6 +171,14 @@ impl Kernel {
                 // Neighbours hear at once of another hardware address. Where settings cannot be written, they find out.
                 let _ = set_flag(&format!("/proc/sys/net/ipv4/conf/{bridge}/arp_notify"));
                 set_flag(&local_clients_file(bridge)).map_err(|error| error.source)
+            }
+            Operation::AnswerLoopback6 { bridge } => {
+                let allowed = self.transact(|messages, socket| {
+                    route::answer_loopback6(messages, index_of(socket, bridge)?);
+                    Ok(())
+                });
+                let is_there = |error: &io::Error| error.raw_os_error() == Some(libc::EEXIST);
+                allowed.or_else(|error| if is_there(&error) { Ok(()) } else { Err(error) })
             }
             Operation::SetMac { link, mac } => self.transact(|messages, _| {
                 route::set_mac(messages, link, *mac);
@@ -217,11 +232,11 @@ impl Kernel {
                 Ok(())
             }),
             Operation::Configure { sandbox, endpoint } => self.configure(sandbox, endpoint),
-            Operation::AnswerSenders { sandbox, interface, network } => {
-                self.change_rules_inside(sandbox, mesh::answer_senders(interface, *network))
+            Operation::AnswerSenders { sandbox, interface, network, network6 } => {
+                self.change_rules_inside(sandbox, mesh::answer_senders(interface, *network, *network6))
             }
             Operation::ForgetSenders { sandbox, interface } => {
-                self.change_rules_inside(sandbox, mesh::forget_senders(interface))
+                mesh::forget_senders(&mut self.netfilter_of(sandbox)?, interface)
             }
             Operation::Resize { sandbox, interface, mtu } => self.resize(sandbox, interface, *mtu),
         }
@@ -383,6 +398,7 @@ impl Kernel {
         let addresses6 = route::addresses6(&mut self.route).attempt(doing)?;
         Ok(Some(FoundLink {
             addresses6: addresses6_of(&addresses6, link.index),
+            local_clients6: route::loopback_links6(&mut self.route).attempt(doing)?.contains(&link.index),
             ..self.found_link(&link, &addresses, None)
         }))
     }
@@ -406,10 +422,12 @@ impl Kernel {
             })
             .collect();
         let addresses6 = route::addresses6(&mut self.route).attempt(doing)?;
+        let loopback6 = route::loopback_links6(&mut self.route).attempt(doing)?;
         let tables = overlay::Tables::read(&mut self.route).attempt(doing)?;
         for link in &links {
             let Some(seen) = found.get_mut(&link.name).filter(|seen| seen.ours) else { continue };
             seen.addresses6 = addresses6_of(&addresses6, link.index);
+            seen.local_clients6 = loopback6.contains(&link.index);
             seen.neighbours = tables.neighbours(link.index);
             let links = (link.index, link.master.unwrap_or(0));
             seen.vxlan = link.vxlan.map(|vxlan| (vxlan, tables.peers(Transport::Vxlan, links)));
@@ -428,6 +446,7 @@ impl Kernel {
             master,
             ours: link.alias == self.names.alias(),
             local_clients,
+            local_clients6: false,
             addresses: addresses_of(addresses, link.index),
             addresses6: BTreeSet::new(),
             mac: link.mac,
@@ -528,6 +547,14 @@ fn found(link: Option<Link>, name: &str) -> io::Result<Link> {
 
 fn index_of(socket: &mut Socket, name: &str) -> io::Result<u32> {
     Ok(found(route::link(socket, name)?, name)?.index)
+}
+
+/// What the kernel does with bridged frames decides whether [::1] can be answered.
+fn loopback6() -> rules::Loopback6 {
+    match fs::read("/proc/sys/net/bridge/bridge-nf-call-ip6tables") {
+        Ok(value) if value.starts_with(b"1") => rules::Loopback6::Refused,
+        _ => rules::Loopback6::Answered,
+    }
 }
 
 fn local_clients_file(bridge: &str) -> String {

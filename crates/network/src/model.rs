@@ -182,12 +182,14 @@ impl fmt::Display for PublicationKey {
 pub struct Publication {
     /// Transport.
     pub protocol: Protocol,
-    /// The host address to answer on; `None` and 0.0.0.0 are every address.
+    /// The host address to answer on. `None` is every address, also of IPv6 where a backend has one; 0.0.0.0 and :: are
+    /// all of their family.
     pub host_ip: Option<IpAddr>,
     /// The host's port; 0 asks for a free one from the ephemeral range.
     pub host_port: u16,
-    /// Who answers, in turn. With nobody here the port stays reserved: TCP is refused, UDP is swallowed.
-    pub backends: Vec<(Ipv4Addr, u16)>,
+    /// Who answers, in turn: over IPv4 those with an address of it, over IPv6 the others. With nobody here the port stays
+    /// reserved: TCP is refused, UDP is swallowed.
+    pub backends: Vec<(IpAddr, u16)>,
 }
 
 /// Everything that should exist: what [`crate::Network::reconcile`] brings about.

@@ -5,7 +5,7 @@ mod services;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use crate::attachments::Attachments;
@@ -14,7 +14,7 @@ use crate::kernel::Kernel;
 use crate::model::{Bridge, Config, Desired, Endpoint, Peers, Publication, PublicationKey, Report};
 use crate::names;
 use crate::namespace;
-use crate::plan::{self, FoundSandbox, Front, Operation, RuleChange, Services};
+use crate::plan::{self, Backend, FoundSandbox, Front, Operation, RuleChange, Services};
 use crate::ports::{self, Ports};
 use crate::reservation::Reservation;
 use crate::vip::Virtual;
@@ -95,7 +95,7 @@ impl Network {
         changed?;
         if had_ipv6 || bridge.gateway6.is_some() {
             self.services.note_subnets6(self.bridges.values());
-            self.kernel.replace_rules6(self.bridges.values())?;
+            self.kernel.replace_rules6(self.bridges.values(), &self.ports.services())?;
         }
         if known_overlay != bridge.overlay {
             let peers = self.peers.get(&bridge.name).cloned().unwrap_or_default();
@@ -199,7 +199,7 @@ impl Network {
                 return Err(error.into());
             }
             if bridge.gateway6.is_some() {
-                self.kernel.replace_rules6(self.bridges.values())?;
+                self.kernel.replace_rules6(self.bridges.values(), &self.ports.services())?;
             }
         }
         self.peers.remove(name);
@@ -321,7 +321,7 @@ impl Network {
         key: PublicationKey,
         ports: Vec<Publication>,
     ) -> Result<Vec<Publication>, PublishError> {
-        let wanted = ports.iter().map(checked_front).collect::<Result<Vec<_>, _>>()?;
+        let wanted = ports.iter().map(checked_fronts).collect::<Result<Vec<_>, _>>()?;
         let taken = self.ports.take(&key, &wanted)?;
         let after: Services = taken.services().clone();
         let before = self.ports.replace(&key, taken);
@@ -375,7 +375,6 @@ impl Network {
             self.adopt(key, publications, &mut report);
         }
         self.replace_rules()?;
-        self.kernel.replace_rules6(self.bridges.values())?;
         self.services.note_subnets6(self.bridges.values());
         self.reconcile_services(&desired.services, &mut report);
         let udp = udp_changes(&Services::new(), &self.ports.services());
@@ -409,7 +408,7 @@ impl Network {
     /// Takes over publications that a predecessor made: they are served even where their reservation was lost.
     fn adopt(&mut self, key: &PublicationKey, publications: &[Publication], report: &mut Report) {
         for publication in publications {
-            match checked_front(publication) {
+            match checked_fronts(publication) {
                 Ok(wanted) => {
                     report
                         .contested
@@ -430,8 +429,10 @@ impl Network {
     }
 
     fn replace_rules(&mut self) -> Result<(), KernelError> {
-        let bridges: Vec<Bridge> = self.bridges.values().cloned().collect();
-        self.kernel.replace_rules(&bridges, &self.ports.services())
+        let (bridges, services): (Vec<Bridge>, _) =
+            (self.bridges.values().cloned().collect(), self.ports.services());
+        self.kernel.replace_rules(&bridges, &services)?;
+        self.kernel.replace_rules6(bridges.iter(), &services)
     }
 
     fn checked_path(&self, sandbox: &str) -> Result<PathBuf, LinkError> {
@@ -477,17 +478,26 @@ fn check_prefix(prefix: u8) -> Result<(), LinkError> {
     if prefix <= 32 { Ok(()) } else { Err(LinkError::Prefix(prefix)) }
 }
 
-fn checked_front(publication: &Publication) -> Result<ports::Wanted, PublishError> {
-    let address = match publication.host_ip {
-        None | Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => None,
-        Some(IpAddr::V4(address)) => Some(address),
-        Some(address @ IpAddr::V6(_)) => return Err(PublishError::HostAddress(address)),
-    };
+/// Where a publication answers, and who does: over IPv6 on every address only where somebody has one.
+fn checked_fronts(publication: &Publication) -> Result<ports::Wanted, PublishError> {
     if let Some((backend, _)) = publication.backends.iter().find(|(_, port)| *port == 0) {
         return Err(PublishError::BackendPort(*backend));
     }
-    let front = Front { protocol: publication.protocol, port: publication.host_port, address };
-    Ok((front, publication.backends.clone()))
+    let (four, six): (Vec<Backend>, Vec<Backend>) =
+        publication.backends.iter().partition(|(backend, _)| backend.is_ipv4());
+    let front = |address| Front { protocol: publication.protocol, port: publication.host_port, address };
+    match publication.host_ip {
+        None => {
+            let six = Some(six).filter(|six| !six.is_empty());
+            let six = six.map(|six| (front(Ipv6Addr::UNSPECIFIED.into()), six));
+            Ok([(front(Ipv4Addr::UNSPECIFIED.into()), four)].into_iter().chain(six).collect())
+        }
+        Some(address @ IpAddr::V4(_)) => Ok(vec![(front(address), four)]),
+        Some(address @ IpAddr::V6(_)) if six.is_empty() && !four.is_empty() => {
+            Err(PublishError::NobodyOverIpv6(address))
+        }
+        Some(address @ IpAddr::V6(_)) => Ok(vec![(front(address), six)]),
+    }
 }
 
 /// The UDP fronts that answer differently than before, with who answers now.

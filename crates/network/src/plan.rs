@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use skep_types::ip::Subnet;
+use skep_types::ip::{Subnet, Subnet6};
 use skep_types::port::Protocol;
 
 use crate::attachments::routed;
@@ -16,20 +16,26 @@ use crate::names::Names;
 pub(crate) struct Front {
     pub(crate) protocol: Protocol,
     pub(crate) port: u16,
-    /// `None` is every address of the host.
-    pub(crate) address: Option<Ipv4Addr>,
+    /// 0.0.0.0 is every IPv4 address of the host, and :: every IPv6 address.
+    pub(crate) address: IpAddr,
 }
 
 impl Front {
     /// Whether both answer at some address.
     pub(crate) fn overlaps(&self, other: &Front) -> bool {
         (self.protocol, self.port) == (other.protocol, other.port)
-            && (self.address == other.address || self.address.is_none() || other.address.is_none())
+            && self.address.is_ipv4() == other.address.is_ipv4()
+            && (self.address == other.address || self.is_everywhere() || other.is_everywhere())
+    }
+
+    /// Whether it answers at every address of the host.
+    pub(crate) fn is_everywhere(&self) -> bool {
+        self.address.is_unspecified()
     }
 }
 
-/// Who answers: an address and a port.
-pub(crate) type Backend = (Ipv4Addr, u16);
+/// Who answers, an address and a port: of the front's own family.
+pub(crate) type Backend = (IpAddr, u16);
 
 /// Fronts and who answers there.
 pub(crate) type Services = BTreeMap<Front, Vec<Backend>>;
@@ -67,16 +73,21 @@ pub(crate) enum Operation {
         address: Ipv4Addr,
         prefix: u8,
     },
-    /// Give a link of the host this IPv6 address beside those of its link, and take others away.
-    SetAddress6 {
+    /// Give a link of the host these IPv6 addresses beside those of its link, and take others away. Packets are sent
+    /// from the first one that is no gateway's, if there is one.
+    SetAddresses6 {
         link: String,
-        address: Option<Address6>,
+        addresses: Vec<Address6>,
         stale: BTreeSet<Address6>,
     },
     /// Bring a bridge up with that size of packets, and allow 127.0.0.1 to be answered through it.
     RaiseBridge {
         bridge: String,
         mtu: u32,
+    },
+    /// Let answers to [::1] come in by a bridge, which has to be up.
+    AnswerLoopback6 {
+        bridge: String,
     },
     DeleteLink {
         link: String,
@@ -149,6 +160,8 @@ pub(crate) enum Operation {
         sandbox: String,
         interface: String,
         network: Subnet,
+        /// The same network over IPv6.
+        network6: Option<Subnet6>,
     },
     /// Undo that before the interface goes.
     ForgetSenders {
@@ -185,11 +198,14 @@ impl fmt::Display for Operation {
             Operation::AddAddress { link, address, prefix } => {
                 write!(f, "add address {address}/{prefix} to {link}")
             }
-            Operation::SetAddress6 { link, address: Some(Address6 { address, prefix }), .. } => {
-                write!(f, "make {address}/{prefix} the IPv6 address of {link}")
-            }
-            Operation::SetAddress6 { link, address: None, .. } => write!(f, "take IPv6 from {link}"),
+            Operation::SetAddresses6 { link, addresses, .. } => match addresses.first() {
+                Some(Address6 { address, prefix }) => {
+                    write!(f, "make {address}/{prefix} the IPv6 address of {link}")
+                }
+                None => write!(f, "take IPv6 from {link}"),
+            },
             Operation::RaiseBridge { bridge, mtu } => write!(f, "bring up bridge {bridge} with MTU {mtu}"),
+            Operation::AnswerLoopback6 { bridge } => write!(f, "let [::1] be answered through {bridge}"),
             Operation::DeleteLink { link } => write!(f, "delete interface {link}"),
             Operation::CreateSandbox { sandbox } => write!(f, "create sandbox {sandbox}"),
             Operation::RemoveSandbox { sandbox } => write!(f, "remove sandbox {sandbox}"),
@@ -248,6 +264,8 @@ pub(crate) struct FoundLink {
     pub(crate) ours: bool,
     /// For a bridge: whether packets to and from 127.0.0.1 may be routed through it.
     pub(crate) local_clients: bool,
+    /// Whether [::1] may be answered through it.
+    pub(crate) local_clients6: bool,
     pub(crate) addresses: BTreeSet<(Ipv4Addr, u8)>,
     /// Those of IPv6 that are not of the link alone.
     pub(crate) addresses6: BTreeSet<Address6>,
@@ -372,14 +390,18 @@ pub(crate) fn plan_bridge(
         operations.push(Operation::AddAddress { link: name.clone(), address, prefix });
     }
     let addresses6 = found.map(|link| link.addresses6.clone()).unwrap_or_default();
+    let wanted6 = bridge_addresses6(bridge);
     let stale: BTreeSet<Address6> =
-        addresses6.iter().filter(|it| is_ours && Some(**it) != bridge.gateway6).copied().collect();
-    if !stale.is_empty() || bridge.gateway6.is_some_and(|gateway| !addresses6.contains(&gateway)) {
-        operations.push(Operation::SetAddress6 { link: name.clone(), address: bridge.gateway6, stale });
+        addresses6.iter().filter(|it| is_ours && !wanted6.contains(it)).copied().collect();
+    if !stale.is_empty() || wanted6.iter().any(|address| !addresses6.contains(address)) {
+        operations.push(Operation::SetAddresses6 { link: name.clone(), addresses: wanted6, stale });
     }
     let mtu = bridge_mtu(bridge, carrier);
     if !found.is_some_and(|link| link.up && link.mtu == mtu && link.local_clients) {
         operations.push(Operation::RaiseBridge { bridge: name.clone(), mtu });
+    }
+    if bridge.gateway6.is_some() && !found.is_some_and(|link| link.up && link.local_clients6) {
+        operations.push(Operation::AnswerLoopback6 { bridge: name.clone() });
     }
     operations
 }
@@ -391,6 +413,16 @@ fn bridge_addresses(bridge: &Bridge) -> Vec<(Ipv4Addr, u8)> {
         Some(overlay) => vec![(overlay.address, bridge.prefix), (bridge.gateway, 32)],
         None => vec![(bridge.gateway, bridge.prefix)],
     }
+}
+
+/// As [`bridge_addresses`], of IPv6: the one that packets are sent from first. A node's own ends in its IPv4 one.
+fn bridge_addresses6(bridge: &Bridge) -> Vec<Address6> {
+    let own = bridge.overlay.and_then(|overlay| {
+        let gateway = bridge.gateway6?;
+        let address = Subnet6::containing(gateway.address, gateway.prefix)?.with_low_bits(overlay.address)?;
+        Some(Address6 { address, prefix: gateway.prefix })
+    });
+    own.into_iter().chain(bridge.gateway6).collect()
 }
 
 /// What the carrier leaves of a packet, and no more than was asked for: larger ones would be lost, or travel in pieces.
@@ -567,8 +599,9 @@ fn plan_sandbox(
 /// What an endpoint needs beside its interface, where published ports lead to it.
 pub(crate) fn answer_senders(sandbox: &str, endpoint: &Endpoint, bridge: &Bridge) -> Option<Operation> {
     let network = bridge.subnet().filter(|_| bridge.ingress)?;
+    let network6 = bridge.gateway6.and_then(|it| Subnet6::containing(it.address, it.prefix));
     let (sandbox, interface) = (sandbox.to_owned(), endpoint.interface.clone());
-    Some(Operation::AnswerSenders { sandbox, interface, network })
+    Some(Operation::AnswerSenders { sandbox, interface, network, network6 })
 }
 
 /// Whether an interface has what the endpoint asks for; more does not matter.

@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use crate::netlink::Messages;
-use crate::rules::encode::{Batch, Hook, Meta, OUTPUT, Register};
+use crate::rules::encode::{Batch, FAMILY_IPV4, Hook, Meta, OUTPUT, Register};
 
 /// Where containers ask, as Docker's do.
 const SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
@@ -36,7 +36,7 @@ pub(crate) fn rules(table: &str, port: u16) -> Messages {
                 .is(Register::at(0), &PORT.to_be_bytes())
                 .load(&SERVER.octets(), Register::at(0))
                 .load(&port.to_be_bytes(), Register::at(1))
-                .rewrite_destination(Register::at(0), Register::at(1));
+                .rewrite_destination(FAMILY_IPV4, Register::at(0), Register::at(1));
         });
     }
     batch.finish()

@@ -5,7 +5,7 @@
 //! happens while no daemon runs.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -41,22 +41,32 @@ impl Reservation {
 
     /// [`Reservation::take`] with a single attempt.
     pub(crate) fn take_at_once(front: &Front) -> io::Result<(Reservation, u16)> {
-        let address = SocketAddrV4::new(front.address.unwrap_or(Ipv4Addr::UNSPECIFIED), front.port);
+        let port = if front.port == 0 { free_port(front)? } else { front.port };
+        let address = SocketAddr::new(front.address, port);
         let socket = match front.protocol {
             Protocol::Tcp => take_tcp(address)?,
             Protocol::Udp => take_udp(address)?,
         };
-        let bound = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
-        Ok((Reservation { _socket: socket }, bound.port()))
+        Ok((Reservation { _socket: socket }, port))
     }
+}
+
+/// A port that nobody has just now. Only one that is asked for by its number stays with a socket that is shut down.
+fn free_port(front: &Front) -> io::Result<u16> {
+    let address = SocketAddr::new(front.address, 0);
+    let socket = match front.protocol {
+        Protocol::Tcp => socket(address, SocketType::STREAM)?,
+        Protocol::Udp => socket(address, SocketType::DGRAM)?,
+    };
+    rustix::net::bind(&socket, &address)?;
+    Ok(SocketAddr::try_from(rustix::net::getsockname(&socket)?)?.port())
 }
 
 /// The answer to "could a server listen here?" is had by listening. A plain `bind` would say no for a minute after a
 /// server has gone, and one with `SO_REUSEADDR` would not keep others with that option out. A listener that is shut
 /// down again keeps the port without the option, and refuses connections, should any reach it.
-fn take_tcp(address: SocketAddrV4) -> io::Result<OwnedFd> {
-    let socket =
-        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+fn take_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = socket(address, SocketType::STREAM)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, 0)?;
@@ -66,11 +76,20 @@ fn take_tcp(address: SocketAddrV4) -> io::Result<OwnedFd> {
 }
 
 /// UDP knows no lingering. A service without backends lets datagrams reach the socket: it keeps hardly any.
-fn take_udp(address: SocketAddrV4) -> io::Result<OwnedFd> {
+fn take_udp(address: SocketAddr) -> io::Result<OwnedFd> {
     const SMALLEST: usize = 1;
-    let socket =
-        rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    let socket = socket(address, SocketType::DGRAM)?;
     sockopt::set_socket_recv_buffer_size(&socket, SMALLEST)?;
     rustix::net::bind(&socket, &address)?;
+    Ok(socket)
+}
+
+/// A socket of the address's family and of no other: each family is reserved by itself.
+fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
     Ok(socket)
 }

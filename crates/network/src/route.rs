@@ -1,5 +1,6 @@
 //! The route subsystem: links, addresses, routes.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -38,8 +39,10 @@ const ADDRESS_ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
 const ADDRESS_BROADCAST: u16 = 4;
 
+const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_OUT_LINK: u16 = 4;
 const ROUTE_GATEWAY: u16 = 5;
+const ROUTE_METRIC: u16 = 6;
 
 const FAMILY_IPV4: u8 = 2;
 const FAMILY_IPV6: u8 = 10;
@@ -48,9 +51,11 @@ const ADDRESS_WITHOUT_DETECTION: u8 = 2;
 const SCOPE_LINK: u8 = 253;
 pub(crate) const FLAG_UP: u32 = 1;
 const TABLE_MAIN: u8 = 254;
+const TABLE_LOCAL: u8 = 255;
 const PROTOCOL_BOOT: u8 = 3;
 const SCOPE_UNIVERSE: u8 = 0;
 const TYPE_UNICAST: u8 = 1;
+const TYPE_LOCAL: u8 = 2;
 
 /// A link as the kernel shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,6 +207,17 @@ pub(crate) fn set_address6(messages: &mut Messages, link: u32, address: Address6
     messages.attribute(ADDRESS_LOCAL, &octets).attribute(ADDRESS_ADDRESS, &octets);
 }
 
+/// Makes sure of an IPv6 address of a link that nothing is sent from while there is another one.
+pub(crate) fn set_silent_address6(messages: &mut Messages, link: u32, address: Address6) {
+    const LIFETIMES: u16 = 6;
+    const FOR_EVER: [u8; 4] = [0xff; 4];
+    set_address6(messages, link, address);
+    // No time to be preferred in, all time to be valid in; when it was made does not matter.
+    let mut lifetimes = [0; 16];
+    lifetimes[4..8].copy_from_slice(&FOR_EVER);
+    messages.attribute(LIFETIMES, &lifetimes);
+}
+
 /// Takes an IPv6 address away from a link.
 pub(crate) fn delete_address6(messages: &mut Messages, link: u32, address: Address6) {
     messages.begin(DELETE_ADDRESS, ACK, &address6_header(link, address.prefix));
@@ -218,6 +234,33 @@ fn address6_header(link: u32, prefix: u8) -> [u8; 8] {
 pub(crate) fn delete_address(messages: &mut Messages, address: Address) {
     messages.begin(DELETE_ADDRESS, ACK, &address_header(address.link, address.prefix));
     messages.attribute(ADDRESS_LOCAL, &address.address.octets());
+}
+
+/// Lets answers to [::1] come in by a link: the kernel hands them on only where a route says that ::1 is there, too. It has
+/// dropped before what was sent to ::1 by others, and loopback itself stays the way there.
+pub(crate) fn answer_loopback6(messages: &mut Messages, link: u32) {
+    const AFTER_THE_OWN: u32 = 2048;
+    let header = [FAMILY_IPV6, 128, 0, 0, TABLE_LOCAL, PROTOCOL_BOOT, SCOPE_UNIVERSE, TYPE_LOCAL, 0, 0, 0, 0];
+    // Beside those by other links.
+    messages.begin(NEW_ROUTE, ACK | CREATE, &header);
+    messages
+        .attribute(ROUTE_DESTINATION, &Ipv6Addr::LOCALHOST.octets())
+        .native(ROUTE_OUT_LINK, link)
+        .native(ROUTE_METRIC, AFTER_THE_OWN);
+}
+
+/// The links that answers to [::1] come in by.
+pub(crate) fn loopback_links6(socket: &mut Socket) -> io::Result<BTreeSet<u32>> {
+    let header = [FAMILY_IPV6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let answers = socket.query(Messages::one(GET_ROUTE, DUMP, &header))?;
+    let link = |body: &[u8]| {
+        let (header, rest) = body.split_first_chunk::<12>()?;
+        let destination: [u8; 16] = fixed(find(rest, ROUTE_DESTINATION)?)?;
+        let is_one =
+            (header[0], header[1]) == (FAMILY_IPV6, 128) && Ipv6Addr::from(destination).is_loopback();
+        Some(u32::from_ne_bytes(fixed(find(rest, ROUTE_OUT_LINK)?)?)).filter(|_| is_one)
+    };
+    Ok(answers.iter().filter_map(|(_, body)| link(body)).collect())
 }
 
 /// Sets the default route, in the place of one that leads elsewhere.

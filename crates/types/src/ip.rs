@@ -90,6 +90,16 @@ impl Subnet6 {
         self.address.into()
     }
 
+    /// Whether the address lies in the subnet.
+    pub fn contains(self, address: Ipv6Addr) -> bool {
+        u128::from(address) & mask6(self.prefix) == self.address
+    }
+
+    /// The first address after the network's own.
+    pub fn first_host(self) -> Ipv6Addr {
+        (self.address | 1).into()
+    }
+
     /// The address whose low 32 bits are `low`; `None` where the prefix leaves fewer.
     pub fn with_low_bits(self, low: Ipv4Addr) -> Option<Ipv6Addr> {
         (self.prefix <= 96).then(|| (self.address | u128::from(u32::from(low))).into())

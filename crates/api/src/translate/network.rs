@@ -7,7 +7,7 @@ use bollard_stubs::models;
 use serde::Serialize;
 use skep_engine::networks::{Ipam, NetworkCreate};
 use skep_engine::view::NetworkView;
-use skep_types::ip::{Subnet, Subnet6};
+use skep_types::ip::Subnet;
 use skep_types::network::{Network, NetworkSpec};
 
 use super::refuse::refuse_if;
@@ -33,9 +33,11 @@ pub fn listed(view: &NetworkView) -> models::Network {
             }),
         });
     }
-    config.extend(
-        view.subnet6.clone().map(|subnet| models::IpamConfig { subnet: Some(subnet), ..Default::default() }),
-    );
+    config.extend(view.ipam.subnet6.map(|subnet| models::IpamConfig {
+        subnet: Some(subnet.to_string()),
+        gateway: view.ipam.gateway6.map(|gateway| gateway.to_string()),
+        ..Default::default()
+    }));
     let options = &view.ipam.options;
     models::Network {
         name: Some(view.name.clone()),
@@ -44,7 +46,7 @@ pub fn listed(view: &NetworkView) -> models::Network {
         scope: Some(view.scope.to_owned()),
         driver: Some(view.driver.to_owned()),
         enable_ipv4: Some(true),
-        enable_ipv6: Some(view.subnet6.is_some()),
+        enable_ipv6: Some(view.ipv6),
         ipam: Some(models::Ipam {
             driver: Some("default".to_owned()),
             config: Some(config),
@@ -165,7 +167,7 @@ pub fn create(request: models::NetworkCreateRequest) -> Result<Wanted, ApiError>
     let (driver, scope) = (driver.unwrap_or_default(), scope.unwrap_or_default());
     let config_only = config_only.unwrap_or_default();
     let wants_ipv6 = enable_ipv6.unwrap_or_default();
-    let (ipam, subnet6) = read_ipam(ipam.unwrap_or_default(), wants_ipv6)?;
+    let ipam = read_ipam(ipam.unwrap_or_default(), wants_ipv6)?;
     refuse_if("EnableIPv4=false (--ipv4=false)", enable_ipv4 == Some(false))?;
     let config_from = config_from.and_then(|reference| reference.network).filter(|name| !name.is_empty());
     let (options, labels) = (ordered(options), ordered(labels));
@@ -177,7 +179,6 @@ pub fn create(request: models::NetworkCreateRequest) -> Result<Wanted, ApiError>
         if ingress {
             return Err(ApiError::forbidden("Ingress network can only be global scope network"));
         }
-        refuse_if("EnableIPv6 (--ipv6) of a network of one machine", wants_ipv6)?;
         if !["", "local"].contains(&scope.as_str()) && !config_only {
             return Err(ApiError::invalid(format!("invalid scope: {scope:?}")));
         }
@@ -188,6 +189,7 @@ pub fn create(request: models::NetworkCreateRequest) -> Result<Wanted, ApiError>
             options,
             attachable,
             internal,
+            ipv6: wants_ipv6,
             config_only,
             config_from,
             ipam,
@@ -198,13 +200,14 @@ pub fn create(request: models::NetworkCreateRequest) -> Result<Wanted, ApiError>
         return Err(ApiError::forbidden("cannot downgrade network scope for overlay networks"));
     }
     refuse_if(&format!("Driver={driver} with Scope=swarm"), driver != "overlay")?;
+    let lacks_subnet6 = wants_ipv6 && ipam.subnet6.is_none() && config_from.is_none();
+    refuse_if("EnableIPv6 (--ipv6) of an overlay network without a --subnet of IPv6", lacks_subnet6)?;
     let mut spec = NetworkSpec {
         name,
         labels,
         ingress,
         attachable,
         internal,
-        subnet6,
         config_from: config_from.clone(),
         ..NetworkSpec::default()
     };
@@ -233,7 +236,9 @@ pub fn configured(spec: &mut NetworkSpec, source: NetworkCreate) -> Result<(), A
 
 fn with_addresses(spec: &mut NetworkSpec, ipam: &Ipam) -> Result<(), ApiError> {
     refuse_if("IPAM.Config.AuxAddress (--aux-address) of an overlay network", !ipam.reserved.is_empty())?;
+    refuse_if("IPAM.Config.Gateway (--gateway) of IPv6 of an overlay network", ipam.gateway6.is_some())?;
     (spec.subnet, spec.range, spec.gateway) = (ipam.subnet, ipam.range, ipam.gateway);
+    spec.subnet6 = ipam.subnet6;
     Ok(())
 }
 
@@ -261,11 +266,10 @@ fn with_options(spec: &mut NetworkSpec, options: BTreeMap<String, String>) -> Re
     Ok(())
 }
 
-fn read_ipam(ipam: models::Ipam, wants_ipv6: bool) -> Result<(Ipam, Option<Subnet6>), ApiError> {
+fn read_ipam(ipam: models::Ipam, wants_ipv6: bool) -> Result<Ipam, ApiError> {
     let models::Ipam { driver, config, options } = ipam;
     super::refuse::refuse_unless("IPAM.Driver (--ipam-driver)", driver.as_deref(), &["default"])?;
     let mut read = Ipam { options: ordered(options), ..Ipam::default() };
-    let mut subnet6 = None;
     for config in config.unwrap_or_default() {
         let models::IpamConfig { subnet, ip_range, gateway, auxiliary_addresses } = config;
         let text = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -273,10 +277,14 @@ fn read_ipam(ipam: models::Ipam, wants_ipv6: bool) -> Result<(Ipam, Option<Subne
         if subnet.as_ref().is_some_and(|text| text.contains(':')) {
             // As Docker: without --ipv6 it is passed over.
             if let Some(text) = subnet.filter(|_| wants_ipv6) {
-                refuse_if("a second IPv6 subnet", subnet6.is_some())?;
+                refuse_if("a second IPv6 subnet", read.subnet6.is_some())?;
                 refuse_if("IPAM.Config.IPRange (--ip-range) of IPv6", ip_range.is_some())?;
-                subnet6 =
-                    Some(text.parse().map_err(|_| ApiError::invalid(format!("invalid subnet {text}")))?);
+                let named = auxiliary_addresses.is_some_and(|named| !named.is_empty());
+                refuse_if("IPAM.Config.AuxAddress (--aux-address) of IPv6", named)?;
+                let invalid = |what: &str, text: &str| ApiError::invalid(format!("invalid {what} {text}"));
+                read.subnet6 = Some(text.parse().map_err(|_| invalid("subnet", &text))?);
+                let gateway = gateway.map(|text| text.parse().map_err(|_| invalid("gateway", &text)));
+                read.gateway6 = gateway.transpose()?;
             }
             continue;
         }
@@ -288,7 +296,7 @@ fn read_ipam(ipam: models::Ipam, wants_ipv6: bool) -> Result<(Ipam, Option<Subne
             read.reserved.insert(name, address("auxiliary address", &text)?);
         }
     }
-    Ok((read, subnet6))
+    Ok(read)
 }
 
 fn address(what: &str, text: &str) -> Result<Ipv4Addr, ApiError> {

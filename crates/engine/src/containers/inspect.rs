@@ -1,6 +1,6 @@
 //! What is told about one container: `docker inspect`, and the parts that `docker ps` shows too.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use skep_types::container::{ClusterAttachment, EndpointRequest, LogDriver, NetworkMode};
@@ -97,11 +97,16 @@ impl Engine {
         let published = state.connection.iter().flat_map(|connection| &connection.published);
         let mut ports: Vec<PortView> = published
             .flat_map(|publication| {
-                let host =
-                    (publication.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), publication.host_port);
-                publication.backends.iter().map(move |(_, port)| PortView {
+                let every = |backend: IpAddr| match backend {
+                    IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                    IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                };
+                let host = move |backend| publication.host_ip.unwrap_or(every(backend));
+                let answers = move |backend: &IpAddr| host(*backend).is_ipv4() == backend.is_ipv4();
+                let backends = publication.backends.iter().filter(move |(backend, _)| answers(backend));
+                backends.map(move |(backend, port)| PortView {
                     container: ContainerPort { port: *port, protocol: publication.protocol },
-                    host: Some(host),
+                    host: Some((host(*backend), publication.host_port)),
                 })
             })
             .collect();

@@ -252,7 +252,9 @@ impl Engine {
                 desired.services.insert(bridge_name(*id), virtual_services(records));
             }
             for endpoint in cluster.endpoints.values() {
-                desired.publications.insert(service_key(endpoint.service), publications(endpoint));
+                desired
+                    .publications
+                    .insert(service_key(endpoint.service), publications(endpoint, cluster.networks.values()));
             }
         }
         let report = networks

@@ -1,13 +1,13 @@
 //! `docker network create`, `rm` and `prune` of networks of this machine.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use skep_network::Bridge;
+use skep_network::{Address6, Bridge};
 use skep_types::Time;
 use skep_types::events::EventKind;
-use skep_types::ip::Subnet;
+use skep_types::ip::{Subnet, Subnet6};
 
 use super::local::{Ipam, LocalNetwork};
 use super::names::local_zone;
@@ -33,6 +33,8 @@ pub struct NetworkCreate {
     pub attachable: bool,
     /// Whether it leads nowhere else.
     pub internal: bool,
+    /// Whether its containers have addresses of IPv6, too.
+    pub ipv6: bool,
     /// Whether it is a configuration for other networks and nothing else.
     pub config_only: bool,
     /// The configuration that it is made from.
@@ -92,6 +94,7 @@ fn truth(text: &str) -> Option<bool> {
 /// # Errors
 /// 400, with everything that is wrong.
 pub fn check_ipam(ipam: &Ipam) -> Result<()> {
+    check_ipam6(ipam)?;
     let mut wrong = Vec::new();
     let Some(subnet) = ipam.subnet else {
         let alone = ipam.range.is_some() || ipam.gateway.is_some() || !ipam.reserved.is_empty();
@@ -124,6 +127,27 @@ pub fn check_ipam(ipam: &Ipam) -> Result<()> {
     Err(Error::invalid(format!("invalid network config:\n{}", wrong.join("\n"))))
 }
 
+/// The same of IPv6. An address there ends in the 32 bits of one of IPv4, so that what is unique there is unique here.
+fn check_ipam6(ipam: &Ipam) -> Result<()> {
+    const LONGEST_PREFIX: u8 = 96;
+    let Some(subnet) = ipam.subnet6 else {
+        let alone = ipam.gateway6.is_some();
+        let wrong = || Error::invalid("no matching subnet for the ip-range or gateway");
+        return if alone { Err(wrong()) } else { Ok(()) };
+    };
+    if subnet.prefix() > LONGEST_PREFIX {
+        return Err(Error::invalid(format!(
+            "invalid network config:\ninvalid subnet {subnet}: an IPv6 prefix may have at most {LONGEST_PREFIX} bits"
+        )));
+    }
+    match ipam.gateway6.filter(|gateway| !subnet.contains(*gateway)) {
+        Some(gateway) => Err(Error::invalid(format!(
+            "invalid network config:\ninvalid gateway {gateway}: parent subnet {subnet} doesn't contain this address"
+        ))),
+        None => Ok(()),
+    }
+}
+
 impl Networks {
     fn create(&self, asked: NetworkCreate, id: String) -> Result<LocalNetwork> {
         // One creation at a time: names and subnets are chosen among those that are there.
@@ -140,6 +164,7 @@ impl Networks {
             options: asked.options,
             attachable: asked.attachable,
             internal: asked.internal,
+            ipv6: asked.ipv6,
             ipam: asked.ipam,
             config_from: asked.config_from,
             bridge: None,
@@ -185,6 +210,7 @@ impl Networks {
         asked.ipam = source.ipam;
         asked.labels = source.labels;
         asked.options = source.options;
+        asked.ipv6 |= source.ipv6;
         Ok(asked)
     }
 
@@ -221,6 +247,10 @@ impl Networks {
         let gateway = network.ipam.gateway.or_else(|| first_host(first, subnet));
         let gateway = gateway.ok_or_else(|| Error::invalid(format!("subnet {subnet} has no gateway")))?;
         (network.ipam.subnet, network.ipam.gateway) = (Some(subnet), Some(gateway));
+        let gateway6 = match network.ipv6 {
+            true => Some(self.place6(&network.id, &mut network.ipam)?),
+            false => None,
+        };
         let name = options.name.unwrap_or_else(|| format!("br-{}", &network.id[..12]));
         let used = |bridge: &Bridge| bridge.name == name;
         let locals = self.locals.all();
@@ -234,6 +264,7 @@ impl Networks {
             mtu: options.mtu,
             masquerade: options.masquerade,
             internal: network.internal,
+            gateway6,
             ..self.bridge.clone()
         };
         self.kernel()
@@ -241,6 +272,23 @@ impl Networks {
             .map_err(|error| Error::internal(format!("Failed to Setup IP tables: {}", chain(&error))))?;
         (network.bridge, network.host_address) = (Some(bridge), options.host_address);
         Ok(())
+    }
+
+    /// Gives a network its subnet of IPv6, and answers its gateway there.
+    fn place6(&self, id: &str, ipam: &mut Ipam) -> Result<Address6> {
+        let subnet = ipam.subnet6.or_else(|| own_subnet6(id));
+        let subnet = subnet.ok_or_else(|| Error::internal(format!("no IPv6 subnet follows from id {id}")))?;
+        let locals = self.locals.all();
+        let clustered: Vec<Subnet6> = self.cluster().networks.values().filter_map(|it| it.subnet6).collect();
+        let others = locals.iter().filter(|local| local.bridge.is_some()).filter_map(|it| it.ipam.subnet6);
+        if others.chain(clustered).any(|other| other.overlaps(subnet)) {
+            return Err(Error::forbidden(
+                "invalid pool request: Pool overlaps with other one on this address space",
+            ));
+        }
+        let gateway = ipam.gateway6.unwrap_or_else(|| subnet.first_host());
+        (ipam.subnet6, ipam.gateway6) = (Some(subnet), Some(gateway));
+        Ok(Address6 { address: gateway, prefix: subnet.prefix() })
     }
 
     /// The subnets that are in use: of networks, and what the host has routes to.
@@ -287,6 +335,14 @@ impl Networks {
         self.forget_addresses(&network.id);
         Ok(())
     }
+}
+
+/// The subnet of IPv6 of a network that asks for none: local to this machine (RFC 4193), and its own by its id.
+fn own_subnet6(id: &str) -> Option<Subnet6> {
+    const PREFIX: u8 = 64;
+    const UNIQUE_LOCAL: u128 = 0xfd;
+    let drawn = u128::from_str_radix(id.get(..14)?, 16).ok()?;
+    Subnet6::containing(Ipv6Addr::from(UNIQUE_LOCAL << 120 | drawn << 64), PREFIX)
 }
 
 /// The first address of a range that a host of the subnet may have.
@@ -344,6 +400,7 @@ impl Engine {
             labels: source.labels,
             options: source.options,
             ipam: source.ipam,
+            ipv6: source.ipv6,
             config_only: true,
             ..NetworkCreate::default()
         })
@@ -470,6 +527,22 @@ mod tests {
         let refused = bridge_options(&options("parent", "eth0"), 1500).expect_err("no option of bridges");
         assert_eq!(refused.message, "option parent=eth0 (--opt) is not built yet");
         assert!(bridge_options(&options(ICC, "false"), 1500).is_err());
+    }
+
+    #[test]
+    fn a_subnet_of_ipv6_has_room_for_all_addresses_and_its_gateway() {
+        let six = |subnet: &str, gateway: &str| Ipam {
+            subnet6: subnet.parse().ok(),
+            gateway6: gateway.parse().ok(),
+            ..Ipam::default()
+        };
+        assert_eq!(check_ipam(&six("fd00:7::/64", "fd00:7::9")), Ok(()));
+        assert!(check_ipam(&six("fd00:7::/112", "")).is_err());
+        assert!(check_ipam(&six("", "fd00:7::9")).is_err());
+        let refused = check_ipam(&six("fd00:7::/64", "fd00:8::9")).expect_err("elsewhere");
+        assert!(refused.message.ends_with("parent subnet fd00:7::/64 doesn't contain this address"));
+        let own = own_subnet6("0123456789abcdef").map(|subnet| subnet.to_string());
+        assert_eq!(own.as_deref(), Some("fd01:2345:6789:abcd::/64"));
     }
 
     #[test]

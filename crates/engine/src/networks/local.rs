@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use skep_network::Bridge;
 use skep_types::Time;
-use skep_types::ip::Subnet;
+use skep_types::ip::{Subnet, Subnet6};
 
 use super::addresses::Addresses;
 use crate::disk::{self, Durability};
@@ -28,6 +28,9 @@ pub(crate) struct LocalNetwork {
     pub(crate) options: BTreeMap<String, String>,
     pub(crate) attachable: bool,
     pub(crate) internal: bool,
+    /// Whether its containers have addresses of IPv6, too.
+    #[serde(default)]
+    pub(crate) ipv6: bool,
     /// Its addresses; those that a configuration names, and for a bridge those that it has.
     pub(crate) ipam: Ipam,
     /// The configuration that it was made from.
@@ -51,13 +54,22 @@ pub struct Ipam {
     pub gateway: Option<Ipv4Addr>,
     /// Addresses that are given to nobody, by name.
     pub reserved: BTreeMap<String, Ipv4Addr>,
+    /// The subnet of IPv6, where there is to be one.
+    #[serde(default)]
+    pub subnet6: Option<Subnet6>,
+    /// The gateway of IPv6.
+    #[serde(default)]
+    pub gateway6: Option<Ipv6Addr>,
 }
 
 impl LocalNetwork {
     /// The addresses that its containers can have; `None` for a configuration.
     pub(crate) fn addresses(&self) -> Option<Addresses> {
         let bridge = self.bridge.as_ref()?;
-        let reserved = self.ipam.reserved.values().copied().chain([bridge.gateway]);
+        // Nobody may have the address that the gateway's of IPv6 would go with.
+        let gateway6 = bridge.gateway6.and_then(|gateway| gateway.address.octets().last_chunk().copied());
+        let gateways = [bridge.gateway].into_iter().chain(gateway6.map(<[u8; 4]>::into));
+        let reserved = self.ipam.reserved.values().copied().chain(gateways);
         Some(Addresses::new(bridge.subnet()?, self.ipam.range, reserved))
     }
 }

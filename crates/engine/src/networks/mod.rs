@@ -249,6 +249,11 @@ impl Networks {
                 None => drop(cluster.overlays.remove(&network.id)),
             }
         });
+        if network.ingress && network.subnet6.is_some() {
+            // What is served already has answers over IPv6 from now on.
+            let served: Vec<Endpoint> = self.cluster().endpoints.values().cloned().collect();
+            served.iter().try_for_each(|endpoint| self.publish_endpoint(endpoint))?;
+        }
         self.carry(network.id)
     }
 
@@ -272,12 +277,17 @@ impl Networks {
         if self.cluster().endpoints.get(&endpoint.service) == Some(endpoint) {
             return Ok(());
         }
-        let published = self.kernel().publish(service_key(endpoint.service), publications(endpoint));
-        published.map_err(|error| Error::conflict(self.explain(&error)))?;
+        self.publish_endpoint(endpoint)?;
         self.change_cluster(|cluster| {
             cluster.endpoints.insert(endpoint.service, endpoint.clone());
         });
         Ok(())
+    }
+
+    fn publish_endpoint(&self, endpoint: &Endpoint) -> Result<()> {
+        let publications = publications(endpoint, self.cluster().networks.values());
+        let published = self.kernel().publish(service_key(endpoint.service), publications);
+        published.map(drop).map_err(|error| Error::conflict(self.explain(&error)))
     }
 
     /// Why ports could not be published, and who has them.
@@ -343,13 +353,19 @@ pub(crate) fn service_key(service: ServiceId) -> PublicationKey {
 }
 
 /// The ports of a service, each answered by every backend in turn. One with an address is answered where that is this
-/// machine's, and otherwise left alone.
-pub(crate) fn publications(endpoint: &Endpoint) -> Vec<Publication> {
+/// machine's, and otherwise left alone. Backends answer over IPv6 where the ingress network has it.
+pub(crate) fn publications<'n>(
+    endpoint: &Endpoint,
+    mut networks: impl Iterator<Item = &'n Network>,
+) -> Vec<Publication> {
+    let ingress = networks.find(|network| network.ingress && network.subnet6.is_some());
+    let six = endpoint.backends.iter().filter_map(|address| ingress?.address6(*address)).map(IpAddr::from);
+    let backends: Vec<IpAddr> = endpoint.backends.iter().copied().map(IpAddr::from).chain(six).collect();
     let publication = |port: &skep_types::assignment::EndpointPort| Publication {
         protocol: port.protocol,
         host_ip: port.address,
         host_port: port.published_port,
-        backends: endpoint.backends.iter().map(|address| (*address, port.target_port)).collect(),
+        backends: backends.iter().map(|address| (*address, port.target_port)).collect(),
     };
     endpoint.ports.iter().filter(|port| port.address.is_none_or(is_ours)).map(publication).collect()
 }

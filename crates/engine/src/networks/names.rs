@@ -91,10 +91,9 @@ fn service_owner(id: ServiceId) -> String {
 /// The zone of a network that a user made here.
 pub(super) fn local_zone(network: &LocalNetwork) -> Option<ZoneConfig> {
     let subnet = network.bridge.as_ref()?.subnet()?;
-    Some(ZoneConfig {
-        domain: Name::new(&network.name),
-        subnets: vec![(subnet.network().into(), subnet.prefix())],
-    })
+    let mut subnets = vec![(subnet.network().into(), subnet.prefix())];
+    subnets.extend(network.ipam.subnet6.map(|subnet| (subnet.network().into(), subnet.prefix())));
+    Some(ZoneConfig { domain: Name::new(&network.name), subnets })
 }
 
 fn cluster_zone(network: &Network) -> ZoneConfig {

@@ -1,11 +1,12 @@
 //! A container's places on networks: made before its start or while it runs, undone after its end or while it runs.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use skep_network::{Address6, Endpoint, MacAddress, Publication, PublicationKey};
 use skep_types::container::{ClusterAttachment, ContainerConfig, EndpointRequest};
+use skep_types::ip::Subnet6;
 use skep_types::port::PortBinding;
 use skep_types::{ContainerId, NetworkId};
 
@@ -46,6 +47,13 @@ impl Connection {
     fn front(&self) -> Option<&Place> {
         let leads_out = |place: &&Place| place.endpoint.as_ref().is_some_and(|it| it.gateway.is_some());
         self.places.iter().find(leads_out)
+    }
+
+    /// The same of IPv6: what has no such address is not published there.
+    fn front6(&self) -> Option<Ipv6Addr> {
+        let endpoints = self.places.iter().filter_map(|place| place.endpoint.as_ref());
+        let leads_out = |it: &Endpoint| it.gateway6.and(it.address6).map(|address| address.address);
+        endpoints.filter(|it| it.gateway.is_some()).find_map(leads_out)
     }
 }
 
@@ -287,6 +295,10 @@ fn on_bridge(
     address: Ipv4Addr,
     wish: &EndpointRequest,
 ) -> Endpoint {
+    let address6 = bridge.gateway6.and_then(|gateway| {
+        let own = Subnet6::containing(gateway.address, gateway.prefix)?.with_low_bits(address)?;
+        Some(Address6 { address: own, prefix: gateway.prefix })
+    });
     Endpoint {
         bridge: bridge.name.clone(),
         interface,
@@ -295,8 +307,8 @@ fn on_bridge(
         gateway: (!bridge.internal).then_some(bridge.gateway),
         mac: wish.mac.map_or_else(|| MacAddress::of(address), MacAddress),
         priority: wish.priority,
-        address6: None,
-        gateway6: None,
+        address6,
+        gateway6: bridge.gateway6.filter(|_| !bridge.internal).map(|gateway| gateway.address),
     }
 }
 
@@ -330,7 +342,9 @@ fn wanted_publications(who: &Who<'_>, connection: &Connection) -> Vec<Publicatio
     let Some(endpoint) = &place.endpoint else { return Vec::new() };
     let host_address = place.host_address.or(who.default_host_ip);
     let wanted = bindings(who.config).into_iter();
-    let wanted = wanted.map(|binding| publication(binding, endpoint.address, host_address));
+    let addresses = [Some(IpAddr::from(endpoint.address)), connection.front6().map(IpAddr::from)];
+    let addresses: Vec<IpAddr> = addresses.into_iter().flatten().collect();
+    let wanted = wanted.map(|binding| publication(binding, &addresses, host_address));
     wanted
         .enumerate()
         .map(|(index, wanted)| match connection.published.get(index) {
@@ -340,12 +354,12 @@ fn wanted_publications(who: &Who<'_>, connection: &Connection) -> Vec<Publicatio
         .collect()
 }
 
-fn publication(binding: PortBinding, address: Ipv4Addr, default_host_ip: Option<IpAddr>) -> Publication {
+fn publication(binding: PortBinding, addresses: &[IpAddr], default_host_ip: Option<IpAddr>) -> Publication {
     Publication {
         protocol: binding.container.protocol,
         host_ip: binding.host_ip.or(default_host_ip),
         host_port: binding.host_port,
-        backends: vec![(address, binding.container.port)],
+        backends: addresses.iter().map(|address| (*address, binding.container.port)).collect(),
     }
 }
 

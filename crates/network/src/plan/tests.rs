@@ -62,6 +62,7 @@ fn healthy() -> Actual {
         mtu: 1500,
         ours: true,
         local_clients: true,
+        local_clients6: true,
         addresses: BTreeSet::from([(Ipv4Addr::new(172, 17, 0, 1), 16)]),
         ..FoundLink::default()
     };
@@ -282,14 +283,14 @@ fn a_sandbox_that_cannot_be_looked_into_is_left_alone() {
 }
 
 fn front(port: u16) -> Front {
-    Front { protocol: Protocol::Tcp, port, address: None }
+    Front { protocol: Protocol::Tcp, port, address: Ipv4Addr::UNSPECIFIED.into() }
 }
 
 #[track_caller]
 fn check_services(before: &[(u16, &[u8])], after: &[(u16, &[u8])], expected: Expect) {
     let services = |list: &[(u16, &[u8])]| -> Services {
         let backends =
-            |it: &[u8]| it.iter().map(|last| (Ipv4Addr::new(10, 0, 0, *last), 80)).collect::<Vec<_>>();
+            |it: &[u8]| it.iter().map(|last| (IpAddr::from([10, 0, 0, *last]), 80)).collect::<Vec<_>>();
         list.iter().map(|(port, them)| (front(*port), backends(them))).collect()
     };
     let lines: Vec<String> = plan_services(&services(before), &services(after))
@@ -318,10 +319,13 @@ fn services_change_only_where_they_differ() {
 
 #[test]
 fn fronts_overlap_where_both_would_answer() {
-    let at = |last: u8| Front { address: Some(Ipv4Addr::new(10, 0, 0, last)), ..front(80) };
+    let at = |last: u8| Front { address: [10, 0, 0, last].into(), ..front(80) };
     assert!(front(80).overlaps(&at(1)) && at(1).overlaps(&front(80)) && at(1).overlaps(&at(1)));
     assert!(!at(1).overlaps(&at(2)) && !front(80).overlaps(&front(81)));
     assert!(!front(80).overlaps(&Front { protocol: Protocol::Udp, ..front(80) }));
+    let six = |address: &str| Front { address: address.parse().unwrap(), ..front(80) };
+    assert!(six("::").overlaps(&six("2001:db8::1")) && !six("::1").overlaps(&six("2001:db8::1")));
+    assert!(!six("::").overlaps(&front(80)) && !six("::").overlaps(&at(1)), "each family is its own");
 }
 
 #[test]

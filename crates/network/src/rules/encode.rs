@@ -21,9 +21,9 @@ const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
 pub(crate) const FAMILY_IPV4: u8 = 2;
-/// Tables whose chains see what passes one interface, whatever its protocol.
 /// Of IPv6 alone.
 pub(crate) const FAMILY_IPV6: u8 = 10;
+/// Tables whose chains see what passes one interface, whatever its protocol.
 pub(crate) const FAMILY_INTERFACE: u8 = 5;
 const HEADER: [u8; 4] = [FAMILY_IPV4, 0, 0, 0];
 /// Names the subsystem that a batch is for, in network byte order.
@@ -43,6 +43,7 @@ pub(crate) mod shown_as {
     /// A number in the machine's byte order.
     pub(crate) const INTEGER: u32 = 4;
     pub(crate) const IPV4_ADDRESS: u32 = 7;
+    pub(crate) const IPV6_ADDRESS: u32 = 8;
     pub(crate) const PROTOCOL: u32 = 12;
     pub(crate) const PORT: u32 = 13;
     /// A number in the machine's byte order, in hexadecimal.
@@ -538,7 +539,7 @@ impl Rule<'_> {
         })
     }
 
-    /// Loads a part of the IPv4 header.
+    /// Loads a part of the header of IPv4, or of IPv6 in a table of that.
     pub(crate) fn ip_header(&mut self, offset: u32, len: u32, into: Register) -> &mut Self {
         self.payload(1, offset, len, into)
     }
@@ -581,24 +582,26 @@ impl Rule<'_> {
 
     /// Copies 32 bits.
     pub(crate) fn copy(&mut self, from: Register, into: Register) -> &mut Self {
-        self.masked(from, [0xff; 4], into)
+        self.masked(from, &[0xff; 4], into)
     }
 
-    /// Keeps the bits of `mask`.
-    pub(crate) fn mask(&mut self, register: Register, mask: [u8; 4]) -> &mut Self {
+    /// Keeps the bits of `mask`, at most 16 bytes.
+    pub(crate) fn mask(&mut self, register: Register, mask: &[u8]) -> &mut Self {
         self.masked(register, mask, register)
     }
 
-    fn masked(&mut self, from: Register, mask: [u8; 4], into: Register) -> &mut Self {
+    fn masked(&mut self, from: Register, mask: &[u8], into: Register) -> &mut Self {
+        const NOTHING: [u8; 16] = [0; 16];
+        let len = u32::try_from(mask.len()).expect("a mask is as long as an address");
         self.expression("bitwise", |data| {
             data.network(1, from.0)
                 .network(2, into.0)
-                .network(3, 4)
+                .network(3, len)
                 .nested(4, |inner| {
-                    inner.attribute(DATA_VALUE, &mask);
+                    inner.attribute(DATA_VALUE, mask);
                 })
                 .nested(5, |inner| {
-                    inner.attribute(DATA_VALUE, &[0; 4]);
+                    inner.attribute(DATA_VALUE, &NOTHING[..mask.len()]);
                 });
         })
     }
@@ -668,38 +671,26 @@ impl Rule<'_> {
         })
     }
 
-    /// Rewrites the connection's destination.
-    pub(crate) fn rewrite_destination(&mut self, address: Register, port: Register) -> &mut Self {
-        const DESTINATION: u32 = 1;
-        self.expression("nat", |data| {
-            data.network(1, DESTINATION)
-                .network(2, u32::from(FAMILY_IPV4))
-                .network(3, address.0)
-                .network(4, address.0)
-                .network(5, port.0)
-                .network(6, port.0);
-        })
+    /// Rewrites the connection's destination; an address of IPv6 takes four registers.
+    pub(crate) fn rewrite_destination(&mut self, family: u8, address: Register, port: Register) -> &mut Self {
+        self.rewrite(family, address, Some(port))
     }
 
     /// Rewrites the connection's destination but for its port, of any protocol.
-    pub(crate) fn rewrite_destination_address(&mut self, address: Register) -> &mut Self {
-        const DESTINATION: u32 = 1;
-        self.expression("nat", |data| {
-            data.network(1, DESTINATION)
-                .network(2, u32::from(FAMILY_IPV4))
-                .network(3, address.0)
-                .network(4, address.0);
-        })
+    pub(crate) fn rewrite_destination_address(&mut self, family: u8, address: Register) -> &mut Self {
+        self.rewrite(family, address, None)
     }
 
-    /// [`Rule::rewrite_destination_address`] of IPv6; the address takes four registers.
-    pub(crate) fn rewrite_destination_address6(&mut self, address: Register) -> &mut Self {
+    fn rewrite(&mut self, family: u8, address: Register, port: Option<Register>) -> &mut Self {
         const DESTINATION: u32 = 1;
         self.expression("nat", |data| {
             data.network(1, DESTINATION)
-                .network(2, u32::from(FAMILY_IPV6))
+                .network(2, u32::from(family))
                 .network(3, address.0)
                 .network(4, address.0);
+            if let Some(port) = port {
+                data.network(5, port.0).network(6, port.0);
+            }
         })
     }
 

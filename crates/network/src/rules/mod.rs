@@ -4,12 +4,12 @@
 //! and one chain.
 
 pub(crate) mod encode;
+pub(crate) mod family;
 mod others;
-pub(crate) mod six;
 
 pub(crate) use others::obstacles;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use skep_types::port::Protocol;
 
@@ -17,9 +17,10 @@ use crate::model::Bridge;
 use crate::netlink::Messages;
 use crate::plan::{Backend, Front, RuleChange, Services};
 use encode::{
-    Batch, DESTINATION_REWRITTEN, ESTABLISHED, FORWARD, Hook, INVALID, Meta, OUTPUT, POSTROUTING, PREROUTING,
-    RELATED, Register, Set, SetData, Tracked, Verdict, shown_as,
+    Batch, DESTINATION_REWRITTEN, ESTABLISHED, FAMILY_IPV6, FORWARD, Hook, INVALID, Meta, OUTPUT,
+    POSTROUTING, PREROUTING, RELATED, Register, Set, SetData, Tracked, Verdict, shown_as,
 };
+use family::Family;
 
 /// Published ports on every address of the host: protocol and port to the service's chain.
 const PORTS: &str = "ports";
@@ -35,16 +36,17 @@ const MASQUERADED: &str = "masqueraded";
 const INTERNAL: &str = "internal";
 /// Bridges of networks that span machines, but for those that published ports lead to.
 const OVERLAYS: &str = "overlays";
+/// The chain that keeps connections to [::1] where they are, of the first that decides about a destination.
+const LOOPBACK: &str = "loopback";
 /// Bridge to the chain that knows its subnet.
 const HAIRPINS: &str = "hairpins";
 
 const INTERFACE_NAME_LEN: u32 = 16;
-/// An address and a port as the maps hold them, each filled up to four bytes.
-const BACKEND_LEN: u32 = 8;
+/// A port as the maps hold it, filled up to four bytes.
+const PORT_LEN: u32 = 4;
+/// A protocol and a port there.
+const SERVICE_LEN: u32 = 8;
 
-const SOURCE_OFFSET: u32 = 12;
-const DESTINATION_OFFSET: u32 = 16;
-const LOOPBACK_NETWORK: [u8; 1] = [127];
 const LOOPBACK_INDEX: u32 = 1;
 /// `RTN_LOCAL`: an address of this host.
 const KIND_LOCAL: u32 = 2;
@@ -52,7 +54,7 @@ const KIND_LOCAL: u32 = 2;
 /// The base of the table, which changes with nothing.
 pub(crate) fn base(table: &str) -> Messages {
     let mut batch = Batch::new(table);
-    add_base(&mut batch);
+    add_base(&mut batch, Family::Four);
     batch.finish()
 }
 
@@ -62,46 +64,105 @@ pub(crate) fn replace(table: &str, bridges: &[Bridge], services: &Services) -> M
     // Deleting needs something to delete; making sure of a table never fails.
     batch.new_table();
     batch.delete_table();
-    add_base(&mut batch);
-    for bridge in bridges {
-        add_bridge(&mut batch, bridge);
+    add_all(&mut batch, Family::Four, bridges.iter(), services);
+    batch.finish()
+}
+
+/// The same of IPv6. Bridges with IPv6 are few and change seldom, so they are always written together; there is no table
+/// without them.
+pub(crate) fn replace6<'b>(
+    table: &str,
+    bridges: impl Iterator<Item = &'b Bridge>,
+    services: &Services,
+    loopback: Loopback6,
+) -> Messages {
+    let mut bridges = bridges.filter(|bridge| bridge.gateway6.is_some()).peekable();
+    let mut batch = Batch::new(table);
+    batch.turn_to(Family::Six.number());
+    batch.new_table();
+    batch.delete_table();
+    if bridges.peek().is_none() {
+        return batch.finish_without_table();
     }
-    // A front without backends has no rules.
-    for (front, backends) in services.iter().filter(|(_, backends)| !backends.is_empty()) {
-        set_service(&mut batch, front, backends);
+    add_all(&mut batch, Family::Six, bridges, services);
+    if loopback == Loopback6::Refused {
+        batch.new_chain(LOOPBACK, Some(Hook { kind: "nat", number: OUTPUT, priority: -101 }));
+        batch.rule(LOOPBACK, |rule| {
+            rule.ip_header(Family::Six.destination_offset(), 16, Register::at(0))
+                .is(Register::at(0), Family::Six.loopback())
+                .load(Family::Six.loopback(), Register::at(0))
+                .rewrite_destination_address(FAMILY_IPV6, Register::at(0));
+        });
     }
     batch.finish()
 }
 
-/// One transaction that makes all `changes`.
+/// Whether published ports answer at [::1].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loopback6 {
+    Answered,
+    /// Where the kernel shows bridged frames to the rules of IPv6, it drops answers to ::1: it finds them rewritten before
+    /// it looks whether they may be for loopback. A refusal has clients go on to 127.0.0.1 at once.
+    Refused,
+}
+
+fn add_all<'b>(
+    batch: &mut Batch,
+    family: Family,
+    bridges: impl Iterator<Item = &'b Bridge>,
+    services: &Services,
+) {
+    add_base(batch, family);
+    for bridge in bridges {
+        add_bridge(batch, family, bridge);
+    }
+    let of_family = services.iter().filter(|(front, _)| Family::of(front.address) == family);
+    // A front without backends has no rules.
+    for (front, backends) in of_family.filter(|(_, backends)| !backends.is_empty()) {
+        set_service(batch, front, backends);
+    }
+}
+
+/// One transaction that makes all `changes`: of bridges in the table of IPv4, of services in that of their family.
 pub(crate) fn change(table: &str, changes: &[RuleChange]) -> Messages {
     let mut batch = Batch::new(table);
     for change in changes {
+        batch.turn_to(match change {
+            RuleChange::AddBridge(_) | RuleChange::RemoveBridge(_) => Family::Four.number(),
+            RuleChange::SetService(front, _) | RuleChange::RemoveService(front) => {
+                Family::of(front.address).number()
+            }
+        });
         match change {
-            RuleChange::AddBridge(bridge) => add_bridge(&mut batch, bridge),
+            RuleChange::AddBridge(bridge) => add_bridge(&mut batch, Family::Four, bridge),
             RuleChange::RemoveBridge(bridge) => remove_bridge(&mut batch, bridge),
             RuleChange::SetService(front, backends) => set_service(&mut batch, front, backends),
             RuleChange::RemoveService(front) => remove_service(&mut batch, front),
         }
     }
+    batch.turn_to(Family::Four.number());
     batch.finish()
 }
 
-fn add_base(batch: &mut Batch) {
+fn add_base(batch: &mut Batch, family: Family) {
     batch.new_table();
-    add_sets(batch);
-    add_guard(batch);
-    add_dispatch(batch);
+    add_sets(batch, family);
+    // The kernel itself drops what pretends to be IPv6's loopback, and there is no setting that lets it through.
+    if family == Family::Four {
+        add_guard(batch);
+    }
+    add_dispatch(batch, family);
     add_isolation(batch);
-    add_masquerade(batch);
+    add_masquerade(batch, family);
 }
 
-fn add_sets(batch: &mut Batch) {
+fn add_sets(batch: &mut Batch, family: Family) {
     let name = shown_as::INTERFACE;
     let port = shown_as::concat(shown_as::PROTOCOL, shown_as::PORT);
+    let address_port = family.shown_as() << 12 | port;
     for (set, key_shown_as, key_len, data) in [
-        (PORTS, port, 8, SetData::Verdict),
-        (ADDRESS_PORTS, shown_as::IPV4_ADDRESS << 12 | port, 12, SetData::Verdict),
+        (PORTS, port, SERVICE_LEN, SetData::Verdict),
+        (ADDRESS_PORTS, address_port, family.address_len() + SERVICE_LEN, SetData::Verdict),
         (BRIDGES, name, INTERFACE_NAME_LEN, SetData::None),
         (MASQUERADED, name, INTERFACE_NAME_LEN, SetData::None),
         (INTERNAL, name, INTERFACE_NAME_LEN, SetData::None),
@@ -118,10 +179,10 @@ fn add_sets(batch: &mut Batch) {
 fn add_guard(batch: &mut Batch) {
     const CHAIN: &str = "guard";
     fresh_chain(batch, CHAIN, Hook { kind: "filter", number: PREROUTING, priority: -300 });
-    for offset in [DESTINATION_OFFSET, SOURCE_OFFSET] {
+    for offset in [Family::Four.destination_offset(), Family::Four.source_offset()] {
         batch.rule(CHAIN, |rule| {
             rule.ip_header(offset, 1, Register::at(0))
-                .is(Register::at(0), &LOOPBACK_NETWORK)
+                .is(Register::at(0), Family::Four.loopback())
                 .meta(Meta::InIndex, Register::at(0))
                 .is_not(Register::at(0), &LOOPBACK_INDEX.to_ne_bytes())
                 .verdict(Verdict::Drop);
@@ -130,13 +191,13 @@ fn add_guard(batch: &mut Batch) {
 }
 
 /// New connections to the host find their service; everything else goes on.
-fn add_dispatch(batch: &mut Batch) {
+fn add_dispatch(batch: &mut Batch, family: Family) {
     for (chain, number) in [("prerouting", PREROUTING), ("output", OUTPUT)] {
         fresh_chain(batch, chain, Hook { kind: "nat", number, priority: -100 });
         batch.rule(chain, |rule| {
-            rule.ip_header(DESTINATION_OFFSET, 4, Register::at(0))
-                .meta(Meta::Protocol, Register::at(1))
-                .destination_port(Register::at(2))
+            rule.ip_header(family.destination_offset(), family.address_len(), Register::at(0))
+                .meta(Meta::Protocol, family.after_address(0))
+                .destination_port(family.after_address(1))
                 .verdict_by(Register::at(0), ADDRESS_PORTS);
         });
         batch.rule(chain, |rule| {
@@ -155,7 +216,7 @@ fn add_isolation(batch: &mut Batch) {
     fresh_chain(batch, CHAIN, Hook { kind: "filter", number: FORWARD, priority: 0 });
     batch.rule(CHAIN, |rule| {
         rule.tracked(Tracked::State, Register::at(0))
-            .mask(Register::at(0), (ESTABLISHED | RELATED).to_ne_bytes())
+            .mask(Register::at(0), &(ESTABLISHED | RELATED).to_ne_bytes())
             .is_not(Register::at(0), &[0; 4])
             .verdict(Verdict::Accept);
     });
@@ -168,7 +229,7 @@ fn add_isolation(batch: &mut Batch) {
     // What no connection is known of is never rewritten: it would leave under the container's own address.
     batch.rule(CHAIN, |rule| {
         rule.tracked(Tracked::State, Register::at(0))
-            .mask(Register::at(0), INVALID.to_ne_bytes())
+            .mask(Register::at(0), &INVALID.to_ne_bytes())
             .is_not(Register::at(0), &[0; 4])
             .meta(Meta::InName, Register::at(0))
             .in_set(Register::at(0), MASQUERADED)
@@ -188,7 +249,7 @@ fn add_isolation(batch: &mut Batch) {
 }
 
 /// Sources are kept, but where the answer could not find its way back through this host.
-fn add_masquerade(batch: &mut Batch) {
+fn add_masquerade(batch: &mut Batch, family: Family) {
     const CHAIN: &str = "postrouting";
     fresh_chain(batch, CHAIN, Hook { kind: "nat", number: POSTROUTING, priority: 100 });
     // A container must not answer its neighbour directly: that one asked the host. The subnet tells the neighbour,
@@ -196,10 +257,11 @@ fn add_masquerade(batch: &mut Batch) {
     batch.rule(CHAIN, |rule| {
         is_rewritten(rule).meta(Meta::OutName, Register::at(0)).verdict_by(Register::at(0), HAIRPINS);
     });
-    // 127.0.0.1 is nobody outside.
+    // 127.0.0.1 and ::1 are nobody outside.
+    let loopback = family.loopback();
     batch.rule(CHAIN, |rule| {
-        rule.ip_header(SOURCE_OFFSET, 1, Register::at(0))
-            .is(Register::at(0), &LOOPBACK_NETWORK)
+        rule.ip_header(family.source_offset(), loopback.len() as u32, Register::at(0))
+            .is(Register::at(0), loopback)
             .meta(Meta::OutName, Register::at(0))
             .in_set(Register::at(0), BRIDGES)
             .masquerade();
@@ -215,7 +277,7 @@ fn add_masquerade(batch: &mut Batch) {
 
 fn is_rewritten<'a, 'b>(rule: &'a mut encode::Rule<'b>) -> &'a mut encode::Rule<'b> {
     rule.tracked(Tracked::Status, Register::at(0))
-        .mask(Register::at(0), DESTINATION_REWRITTEN.to_ne_bytes())
+        .mask(Register::at(0), &DESTINATION_REWRITTEN.to_ne_bytes())
         .is_not(Register::at(0), &[0; 4])
 }
 
@@ -225,7 +287,7 @@ fn fresh_chain(batch: &mut Batch, name: &str, hook: Hook) {
     batch.flush_chain(name);
 }
 
-fn add_bridge(batch: &mut Batch, bridge: &Bridge) {
+fn add_bridge(batch: &mut Batch, family: Family, bridge: &Bridge) {
     let name = interface_key(&bridge.name);
     batch.add_member(BRIDGES, &name);
     batch.add_member(SAME_BRIDGE, &[name, name].concat());
@@ -239,15 +301,13 @@ fn add_bridge(batch: &mut Batch, bridge: &Bridge) {
         batch.add_member(OVERLAYS, &name);
     }
     let chain = hairpin_chain(&bridge.name);
-    let mask = u32::MAX.checked_shl(32 - u32::from(bridge.prefix)).unwrap_or(0);
     batch.new_chain(&chain, None);
     batch.flush_chain(&chain);
-    batch.rule(&chain, |rule| {
-        rule.ip_header(SOURCE_OFFSET, 4, Register::at(0))
-            .mask(Register::at(0), mask.to_be_bytes())
-            .is(Register::at(0), &(u32::from(bridge.gateway) & mask).to_be_bytes())
-            .masquerade();
-    });
+    if let Some(network) = family.network_of(bridge) {
+        batch.rule(&chain, |rule| {
+            network.is_senders(rule).masquerade();
+        });
+    }
     if bridge.ingress {
         // The task may be on the client's network as well, and would answer it there.
         batch.rule(&chain, |rule| {
@@ -281,29 +341,31 @@ fn remove_bridge(batch: &mut Batch, bridge: &Bridge) {
 /// Makes a service answer by these backends, which are not none, whether or not it was there.
 fn set_service(batch: &mut Batch, front: &Front, backends: &[Backend]) {
     let chain = service_chain(front);
+    let family = Family::of(front.address);
+    let rewrite = |rule: &mut encode::Rule<'_>| {
+        rule.rewrite_destination(family.number(), Register::at(0), family.after_address(0));
+    };
     batch.new_chain(&chain, None);
     batch.flush_chain(&chain);
     if let [(address, port)] = backends {
         batch.rule(&chain, |rule| {
-            rule.load(&address.octets(), Register::at(0))
-                .load(&port.to_be_bytes(), Register::at(1))
-                .rewrite_destination(Register::at(0), Register::at(1));
+            rule.load(&octets(*address), Register::at(0)).load(&port.to_be_bytes(), family.after_address(0));
+            rewrite(rule);
         });
     } else {
         let elements: Vec<_> = (0u32..)
             .zip(backends)
-            .map(|(turn, backend)| (turn.to_ne_bytes().to_vec(), backend_value(backend).to_vec()))
+            .map(|(turn, backend)| (turn.to_ne_bytes().to_vec(), backend_value(backend)))
             .collect();
         let value = SetData::Value {
-            shown_as: shown_as::concat(shown_as::IPV4_ADDRESS, shown_as::PORT),
-            len: BACKEND_LEN,
+            shown_as: shown_as::concat(family.shown_as(), shown_as::PORT),
+            len: family.address_len() + PORT_LEN,
         };
         let turns = u32::try_from(elements.len()).expect("a service has fewer than 2^32 backends");
         let map = batch.rules_own_map(shown_as::INTEGER, 4, value, &elements);
         batch.rule(&chain, |rule| {
-            rule.next_in_turn(turns, Register::at(0))
-                .look_up(Register::at(0), map, Register::at(0))
-                .rewrite_destination(Register::at(0), Register::at(1));
+            rule.next_in_turn(turns, Register::at(0)).look_up(Register::at(0), map, Register::at(0));
+            rewrite(rule);
         });
     }
     let (map, key) = front_key(front);
@@ -316,11 +378,11 @@ fn remove_service(batch: &mut Batch, front: &Front) {
     batch.delete_chain(&service_chain(front));
 }
 
-/// `tcp-8080`, or `tcp-192.0.2.1-8080`.
+/// `tcp-8080`, `tcp-192.0.2.1-8080` or `tcp-2001:db8::1-8080`.
 fn service_chain(front: &Front) -> String {
-    match front.address {
-        None => format!("{}-{}", front.protocol, front.port),
-        Some(address) => format!("{}-{address}-{}", front.protocol, front.port),
+    match front.is_everywhere() {
+        true => format!("{}-{}", front.protocol, front.port),
+        false => format!("{}-{}-{}", front.protocol, front.address, front.port),
     }
 }
 
@@ -336,16 +398,22 @@ fn front_key(front: &Front) -> (&'static str, Vec<u8>) {
     };
     let [high, low] = front.port.to_be_bytes();
     let port = [protocol, 0, 0, 0, high, low, 0, 0];
-    match front.address {
-        None => (PORTS, port.to_vec()),
-        Some(address) => (ADDRESS_PORTS, [&address.octets()[..], &port].concat()),
+    match front.is_everywhere() {
+        true => (PORTS, port.to_vec()),
+        false => (ADDRESS_PORTS, [&octets(front.address)[..], &port].concat()),
     }
 }
 
-fn backend_value((address, port): &(Ipv4Addr, u16)) -> [u8; BACKEND_LEN as usize] {
-    let [a, b, c, d] = address.octets();
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn backend_value((address, port): &Backend) -> Vec<u8> {
     let [high, low] = port.to_be_bytes();
-    [a, b, c, d, high, low, 0, 0]
+    [&octets(*address)[..], &[high, low, 0, 0]].concat()
 }
 
 pub(crate) fn interface_key(name: &str) -> [u8; INTERFACE_NAME_LEN as usize] {

@@ -206,12 +206,12 @@ fn add_place(batch: &mut Batch, flavour: Flavour, place: u32) {
             .ip_header(flavour.offset(), ADDRESS_LEN, Register::at(0))
             .look_up_in(Register::at(0), &group, Register::at(0));
         match flavour {
-            Flavour::Four => rule.rewrite_destination_address(Register::at(slot)),
+            Flavour::Four => rule.rewrite_destination_address(FAMILY_IPV4, Register::at(slot)),
             // The backend comes last, before the subnet takes the place of others.
             Flavour::Six(high) => rule
                 .copy(Register::at(slot), Register::at(15))
                 .load(&high, Register::at(12))
-                .rewrite_destination_address6(Register::at(12)),
+                .rewrite_destination_address(FAMILY_IPV6, Register::at(12)),
         };
     });
     batch.add_verdict(PLACES, &place.to_ne_bytes(), Verdict::Goto(&chain));

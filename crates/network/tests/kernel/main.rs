@@ -3,6 +3,7 @@
 
 mod mesh;
 mod overlay;
+mod published6;
 mod published_ports;
 mod reconcile;
 mod redirect;

@@ -43,6 +43,7 @@ fn settled() -> (Desired, Actual) {
         mtu: 1450,
         ours: true,
         local_clients: true,
+        local_clients6: true,
         addresses: BTreeSet::from([(OWN, 24), (GATEWAY, 32)]),
         mac: Some(MacAddress::of(OWN)),
         neighbours: peers(&[3, 4]).into_keys().collect(),

@@ -433,15 +433,15 @@ pub fn endpoint(bridge: &str, gateway: &str, address: &str) -> Endpoint {
     }
 }
 
-/// `front` is `8080` or `192.0.2.1:8080`, a backend `172.30.0.2:80`.
+/// `front` is `8080`, `192.0.2.1:8080` or `[2001:db8::1]:8080`, a backend `172.30.0.2:80` or `[fd00::2]:80`.
 pub fn publication(protocol: Protocol, front: &str, backends: &[&str]) -> Publication {
-    let (address, port) = match front.split_once(':') {
-        Some((address, port)) => (Some(address.parse().unwrap()), port),
-        None => (None, front),
+    let (host_ip, host_port) = match front.parse::<SocketAddr>() {
+        Ok(address) => (Some(address.ip()), address.port()),
+        Err(_) => (None, front.parse().unwrap()),
     };
     let backends = backends.iter().map(|backend| {
-        let (address, port) = backend.split_once(':').unwrap();
-        (address.parse().unwrap(), port.parse().unwrap())
+        let backend: SocketAddr = backend.parse().unwrap();
+        (backend.ip(), backend.port())
     });
-    Publication { protocol, host_ip: address, host_port: port.parse().unwrap(), backends: backends.collect() }
+    Publication { protocol, host_ip, host_port, backends: backends.collect() }
 }
