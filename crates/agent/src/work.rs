@@ -175,7 +175,7 @@ impl Work {
         if self.status.state.is_terminal() {
             return;
         }
-        self.status.container = Some(ContainerStatus { id: container, pid, exit_code });
+        self.status.container = Some(ContainerStatus { id: container, pid, exit_code, ports: Vec::new() });
         match observed {
             Observed::Created if self.status.state < TaskState::Ready => {
                 self.climb(TaskState::Ready, "prepared", now);
@@ -408,7 +408,8 @@ impl Work {
         match result {
             Ok(container) => {
                 self.presence = Presence::Created(container);
-                self.status.container = Some(ContainerStatus { id: container, pid: 0, exit_code: None });
+                self.status.container =
+                    Some(ContainerStatus { id: container, pid: 0, exit_code: None, ports: Vec::new() });
                 self.climb(TaskState::Ready, "prepared", now);
             }
             Err(_) if self.wants_end() => {}
@@ -432,7 +433,8 @@ impl Work {
         match result {
             Ok(Launched { pid, health }) => {
                 self.presence = Presence::Running(container);
-                self.status.container = Some(ContainerStatus { id: container, pid, exit_code: None });
+                self.status.container =
+                    Some(ContainerStatus { id: container, pid, exit_code: None, ports: Vec::new() });
                 // Of a restart the managers learn by its process.
                 self.unreported |= self.status.state == TaskState::Running;
                 if !ports.is_empty() || health == Watched::Yes {

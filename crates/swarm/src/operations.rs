@@ -8,6 +8,7 @@ use skep_engine::view::{StateView, Status};
 use skep_engine::{Engine, Error, ErrorKind};
 use skep_types::container::ClusterAttachment;
 use skep_types::health::HealthStatus;
+use skep_types::service::{PortSpec, PublishMode};
 use skep_types::{ContainerId, NetworkId, Task, TaskId};
 use tracing::warn;
 
@@ -192,6 +193,27 @@ pub(crate) async fn task_containers(
         (task, summary.id, observed)
     });
     Ok(found.collect())
+}
+
+/// The ports of this machine that lead to a container, each once.
+pub(crate) fn host_ports(engine: &Engine, container: ContainerId) -> Vec<PortSpec> {
+    let mut ports: Vec<PortSpec> = Vec::new();
+    for port in engine.published_ports(container) {
+        let Some((_, published_port)) = port.host else { continue };
+        let told = PortSpec {
+            name: String::new(),
+            protocol: port.container.protocol,
+            target_port: port.container.port,
+            published_port,
+            mode: PublishMode::Host,
+            address: None,
+        };
+        // One line for each family.
+        if !ports.contains(&told) {
+            ports.push(told);
+        }
+    }
+    ports
 }
 
 fn is_starting(state: &StateView) -> bool {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use skep_agent::{Agent, AgentEvent, AgentOutput, Operation};
 use skep_engine::Engine;
 use skep_types::assignment::StatusReport;
-use skep_types::{TaskId, Time};
+use skep_types::{TaskId, TaskState, Time};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -162,7 +162,10 @@ impl Actor {
                 }
                 Some(told) = told.recv() => self.hear(told),
                 Ok(room) = manager.reserve(), if !self.reports.is_empty() || self.acknowledged.is_some() => {
-                    let reports = std::mem::take(&mut self.reports).into_values().collect();
+                    let mut reports: Vec<_> = std::mem::take(&mut self.reports).into_values().collect();
+                    for report in &mut reports {
+                        self.note_ports(report);
+                    }
                     room.send(Word { reports, acknowledged: self.acknowledged.take() });
                 }
                 () = timer => {
@@ -175,6 +178,15 @@ impl Actor {
                 Some(how) = ending.recv() => return self.end(how).await,
                 else => return,
             }
+        }
+    }
+
+    /// Says which ports of this machine lead to a task: the node chooses numbers that the service leaves open.
+    fn note_ports(&self, report: &mut StatusReport) {
+        let Some(container) = &mut report.status.container else { return };
+        let has_process = matches!(report.status.state, TaskState::Starting | TaskState::Running);
+        if has_process {
+            container.ports = operations::host_ports(&self.engine, container.id);
         }
     }
 

@@ -103,6 +103,9 @@ pub struct ContainerStatus {
     pub pid: u32,
     /// Set once it has ended.
     pub exit_code: Option<i32>,
+    /// The ports of the node that lead to it, numbers that the node chose filled in.
+    #[serde(default)]
+    pub ports: Vec<PortSpec>,
 }
 
 /// An address of a task on a network.

@@ -203,7 +203,7 @@ fn endpoint_spec(spec: &ServiceSpec) -> models::EndpointSpec {
     }
 }
 
-fn port(port: &PortSpec) -> models::EndpointPortConfig {
+pub(super) fn port(port: &PortSpec) -> models::EndpointPortConfig {
     models::EndpointPortConfig {
         name: (!port.name.is_empty()).then(|| port.name.clone()),
         protocol: Some(match port.protocol {

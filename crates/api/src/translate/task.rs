@@ -126,6 +126,11 @@ fn address_config(
 
 fn model(task: &Task) -> models::Task {
     let status = &task.status;
+    let port_status = |task: &Task| {
+        let ports = task.status.container.as_ref().map(|container| container.ports.as_slice());
+        let ports = ports.filter(|ports| !ports.is_empty());
+        ports.map(|ports| ports.iter().map(service_view::port).collect())
+    };
     models::Task {
         id: Some(task.id.to_string()),
         version: Some(models::ObjectVersion { index: Some(task.meta.version.0) }),
@@ -150,7 +155,7 @@ fn model(task: &Task) -> models::Task {
                     exit_code: Some(container.exit_code.map_or(0, i64::from)),
                 }
             })),
-            port_status: Some(models::PortStatus::default()),
+            port_status: Some(models::PortStatus { ports: port_status(task) }),
         }),
         desired_state: Some(state(task.desired)),
         ..Default::default()

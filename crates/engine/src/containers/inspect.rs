@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use skep_types::ContainerId;
 use skep_types::container::{ClusterAttachment, EndpointRequest, LogDriver, NetworkMode};
 use skep_types::mount::Propagation;
 use skep_types::port::ContainerPort;
@@ -89,6 +90,12 @@ impl Engine {
                 container.wishes().into_iter().map(view).collect()
             }
         }
+    }
+
+    /// The ports of a container as [`ContainerView`] shows them; none of one that is not there.
+    pub fn published_ports(&self, container: ContainerId) -> Vec<PortView> {
+        let found = self.find(&container.to_string()).ok();
+        found.map(|container| self.ports(&container)).unwrap_or_default()
     }
 
     /// Exposed and published ports; those of a container that does not run are published nowhere.

@@ -170,7 +170,12 @@ fn report(task: &Task, state: TaskState) -> StatusReport {
             since: Time::default(),
             message: "started".to_owned(),
             error: String::new(),
-            container: Some(ContainerStatus { id: ContainerId([7; 32]), pid: 1, exit_code: None }),
+            container: Some(ContainerStatus {
+                id: ContainerId([7; 32]),
+                pid: 1,
+                exit_code: None,
+                ports: Vec::new(),
+            }),
         },
     }
 }

@@ -1,8 +1,9 @@
 //! What a node is responsible for, kept on disk: a daemon that starts while no manager answers goes on with it.
 //!
 //! In clear, also under autolock: most nodes are workers, which have no key that the disk does not hold, and the
-//! engine keeps the same settings with each container that it made of them. So nothing may become a duty that must
-//! not be on a node's disk.
+//! engine keeps the same settings with each container that it made of them. What must not be on a node's disk is left
+//! out: the keys of encrypted networks. The process that has them outlives the daemon; after a reboot the node waits for
+//! a manager to say them again, as it does for the peers that they are for.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -36,7 +37,8 @@ impl Memory {
                 Vec::new()
             }
         };
-        Memory { path, duties: duties.into_iter().map(|duty| (duty.id(), duty)).collect() }
+        let duties = duties.into_iter().filter(may_be_kept).map(|duty| (duty.id(), duty)).collect();
+        Memory { path, duties }
     }
 
     /// All duties.
@@ -58,7 +60,8 @@ impl Memory {
                 update
             }
         };
-        self.duties.extend(update.iter().map(|duty| (duty.id(), duty.clone())));
+        let kept = update.iter().filter(|duty| may_be_kept(duty));
+        self.duties.extend(kept.map(|duty| (duty.id(), duty.clone())));
     }
 
     /// What writes the duties as they are now, on a thread that may wait for the disk.
@@ -71,6 +74,10 @@ impl Memory {
             }
         }
     }
+}
+
+fn may_be_kept(duty: &Duty) -> bool {
+    !matches!(duty, Duty::Tunnel(_) | Duty::TunnelPeer(_))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -92,6 +99,7 @@ mod tests {
 
     use skep_types::ServiceId;
     use skep_types::assignment::Endpoint;
+    use skep_types::tunnel::{NetworkKey, Tunnel};
 
     use super::*;
 
@@ -120,6 +128,22 @@ mod tests {
         memory.writing()();
         assert!(Memory::open(path).duties().is_empty());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn keys_of_encrypted_networks_are_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("duties");
+        let keys = vec![NetworkKey { number: 1, secret: [0x5e; 32] }];
+        let host = [192, 0, 2, 1].into();
+        let secret = Duty::Tunnel(Tunnel { host, port: 4790, keys });
+        let mut memory = Memory::open(path.clone());
+        memory.take(&Assignment::Complete(vec![secret.clone(), endpoint(1, "one")]));
+        memory.writing()();
+        assert_eq!(memory.duties(), [endpoint(1, "one")]);
+        // What a former version wrote is forgotten, too.
+        write(&path, &codec::encode(&vec![secret])).unwrap();
+        assert!(Memory::open(path).duties().is_empty());
     }
 
     #[test]
