@@ -2,7 +2,7 @@
 //!
 //! `differences.txt` has blocks: lines with `#` say why, then lines say what, in four columns between ` | `: the step, as
 //! `file: line`; where; what Docker says; what Skep says. `*` stands for anything, and `{name}` for anything that is the same wherever
-//! the name occurs in a line. Columns from the left that are missing stand for anything.
+//! the name occurs in a line. A line for steps of one file must occur there; one that begins with `*` need not in each.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub struct Difference {
 /// A line of the file.
 pub struct Allowed {
     line: String,
-    /// Whether Skep must differ by it in the steps of the file it names.
+    /// Step, place, Docker's, Skep's.
     columns: [String; 4],
 }
 
