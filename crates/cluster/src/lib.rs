@@ -24,6 +24,7 @@ mod objects;
 mod orchestrator;
 mod plan;
 mod reaper;
+mod rehearse;
 mod request;
 mod requests;
 mod rotation;
@@ -45,6 +46,7 @@ pub use objects::{
     Cause, Change, Failures, NewTask, Objects, RestartHistory, RestoreError, Rollout, Snapshot, UpdateStep,
     Watch,
 };
+pub use rehearse::{Effect, Rehearsal, rehearse};
 pub use request::{Answer, Force, Refusal, RefusalKind, Reply, Request, RequestId};
 pub use rotation::{RotationProgress, rotation_progress};
 pub use step::{Cluster, Event, Output, SeatStep};

@@ -35,7 +35,7 @@ mod worker;
 
 pub use error::SwarmError;
 pub use request::{ClusterUpdate, InitRequest, JoinRequest, LocalState, SigningRoot, SwarmConfig, SwarmInfo};
-pub use skep_cluster::{Convergence, Force};
+pub use skep_cluster::{Convergence, Effect, Force, Rehearsal};
 pub use status::{ManagerStatus, NodeView, Reachability};
 pub use swarm::{EventSubscription, Swarm};
 pub use users::{NetworkService, NetworkTask, NetworkUsers};

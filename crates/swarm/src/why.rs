@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use skep_cluster::{Convergence, Request, convergence, why_node, why_service, why_task};
+use skep_cluster::{Convergence, Rehearsal, Request, convergence, rehearse, why_node, why_service, why_task};
 use skep_types::Time;
 
 use crate::{Swarm, SwarmError};
@@ -45,6 +45,15 @@ impl Swarm {
             objects.service(service.id).map(|service| convergence(objects, service))
         };
         self.read(read).await?.ok_or_else(gone)
+    }
+
+    /// Plays requests without asking for them: see [`rehearse`].
+    ///
+    /// # Errors
+    /// 503 when this node is no manager.
+    pub async fn rehearse<T>(&self, play: impl FnOnce(&mut Rehearsal<'_>) -> T) -> Result<T, SwarmError> {
+        let now = Time::from(SystemTime::now());
+        self.read(|objects| rehearse(objects, now, play)).await
     }
 
     /// Lets tasks of a service that would be elsewhere if all were placed now move there, in the order of its updates.

@@ -7,6 +7,7 @@ mod images;
 mod logs;
 mod networks;
 mod nodes;
+mod rehearse;
 mod secrets;
 mod services;
 mod skep;
@@ -82,7 +83,7 @@ async fn dispatch(context: &Context, method: &Method, path: &[&str], call: Call)
         "swarm" => swarm::route(context, method, rest, call).await,
         "nodes" => nodes::route(context, method, rest, call).await,
         "services" => services::route(context, method, rest, call).await,
-        "skep" => skep::route(context, method, rest).await,
+        "skep" => skep::route(context, method, rest, call).await,
         "tasks" => tasks::route(context, method, rest, call).await,
         "secrets" | "configs" | "plugins" => secrets::route(context, method, path, call).await,
         _ => system::route(context, method, path, call).await,

@@ -88,7 +88,7 @@ fn warnings(image: &str, client: Version) -> Option<Vec<String>> {
 }
 
 /// The network of the cluster that a service is to be on. As moby's `populateNetworkID`.
-fn usable(known: &[NetworkView], name: &str) -> Result<NetworkId, ApiError> {
+pub fn usable(known: &[NetworkView], name: &str) -> Result<NetworkId, ApiError> {
     let view = networks::pick(known, name)?;
     if view.scope != "swarm" {
         return Err(ApiError::forbidden(format!(

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use skep_swarm::Convergence;
 
-use super::unknown;
-use crate::context::Context;
+use super::{rehearse, unknown};
+use crate::context::{Call, Context};
 use crate::http::{Answer, no_content, ok};
 
 /// Why something is where it is.
@@ -24,7 +24,7 @@ struct Progress {
 }
 
 /// `/skep/...`
-pub async fn route(context: &Context, method: &str, path: &[&str]) -> Answer {
+pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
     match (method, path) {
         ("GET", ["why", name]) => ok(&Explanation { lines: context.swarm.why(name).await? }),
         ("GET", ["services", name, "progress"]) => {
@@ -39,6 +39,7 @@ pub async fn route(context: &Context, method: &str, path: &[&str]) -> Answer {
             context.swarm.rebalance(name).await?;
             no_content()
         }
+        ("POST", ["rehearse"]) => rehearse::answer(context, call).await,
         _ => Err(unknown()),
     }
 }

@@ -16,6 +16,7 @@ mod peers;
 mod placement;
 mod properties;
 mod refusals;
+mod rehearsals;
 mod rollbacks;
 mod scale;
 pub(crate) mod scene;
