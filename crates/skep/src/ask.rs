@@ -1,26 +1,16 @@
 //! `skep why` and `skep service`: what Docker's client has no words for, asked of the daemon.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Subcommand;
 use serde_json::Value;
 
-use crate::client;
-use crate::config::DEFAULT_HOST;
+use crate::client::{self, Daemon, Host, encoded};
 
 /// Time between two looks at a service.
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// Where the daemon is.
-#[derive(clap::Args, Debug)]
-pub struct Host {
-    /// The daemon's socket, unix:///...; otherwise what DOCKER_HOST says, or Docker's own.
-    #[arg(short = 'H', long, global = true)]
-    host: Option<String>,
-}
 
 /// `skep why`
 #[derive(clap::Args, Debug)]
@@ -59,8 +49,8 @@ enum Command {
 
 /// Tells why something is where it is.
 pub fn why(Why { name, host }: Why) -> ExitCode {
-    finish(host.socket().and_then(|socket| {
-        let answer = client::get(&socket, &format!("/skep/why/{}", encoded(&name)))?;
+    finish(host.daemon().and_then(|daemon| {
+        let answer = client::get(&daemon, &format!("/skep/why/{}", encoded(&name)))?;
         for line in answer["Lines"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             println!("{line}");
         }
@@ -70,20 +60,20 @@ pub fn why(Why { name, host }: Why) -> ExitCode {
 
 /// Does something to a service, or waits for it.
 pub fn service(Service { command, host }: Service) -> ExitCode {
-    finish(host.socket().and_then(|socket| match command {
+    finish(host.daemon().and_then(|daemon| match command {
         Command::Rebalance { service } => {
             let path = format!("/skep/services/{}/rebalance", encoded(&service));
-            client::post(&socket, &path, &Value::Null).map(|_| ())
+            client::post(&daemon, &path, &Value::Null).map(|_| ())
         }
-        Command::Wait { service, timeout } => wait(&socket, &service, timeout.map(Duration::from_secs)),
+        Command::Wait { service, timeout } => wait(&daemon, &service, timeout.map(Duration::from_secs)),
     }))
 }
 
-fn wait(socket: &std::path::Path, service: &str, limit: Option<Duration>) -> Result<()> {
+fn wait(daemon: &Daemon, service: &str, limit: Option<Duration>) -> Result<()> {
     let begun = Instant::now();
     let path = format!("/skep/services/{}/progress", encoded(service));
     loop {
-        let progress = client::get(socket, &path)?;
+        let progress = client::get(daemon, &path)?;
         let message = progress["Message"].as_str().unwrap_or_default();
         match progress["State"].as_str() {
             Some("converged") => return Ok(()),
@@ -94,23 +84,6 @@ fn wait(socket: &std::path::Path, service: &str, limit: Option<Duration>) -> Res
             _ => std::thread::sleep(PAUSE),
         }
     }
-}
-
-impl Host {
-    fn socket(&self) -> Result<PathBuf> {
-        let said = self.host.clone().or_else(|| std::env::var("DOCKER_HOST").ok());
-        let host = said.filter(|host| !host.is_empty()).unwrap_or_else(|| DEFAULT_HOST.to_owned());
-        let path = host.strip_prefix("unix://");
-        path.map(PathBuf::from).with_context(|| format!("{host}: only unix:// is spoken here"))
-    }
-}
-
-/// A name as a segment of a path.
-fn encoded(name: &str) -> String {
-    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    name.bytes()
-        .map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
 }
 
 fn finish(result: Result<()>) -> ExitCode {

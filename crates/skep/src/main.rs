@@ -9,6 +9,7 @@ mod listen;
 mod lock;
 mod logging;
 mod options;
+mod plan;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -68,6 +69,9 @@ fn main() -> ExitCode {
         .subcommand(ask::Service::augment_args(
             Command::new("service").about("What docker service cannot: wait, rebalance"),
         ))
+        .subcommand(plan::Plan::augment_args(
+            Command::new("plan").about("Tell what a docker stack deploy of a file would change"),
+        ))
         .subcommand(Command::new("version").about("Tell the version"));
     match parse(command, &name, rest).subcommand() {
         Some(("daemon", matches)) => finish(daemon::main(matches)),
@@ -81,6 +85,10 @@ fn main() -> ExitCode {
         },
         Some(("service", matches)) => match ask::Service::from_arg_matches(matches) {
             Ok(service) => ask::service(service),
+            Err(error) => error.exit(),
+        },
+        Some(("plan", matches)) => match plan::Plan::from_arg_matches(matches) {
+            Ok(plan) => plan::plan(plan),
             Err(error) => error.exit(),
         },
         _ => {
@@ -103,7 +111,15 @@ fn end_on_panic() {
 }
 
 fn parse(command: Command, name: &OsString, rest: Vec<OsString>) -> ArgMatches {
-    command.get_matches_from(std::iter::once(name.clone()).chain(rest))
+    let plans = rest.first().is_some_and(|word| word == "plan");
+    command.try_get_matches_from(std::iter::once(name.clone()).chain(rest)).unwrap_or_else(|error| {
+        if plans && error.use_stderr() {
+            // The usual code says there that something would change.
+            let _ = error.print();
+            std::process::exit(1);
+        }
+        error.exit()
+    })
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {

@@ -55,7 +55,7 @@ pub fn start(node: &Node, flags: &[String]) -> Result<()> {
 /// Waits until the daemon answers.
 pub fn await_ready(node: &Node) -> Result<()> {
     await_condition("its daemon does not answer; see its log", || {
-        client::get(&node.socket(), "/_ping").is_ok()
+        client::get(&node.client(), "/_ping").is_ok()
     })
 }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::client::Daemon;
+
 /// Nodes that fit: their numbers are the last part of their addresses.
 pub const MOST_NODES: u16 = 250;
 /// The first three parts of all addresses: documentation addresses, that are nobody's.
@@ -170,6 +172,11 @@ impl Node {
     /// Its daemon's socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("docker.sock")
+    }
+
+    /// Where clients find its daemon.
+    pub fn client(&self) -> Daemon {
+        Daemon::Unix(self.socket())
     }
 
     /// What its daemon writes.

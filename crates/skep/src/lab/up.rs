@@ -71,7 +71,7 @@ fn make(lab: &Lab, images: &[PathBuf], disk: Option<u32>) -> Result<()> {
     }
     at_once(&nodes, |node| {
         daemon::await_ready(node)?;
-        images.iter().try_for_each(|image| client::load(&node.socket(), image))
+        images.iter().try_for_each(|image| client::load(&node.client(), image))
     })?;
     if lab.swarm {
         join_all(lab, &nodes)?;
@@ -86,8 +86,8 @@ fn join_all(lab: &Lab, nodes: &[Node]) -> Result<()> {
     let (first, rest) = nodes.split_first().context("a lab has a node at least")?;
     let address = format!("{}:{PORT}", first.address());
     let init = json!({ "ListenAddr": format!("0.0.0.0:{PORT}"), "AdvertiseAddr": address });
-    client::post(&first.socket(), "/swarm/init", &init).context("node 1 cannot found a cluster")?;
-    let swarm = client::get(&first.socket(), "/swarm")?;
+    client::post(&first.client(), "/swarm/init", &init).context("node 1 cannot found a cluster")?;
+    let swarm = client::get(&first.client(), "/swarm")?;
     let (managers, workers) = rest.split_at(usize::from(lab.managers) - 1);
     // One after the other: each changes who has to agree to the next.
     for node in managers {
@@ -103,7 +103,7 @@ fn join(node: &Node, token: &Value, remote: &str) -> Result<()> {
         "RemoteAddrs": [remote],
         "JoinToken": token,
     });
-    let joined = client::post(&node.socket(), "/swarm/join", &request);
+    let joined = client::post(&node.client(), "/swarm/join", &request);
     joined.map(|_| ()).with_context(|| format!("node {} cannot join", node.number))
 }
 
