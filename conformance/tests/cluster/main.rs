@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a broken test should stop where it broke")]
 
 mod authority;
+mod autoscale;
 mod external;
 mod loss;
 mod mesh;

@@ -166,6 +166,13 @@ impl Agent {
         self.settle(now, operations)
     }
 
+    /// The containers of running tasks of these services.
+    pub fn running_of(&self, services: &BTreeSet<ServiceId>) -> Vec<(TaskId, ContainerId)> {
+        let is_of = |work: &Work| work.task.as_ref().is_some_and(|task| services.contains(&task.service));
+        let works = self.tasks.iter().filter(|(_, work)| is_of(work));
+        works.filter_map(|(task, work)| Some((*task, work.running()?))).collect()
+    }
+
     fn with(&mut self, task: TaskId, change: impl FnOnce(&mut Work)) {
         if let Some(work) = self.tasks.get_mut(&task) {
             change(work);

@@ -87,6 +87,16 @@ const REVIVAL_PAUSE: Duration = Duration::from_secs(1);
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
 impl Work {
+    /// The container of a task that runs and is not to end.
+    pub(crate) fn running(&self) -> Option<ContainerId> {
+        match self.presence {
+            Presence::Running(container) if self.status.state == TaskState::Running && !self.wants_end() => {
+                Some(container)
+            }
+            _ => None,
+        }
+    }
+
     /// A task that is new to this node, or was when the daemon last ran. Nothing of it exists here.
     pub(crate) fn accept(task: Box<Task>, now: Time) -> Work {
         let mut work = Work::with_status(task.id, task.status.clone());

@@ -357,6 +357,14 @@ impl Runtime {
         self.inner.layout.group(&run.cgroup).processes().map_err(failed)
     }
 
+    /// Processor time that a container's processes have used, in nanoseconds; `None` where nobody counts it.
+    pub fn cpu_nanos(&self, id: ContainerId) -> Result<Option<u64>, RuntimeError> {
+        let failed = |source| RuntimeError::Failed { what: "asking for the processor time", id, source };
+        let run = self.read::<RunRecord>(id, RUN_FILE).map_err(failed)?;
+        let run = run.ok_or(RuntimeError::NotRunning(id))?;
+        Ok(self.inner.layout.group(&run.cgroup).cpu_nanos())
+    }
+
     /// Removes what is left of a container: its processes, if any still run, its cgroups and its folder below
     /// exec-root. One that is not there is no error.
     pub async fn delete(&self, id: ContainerId) -> Result<(), RuntimeError> {

@@ -3,7 +3,7 @@
 //! Operations run concurrently, each in a task of its own; the brain gives out at most one for a container at a
 //! time. Reports gather while the manager is busy and leave together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,10 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::operations;
 use crate::session::{Connector, Hello, Keeper, News, Told, Word};
+use measuring::Measuring;
 use memory::Memory;
 
+mod measuring;
 mod memory;
 
 /// Containers that are created, started or removed at the same time: more would only wait for the same disk.
@@ -97,6 +99,7 @@ impl Worker {
             watches: JoinSet::new(),
             reports: BTreeMap::new(),
             acknowledged: None,
+            measuring: Measuring::default(),
             wake_at: None,
             memory,
             remember_at,
@@ -132,6 +135,7 @@ struct Actor {
     reports: BTreeMap<TaskId, StatusReport>,
     /// What the manager has yet to hear of the tables.
     acknowledged: Option<u64>,
+    measuring: Measuring,
     wake_at: Option<Time>,
     memory: Option<Memory>,
     /// When the agent goes on with what it remembers, while no leader has said anything.
@@ -161,13 +165,19 @@ impl Actor {
                     self.step(event.expect("a watch neither panics nor is aborted"));
                 }
                 Some(told) = told.recv() => self.hear(told),
-                Ok(room) = manager.reserve(), if !self.reports.is_empty() || self.acknowledged.is_some() => {
+                Ok(room) = manager.reserve(), if self.has_news() => {
                     let mut reports: Vec<_> = std::mem::take(&mut self.reports).into_values().collect();
                     for report in &mut reports {
                         self.note_ports(report);
                     }
-                    room.send(Word { reports, acknowledged: self.acknowledged.take() });
+                    let usage = self.measuring.take();
+                    room.send(Word { reports, acknowledged: self.acknowledged.take(), usage });
                 }
+                () = until(self.measuring.due()) => {
+                    let tasks = self.agent.running_of(self.measuring.services());
+                    self.measuring.look(&self.engine, tasks);
+                }
+                () = self.measuring.looked(), if self.measuring.is_looking() => {}
                 () = timer => {
                     self.wake_at = None;
                     self.step(AgentEvent::Tick);
@@ -190,6 +200,10 @@ impl Actor {
         }
     }
 
+    fn has_news(&self) -> bool {
+        !self.reports.is_empty() || self.acknowledged.is_some() || self.measuring.has_news()
+    }
+
     fn hear(&mut self, told: Told) {
         match told {
             Told::Assigned { number, assignment } => {
@@ -200,7 +214,12 @@ impl Actor {
                 }
                 self.step(AgentEvent::Assigned { number, assignment });
             }
-            Told::Alone => self.step(AgentEvent::Alone),
+            Told::Measure(services) => self.measuring.set(services),
+            Told::Alone => {
+                // The next leader says what it wants to know.
+                self.measuring.set(BTreeSet::new());
+                self.step(AgentEvent::Alone);
+            }
         }
     }
 

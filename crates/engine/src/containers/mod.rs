@@ -26,7 +26,10 @@ mod sockets;
 mod spec;
 mod start;
 mod stop;
+mod usage;
 mod wait;
+
+pub use usage::Usage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -212,6 +212,23 @@ impl Group<'_> {
             .unwrap_or(0)
     }
 
+    /// Processor time that its processes have used, in nanoseconds; `None` where nobody counts it.
+    pub fn cpu_nanos(&self) -> Option<u64> {
+        match self.layout {
+            Layout::V1 { hierarchies, .. } => {
+                let hierarchy = hierarchies.iter().find(|hierarchy| hierarchy.has("cpuacct"))?;
+                let file = hierarchy.mount.join(&self.path).join("cpuacct.usage");
+                std::fs::read_to_string(file).ok()?.trim().parse().ok()
+            }
+            Layout::V2 { mount } => {
+                let text = std::fs::read_to_string(mount.join(&self.path).join("cpu.stat")).ok()?;
+                let micros: u64 =
+                    text.lines().find_map(|line| line.strip_prefix("usage_usec "))?.parse().ok()?;
+                micros.checked_mul(1000)
+            }
+        }
+    }
+
     /// Removes it from every hierarchy; carries on after a failure, and returns the first. One that is not there
     /// is no error.
     pub fn remove(&self) -> io::Result<()> {

@@ -65,6 +65,23 @@ fn v2_limits_are_written_and_controllers_passed_down() {
     let layout = Layout::V2 { mount: mount.into() };
     std::fs::write(leaf.join("memory.events"), "low 0\noom 3\noom_kill 2\n").unwrap();
     assert_eq!(layout.group("/docker/x").oom_kills(), 2);
+    assert_eq!(layout.group("/docker/x").cpu_nanos(), None);
+    std::fs::write(leaf.join("cpu.stat"), "usage_usec 1234\nuser_usec 1000\n").unwrap();
+    assert_eq!(layout.group("/docker/x").cpu_nanos(), Some(1_234_000));
+}
+
+#[test]
+fn v1_counts_processor_time_where_cpuacct_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let hierarchy = |controller: &str| Hierarchy {
+        controllers: vec![controller.to_owned()],
+        mount: folder.path().join(controller),
+    };
+    fake(&folder.path().join("cpuacct/docker/x"), &[]);
+    std::fs::write(folder.path().join("cpuacct/docker/x/cpuacct.usage"), "987654\n").unwrap();
+    let layout = |names: [&str; 2]| Layout::V1 { hierarchies: names.map(hierarchy).into(), unified: None };
+    assert_eq!(layout(["memory", "cpuacct"]).group("docker/x").cpu_nanos(), Some(987_654));
+    assert_eq!(layout(["memory", "cpu"]).group("docker/x").cpu_nanos(), None);
 }
 
 #[test]

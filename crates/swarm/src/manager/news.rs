@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use skep_cluster::{Change, Objects, Request};
 use skep_types::node::{Member, Node, NodeDescription, NodeState};
 use skep_types::swarm::ClusterObject;
-use skep_types::{NodeId, Version};
+use skep_types::{NodeId, ServiceId, Version};
 use tracing::warn;
 
 use crate::authority::{self, Advance};
@@ -16,6 +16,7 @@ use crate::session::{News, Sessions};
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Touched {
     nodes: BTreeSet<NodeId>,
+    services: bool,
     cluster: bool,
 }
 
@@ -30,6 +31,7 @@ pub(super) fn touched(changes: &[Change]) -> Touched {
             Change::RemoveNode(node) => {
                 touched.nodes.insert(*node);
             }
+            Change::PutService(_) | Change::RemoveService(_) => touched.services = true,
             Change::PutCluster(_) => touched.cluster = true,
             _ => {}
         }
@@ -42,6 +44,8 @@ pub(super) fn touched(changes: &[Change]) -> Touched {
 pub(super) struct Teller {
     managers: Vec<(NodeId, Member)>,
     roots: String,
+    /// Services whose tasks are measured.
+    measured: BTreeSet<ServiceId>,
     /// Nodes that have to renew their certificates.
     renew: BTreeSet<NodeId>,
     /// The version of the cluster for which the end of the root's rotation was asked for already.
@@ -52,7 +56,8 @@ impl Teller {
     /// A leader that just became one has told nobody anything: sessions begin with everything. Returns what the
     /// rotation of the root waits for, if anything.
     pub(super) fn begin(&mut self, objects: &Objects) -> Option<Request> {
-        *self = Teller { managers: managers(objects), ..Teller::default() };
+        let measured = objects.autoscaled().clone();
+        *self = Teller { managers: managers(objects), measured, ..Teller::default() };
         let cluster = objects.cluster()?;
         self.roots = roots(cluster);
         self.advance(cluster, objects)
@@ -64,6 +69,9 @@ impl Teller {
         sessions.tell(node, News::Node(Box::new(known.clone())));
         sessions.tell(node, News::Managers(self.managers.clone()));
         sessions.tell(node, self.authority(node));
+        if !self.measured.is_empty() {
+            sessions.measure(node, &self.measured);
+        }
     }
 
     fn authority(&self, node: NodeId) -> News {
@@ -96,6 +104,10 @@ impl Teller {
                 sessions.tell_all(&News::Managers(managers.clone()));
                 self.managers = managers;
             }
+        }
+        if touched.services && *objects.autoscaled() != self.measured {
+            self.measured.clone_from(objects.autoscaled());
+            sessions.measure_all(&self.measured);
         }
         let cluster = objects.cluster()?;
         if touched.cluster {

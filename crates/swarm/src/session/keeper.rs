@@ -1,9 +1,11 @@
 //! The agent's side: keeps a session with whoever leads.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_types::assignment::{Assignment, StatusReport};
+use skep_types::ServiceId;
+use skep_types::assignment::{Assignment, StatusReport, TaskUsage};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info};
@@ -36,15 +38,21 @@ pub(crate) struct Word {
     pub(crate) reports: Vec<StatusReport>,
     /// See [`FromAgent::Acknowledged`]. It says how things are, whoever it is said to.
     pub(crate) acknowledged: Option<u64>,
+    /// What tasks used of late. It is said in the session that it was measured in, or never.
+    pub(crate) usage: Vec<TaskUsage>,
 }
 
 impl Word {
     /// The next part to be said.
     fn part(&mut self) -> Option<FromAgent> {
-        if self.reports.is_empty() {
-            return self.acknowledged.take().map(FromAgent::Acknowledged);
+        if !self.reports.is_empty() {
+            return Some(FromAgent::Reports(std::mem::take(&mut self.reports)));
         }
-        Some(FromAgent::Reports(std::mem::take(&mut self.reports)))
+        if let Some(number) = self.acknowledged.take() {
+            return Some(FromAgent::Acknowledged(number));
+        }
+        let usage = std::mem::take(&mut self.usage);
+        (!usage.is_empty()).then_some(FromAgent::Usage(usage))
     }
 }
 
@@ -53,6 +61,8 @@ impl Word {
 pub(crate) enum Told {
     /// A leader's word, as of a position of the log.
     Assigned { number: u64, assignment: Assignment },
+    /// The tasks of these services are to be measured, and of no others.
+    Measure(BTreeSet<ServiceId>),
     /// No leader is heard any more.
     Alone,
 }
@@ -114,6 +124,7 @@ impl<C: Connector> Keeper<C> {
     /// Carries on one session until it ends.
     async fn hold(&mut self, link: Link, kept: &mut Word) -> Ending {
         let Link { to_manager, mut from_manager } = link;
+        kept.usage.clear();
         let mut period = FIRST_PERIOD;
         let mut said = Instant::now();
         loop {
@@ -122,6 +133,9 @@ impl<C: Connector> Keeper<C> {
                     let carried = match told {
                         Some(ToAgent::Assignment { number, assignment }) => {
                             self.agent.send(Told::Assigned { number, assignment }).await.is_ok()
+                        }
+                        Some(ToAgent::Measure(services)) => {
+                            self.agent.send(Told::Measure(services)).await.is_ok()
                         }
                         Some(ToAgent::News(news)) => {
                             // A node that listens no more is on its way out.

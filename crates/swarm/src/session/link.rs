@@ -1,13 +1,14 @@
 //! What agent and leader say to each other in a session.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use skep_types::NodeId;
-use skep_types::assignment::{Assignment, StatusReport};
+use skep_types::assignment::{Assignment, StatusReport, TaskUsage};
 use skep_types::node::{Member, Node, NodeDescription};
+use skep_types::{NodeId, ServiceId};
 use tokio::sync::mpsc;
 
 use crate::wire::CallError;
@@ -29,6 +30,8 @@ pub(crate) enum FromAgent {
     Reports(Vec<StatusReport>),
     /// All that was said of tables up to the assignment of this number is in force.
     Acknowledged(u64),
+    /// What its tasks of the services that it is to measure used since it said so last.
+    Usage(Vec<TaskUsage>),
     /// It is there.
     Beat,
 }
@@ -44,6 +47,8 @@ pub(crate) enum ToAgent {
     },
     /// For the node that the agent is part of.
     News(News),
+    /// The tasks of these services are to be measured, and of no others.
+    Measure(BTreeSet<ServiceId>),
     /// How often the agent must say something from now on.
     Beat(Duration),
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use skep_cluster::Event;
-use skep_types::NodeId;
 use skep_types::assignment::Assignment;
+use skep_types::{NodeId, ServiceId};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -216,6 +216,20 @@ impl Sessions {
         self.with(node, |session| session.tell(node, ToAgent::News(news)));
     }
 
+    /// Names the services whose tasks one node is to measure.
+    pub(crate) fn measure(&self, node: NodeId, services: &BTreeSet<ServiceId>) {
+        self.with(node, |session| session.tell(node, ToAgent::Measure(services.clone())));
+    }
+
+    /// Names the services whose tasks all nodes are to measure.
+    pub(crate) fn measure_all(&self, services: &BTreeSet<ServiceId>) {
+        if let Some(lead) = &mut self.lock().lead {
+            for (node, session) in &mut lead.sessions {
+                session.tell(*node, ToAgent::Measure(services.clone()));
+            }
+        }
+    }
+
     /// Tells every node that has a session something.
     pub(crate) fn tell_all(&self, news: &News) {
         if let Some(lead) = &mut self.lock().lead {
@@ -322,12 +336,15 @@ impl Attendant {
                 said = from_agent.recv() => {
                     let Some(said) = said else { return Ending::Loose };
                     self.heard = Instant::now();
-                    let Word { reports, acknowledged } = gather(said, &mut from_agent);
+                    let Word { reports, acknowledged, usage } = gather(said, &mut from_agent);
                     if !reports.is_empty() {
                         self.sessions.say(Event::Reports(self.node, reports)).await;
                     }
                     if let Some(number) = acknowledged {
                         self.sessions.say(Event::Acknowledged { node: self.node, number }).await;
+                    }
+                    if !usage.is_empty() {
+                        self.sessions.say(Event::Usage(self.node, usage)).await;
                     }
                 }
                 // Lost, unless it was this machine that stood still: then the agent's beats are still on their way.
@@ -364,6 +381,7 @@ fn gather(first: FromAgent, from_agent: &mut mpsc::Receiver<FromAgent>) -> Word 
         match said {
             FromAgent::Reports(more) => word.reports.extend(more),
             FromAgent::Acknowledged(number) => word.acknowledged = Some(number),
+            FromAgent::Usage(latest) => word.usage = latest,
             FromAgent::Beat => {}
         }
         next = if word.reports.len() < BATCH { from_agent.try_recv().ok() } else { None };

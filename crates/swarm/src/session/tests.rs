@@ -2,13 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use skep_cluster::Event;
-use skep_types::assignment::{Assignment, StatusReport};
+use skep_types::assignment::{Assignment, StatusReport, TaskUsage};
 use skep_types::node::NodeDescription;
-use skep_types::{NodeId, TaskId, TaskState, TaskStatus, Time};
+use skep_types::{NodeId, ServiceId, TaskId, TaskState, TaskStatus, Time};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
@@ -102,11 +103,20 @@ async fn the_next_leader_is_found_soon_and_kept_as_long_as_it_leads() {
 #[tokio::test(start_paused = true)]
 async fn what_an_agent_says_waits_for_a_leader() {
     let mut scene = Scene::new();
-    scene.words.send(Word { reports: vec![report(1)], acknowledged: Some(7) }).await.unwrap();
+    let usage = TaskUsage { task: TaskId(1), nano_cpus: 5, milli_connections: None };
+    let word = Word { reports: vec![report(1)], acknowledged: Some(7), usage: vec![usage] };
+    scene.words.send(word).await.unwrap();
     scene.sessions.lead(BEAT, []);
     scene.opened().await;
     assert_eq!(scene.event().await, Event::Reports(NODE, vec![report(1)]));
     assert_eq!(scene.event().await, Event::Acknowledged { node: NODE, number: 7 });
+    // What was measured before is of no use to a new leader.
+    let usage = TaskUsage { nano_cpus: 6, ..usage };
+    scene.words.send(Word { usage: vec![usage], ..Word::default() }).await.unwrap();
+    assert_eq!(scene.event().await, Event::Usage(NODE, vec![usage]));
+    let services = BTreeSet::from([ServiceId(3)]);
+    scene.sessions.measure_all(&services);
+    assert_eq!(timeout(LIMIT, scene.told.recv()).await.unwrap(), Some(Told::Measure(services)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -147,6 +147,7 @@ pub(super) fn from_agent(said: FromAgent) -> proto::FromAgent {
     let said = match said {
         FromAgent::Reports(reports) => proto::from_agent::Said::Reports(value(&reports)),
         FromAgent::Acknowledged(number) => proto::from_agent::Said::Acknowledged(number),
+        FromAgent::Usage(usage) => proto::from_agent::Said::Usage(value(&usage)),
         FromAgent::Beat => proto::from_agent::Said::Beat(proto::Beat {}),
     };
     proto::FromAgent { said: Some(said) }
@@ -159,6 +160,9 @@ pub(super) fn read_from_agent(message: proto::FromAgent) -> Result<Option<FromAg
             Some(FromAgent::Reports(read_value(&reports, "reports")?))
         }
         Some(proto::from_agent::Said::Acknowledged(number)) => Some(FromAgent::Acknowledged(number)),
+        Some(proto::from_agent::Said::Usage(usage)) => {
+            Some(FromAgent::Usage(read_value(&usage, "what tasks use")?))
+        }
         Some(proto::from_agent::Said::Beat(proto::Beat {})) => Some(FromAgent::Beat),
         Some(proto::from_agent::Said::Hello(_)) => {
             return Err(Status::invalid_argument("a session has one hello"));
@@ -185,6 +189,7 @@ pub(super) fn to_agent(told: ToAgent) -> proto::ToAgent {
         ToAgent::News(News::Authority { roots, renew }) => {
             Said::Authority(proto::AuthorityNews { roots_pem: roots, renew })
         }
+        ToAgent::Measure(services) => Said::Measure(value(&services)),
         ToAgent::Beat(period) => Said::BeatMs(u64::try_from(period.as_millis()).unwrap_or(u64::MAX)),
     };
     proto::ToAgent { said: Some(said) }
@@ -209,6 +214,7 @@ pub(super) fn read_to_agent(message: proto::ToAgent) -> Result<Option<ToAgent>, 
         Said::Authority(proto::AuthorityNews { roots_pem: roots, renew }) => {
             ToAgent::News(News::Authority { roots, renew })
         }
+        Said::Measure(services) => ToAgent::Measure(read_value(&services, "services to be measured")?),
         Said::BeatMs(period) => ToAgent::Beat(Duration::from_millis(period)),
     }))
 }

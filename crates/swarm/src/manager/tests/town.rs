@@ -251,7 +251,7 @@ async fn serve(mut link: Link, (agent, ids): &mut (Agent, Ids)) {
         };
         let assignment = match said {
             Some(ToAgent::Assignment { number, assignment }) => AgentEvent::Assigned { number, assignment },
-            Some(ToAgent::News(_) | ToAgent::Beat(_)) => continue,
+            Some(ToAgent::News(_) | ToAgent::Measure(_) | ToAgent::Beat(_)) => continue,
             None => return,
         };
         let mut events = vec![assignment];
