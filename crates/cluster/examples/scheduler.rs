@@ -1,16 +1,22 @@
 //! How fast the brain gives tasks to nodes: SwarmKit's benchmark (manager/scheduler, `BenchmarkScheduler*`),
 //! over the whole way through the log. Each size creates nodes, then services, and commits what the brain proposes until every
-//! task has a node. What SwarmKit measures, choosing nodes over its store, is the smaller part of that.
+//! task has a node. What SwarmKit measures, choosing nodes over its store, is the smaller part of that. Then tasks fail, one
+//! after the other, until each has its replacement.
 //!
 //! `cargo run --release -p skep-cluster --example scheduler [tasks nodes services]`
-#![expect(clippy::disallowed_methods, reason = "a benchmark reads its arguments and what the kernel counts")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a benchmark reads its arguments and what the kernel counts"
+)]
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use skep_cluster::{Cluster, Event, Objects, Output, Request, RequestId, check};
+use skep_types::assignment::StatusReport;
 use skep_types::node::{Availability, Node, NodeDescription, NodeRole, NodeSpec, NodeState};
 use skep_types::placement::{Constraint, Placement};
 use skep_types::resources::Resources;
@@ -18,7 +24,7 @@ use skep_types::service::{
     EndpointMode, RestartPolicy, ServiceContainer, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
 use skep_types::swarm::{ClusterObject, ClusterSpec};
-use skep_types::{ClusterId, Ids, Meta, NodeId, Time};
+use skep_types::{ClusterId, Ids, Meta, NodeId, Task, TaskState, TaskStatus, Time};
 
 /// Sizes that are measured where none is named: tasks, nodes, services.
 const SIZES: [(u64, u64, u64); 7] = [
@@ -33,6 +39,9 @@ const SIZES: [(u64, u64, u64); 7] = [
 
 /// How often what takes little time is done.
 const REPEATS: u32 = 10;
+
+/// Tasks that fail one after the other.
+const FAILURES: usize = 1_000;
 
 /// A cluster whose log commits at once.
 struct Stage {
@@ -196,15 +205,51 @@ fn measure(tasks: u64, nodes: u64, services: u64, constraints: &[Constraint], al
             stage.tell(Event::NodeLost { node, reason: "benchmark".to_owned() });
         }
     }) / REPEATS;
+    let mut answers = fail(&mut stage);
+    answers.sort();
+    let (median, nearly) = (answers[FAILURES / 2], answers[FAILURES * 99 / 100]);
     let seconds = placing.as_secs_f64();
     println!(
         "{tasks:>8} tasks {nodes:>6} nodes {services:>4} services {} constraints: {seconds:>7.3} s, {:>8.0} \
          tasks/s, {entries:>5} entries{grown}; new leader {taking_over:.1?}; a lost node's tasks \
-         elsewhere {losing:.1?}, {} entries",
+         elsewhere {losing:.1?}, {} entries; a failed task's replacement {median:.1?}, p99 {nearly:.1?}",
         constraints.len(),
         tasks as f64 / seconds,
         (stage.entries - before) / u64::from(REPEATS),
     );
+}
+
+/// Lets tasks run, and some of them fail; the times from each failure's report to nothing being left to decide.
+fn fail(stage: &mut Stage) -> Vec<Duration> {
+    let report = |task: &Task, state| StatusReport {
+        task: task.id,
+        status: TaskStatus { state, message: "benchmark".to_owned(), ..task.status.clone() },
+    };
+    let mut running: BTreeMap<NodeId, Vec<StatusReport>> = BTreeMap::new();
+    for task in stage.cluster.objects().tasks().filter(|task| task.desired == TaskState::Running) {
+        let node = task.node.expect("every task has a node");
+        running.entry(node).or_default().push(report(task, TaskState::Running));
+    }
+    for (node, reports) in running {
+        stage.tell(Event::Reports(node, reports));
+    }
+    let runs = |task: &&Task| task.status.state == TaskState::Running && task.desired == TaskState::Running;
+    let step = (stage.cluster.objects().tasks().filter(runs).count() / FAILURES).max(1);
+    let failing: Vec<Task> =
+        stage.cluster.objects().tasks().filter(runs).step_by(step).take(FAILURES).cloned().collect();
+    assert_eq!(failing.len(), FAILURES, "enough tasks run");
+    let times = failing.iter().map(|task| {
+        let node = task.node.expect("it runs");
+        // The kernel counts a thread's time in steps that are longer than this.
+        let began = Instant::now();
+        stage.tell(Event::Reports(node, vec![report(task, TaskState::Failed)]));
+        let took = began.elapsed();
+        let after = stage.cluster.objects().tasks_of(task.service);
+        let replaced = after.filter(|other| other.slot == task.slot).any(|other| other.id != task.id);
+        assert!(replaced, "a failed task has a replacement");
+        took
+    });
+    times.collect()
 }
 
 fn main() {

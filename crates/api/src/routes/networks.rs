@@ -119,7 +119,7 @@ async fn create(context: &Context, call: Call) -> Answer {
         return Err(ApiError::conflict(format!("network with name {name} already exists")));
     }
     let id = match wanted {
-        Wanted::Local(asked) => context.engine.create_network(asked).await?,
+        Wanted::Local(asked) => context.engine.create_network(*asked).await?,
         Wanted::Cluster(spec, source) => create_in_cluster(context, *spec, source).await?,
     };
     created(&models::NetworkCreateResponse { id, warning: String::new() })

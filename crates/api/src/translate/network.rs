@@ -142,7 +142,7 @@ pub fn cluster(network: &Network) -> NetworkView {
 /// What a request to make a network asks for.
 pub enum Wanted {
     /// One of this machine.
-    Local(NetworkCreate),
+    Local(Box<NetworkCreate>),
     /// One of the cluster, and the configuration that it is to be made from.
     Cluster(Box<NetworkSpec>, Option<String>),
 }
@@ -194,7 +194,7 @@ pub fn create(request: models::NetworkCreateRequest) -> Result<Wanted, ApiError>
             config_from,
             ipam,
         };
-        return Ok(Wanted::Local(create));
+        return Ok(Wanted::Local(Box::new(create)));
     }
     if scope == "local" {
         return Err(ApiError::forbidden("cannot downgrade network scope for overlay networks"));

@@ -323,7 +323,7 @@ fn fronts_overlap_where_both_would_answer() {
     assert!(front(80).overlaps(&at(1)) && at(1).overlaps(&front(80)) && at(1).overlaps(&at(1)));
     assert!(!at(1).overlaps(&at(2)) && !front(80).overlaps(&front(81)));
     assert!(!front(80).overlaps(&Front { protocol: Protocol::Udp, ..front(80) }));
-    let six = |address: &str| Front { address: address.parse().unwrap(), ..front(80) };
+    let six = |address: &str| Front { address: address.parse().expect("an address"), ..front(80) };
     assert!(six("::").overlaps(&six("2001:db8::1")) && !six("::1").overlaps(&six("2001:db8::1")));
     assert!(!six("::").overlaps(&front(80)) && !six("::").overlaps(&at(1)), "each family is its own");
 }
