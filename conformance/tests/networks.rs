@@ -1,7 +1,10 @@
 //! Networks that users make on one machine: bridges, several networks of a container, and names.
 #![expect(clippy::unwrap_used, reason = "a broken expectation should stop the test where it broke")]
 
-use skep_conformance::Host;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use skep_conformance::{Host, eventually, http};
 
 /// An HTTP server that tells its container's host name.
 const SERVER: &str = "mkdir -p /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www";
@@ -208,4 +211,62 @@ fn a_killed_daemon_finds_networks_and_names_again() {
     assert_eq!(fetch(&host, "client", "more").as_deref(), Ok("more"));
     host.docker(&["rm", "--force", "web", "client", "more"]).ok();
     host.docker(&["network", "rm", "shop"]).ok();
+}
+
+/// What the host hears at a port of an address of IPv6.
+fn ask6(host: &Host, address: Ipv6Addr, port: u16) -> Result<String, String> {
+    host.inside(|| http::fetch(SocketAddr::from((address, port))))
+}
+
+#[test]
+fn a_network_with_ipv6_gives_addresses_names_and_published_ports() {
+    let mut host = Host::with_busybox();
+    // Where the kernel shows bridged frames to rules, [::1] is refused; a machine without that module has no such file.
+    drop(host.command_with("sysctl", &["-qw", "net.bridge.bridge-nf-call-ip6tables=0"]).status());
+    let subnets = ["--subnet", "10.78.0.0/24", "--subnet", "fd00:78::/64"];
+    host.docker(&[&["network", "create", "--ipv6"], &subnets[..], &["six"]].concat()).ok();
+    let format = "{{.EnableIPv6}} {{(index .IPAM.Config 1).Subnet}} {{(index .IPAM.Config 1).Gateway}}";
+    let shown = host.docker(&["network", "inspect", "--format", format, "six"]).ok();
+    assert_eq!(shown, "true fd00:78::/64 fd00:78::1");
+    host.docker(&["network", "create", "--ipv6", "--subnet", "fd00:78::/80", "other"])
+        .fails(1, "Pool overlaps with other one on this address space");
+    host.docker(&["network", "create", "--ipv6", "--subnet", "fd00:79::/112", "other"])
+        .fails(1, "may have at most 96 bits");
+    host.docker(&["network", "create", "--ipv6", "drawn"]).ok();
+    let format = "{{(index .IPAM.Config 1).Subnet}}";
+    let drawn = host.docker(&["network", "inspect", "--format", format, "drawn"]).ok();
+    assert!(drawn.starts_with("fd") && drawn.ends_with("::/64"), "{drawn}");
+    server(&host, "web", &["--network", "six", "--publish", "8080:80"]);
+    server(&host, "asker", &["--network", "six"]);
+    server(&host, "four", &["--publish", "8081:80"]);
+    let of = "{{with .NetworkSettings.Networks.six}}{{.GlobalIPv6Address}}/{{.GlobalIPv6PrefixLen}} {{.IPv6Gateway}}{{end}}";
+    let address = host.docker(&["inspect", "--format", of, "web"]).ok();
+    assert_eq!(address, "fd00:78::a4e:2/64 fd00:78::1");
+    let published = host.docker(&["port", "web"]).ok();
+    assert_eq!(published, "80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080");
+    assert_eq!(host.docker(&["port", "four"]).ok(), "80/tcp -> 0.0.0.0:8081");
+    let look_up =
+        |question: &[&str]| host.docker(&[&["exec", "asker", "nslookup"], question].concat()).stdout;
+    assert!(
+        look_up(&["-type=aaaa", "web"]).contains("fd00:78::a4e:2"),
+        "{}",
+        look_up(&["-type=aaaa", "web"])
+    );
+    assert!(look_up(&["fd00:78::a4e:2"]).contains("web"), "{}", look_up(&["fd00:78::a4e:2"]));
+    let script = "wget -q -O - http://[fd00:78::a4e:2]/";
+    assert_eq!(host.docker(&["exec", "asker", "sh", "-c", script]).ok(), "web");
+    for restarted in [false, true] {
+        if restarted {
+            host.kill_daemon();
+            host.start_daemon();
+        }
+        for to in [Ipv6Addr::LOCALHOST, "fd00:78::1".parse().unwrap()] {
+            let answer = eventually("the port answers", Duration::from_secs(10), || ask6(&host, to, 8080));
+            assert_eq!(answer.trim(), "web", "{to}");
+        }
+        assert!(ask6(&host, Ipv6Addr::LOCALHOST, 8081).is_err(), "nobody is there over IPv6");
+        assert_eq!(host.docker(&["inspect", "--format", of, "web"]).ok(), address);
+    }
+    host.docker(&["rm", "--force", "web"]).ok();
+    assert!(ask6(&host, Ipv6Addr::LOCALHOST, 8080).is_err());
 }

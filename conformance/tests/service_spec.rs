@@ -306,3 +306,29 @@ fn a_container_of_docker_run_is_as_its_flags_say() {
     assert_eq!(config["Sysctls"], json!({ "kernel.msgmax": "4097" }));
     assert_eq!(inside(&host, "kept", "ulimit -n"), "64");
 }
+
+#[test]
+fn a_node_chooses_the_port_that_a_task_leaves_open_and_says_which() {
+    let host = swarm();
+    let service = ["service", "create", "--detach", "--no-resolve-image", "--name", "web"];
+    let publish = ["--publish", "mode=host,target=80"];
+    let serve =
+        ["busybox", "sh", "-c", "mkdir /www; echo here > /www/index.html; exec httpd -f -p 80 -h /www"];
+    host.docker(&[&service[..], &publish, &serve].concat()).ok();
+    let shown = || host.docker(&["service", "ps", "--format", "{{.Ports}}", "web"]).ok();
+    let port: u16 = eventually("the task says its port", SOON, || {
+        let text = shown();
+        let port = text.strip_prefix("*:").and_then(|text| text.strip_suffix("->80/tcp"));
+        port.and_then(|port| port.parse().ok()).ok_or(text)
+    });
+    assert_eq!(eventually("it answers", SOON, || host.curl(port)).trim(), "here");
+    let task = host.docker(&["service", "ps", "--quiet", "--no-trunc", "web"]).ok();
+    let status: Value = serde_json::from_str(
+        &host.docker(&["inspect", "--format", "{{json .Status.PortStatus}}", &task]).ok(),
+    )
+    .unwrap();
+    let expected = json!({"Ports": [
+        {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": port, "PublishMode": "host"}
+    ]});
+    assert_eq!(status, expected);
+}
