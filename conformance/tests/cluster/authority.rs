@@ -222,7 +222,7 @@ fn a_root_is_brought_along_and_what_it_did_not_sign_for_today_is_refused() {
     let info = lab.docker(1, &["info"]).ok();
     assert!(info.contains("Expiry Duration: 2 days"), "{info}");
     lab.docker(1, &["swarm", "update", "--cert-expiry", "30m"])
-        .fails(1, "minimum certificate expiry time must be 1h0m0s");
+        .fails(1, "minimum certificate expiry time is: 1h0m0s");
 
     let root = Papers::root(folder.path(), "root");
     let (certificate, key) = (root.certificate.to_str().unwrap(), root.key.to_str().unwrap());
