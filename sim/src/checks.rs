@@ -29,6 +29,13 @@ const SPARSE: u64 = 40;
 
 /// Before an entry is applied to the truth.
 pub(crate) fn before(world: &mut World, changes: &[Change]) -> Verdict {
+    let made = changes.iter().filter_map(|change| match change {
+        Change::CreateTask(task) => Some(task.service),
+        _ => None,
+    });
+    let replacing = |service| world.truth.rollout(service).map_or(0, |rollout| rollout.holding.len());
+    let replacing = made.map(|service| (service, replacing(service))).collect();
+    world.book.replacing = replacing;
     for change in changes {
         match change {
             Change::SetDesired { task, desired, .. } => {

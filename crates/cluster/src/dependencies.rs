@@ -10,11 +10,13 @@ use skep_types::service::{Service, ServiceMode};
 use skep_types::{ServiceId, Task, TaskState};
 
 use crate::Objects;
-use crate::objects::is_wanted;
+use crate::objects::{is_wanted, representative};
 
 const LABEL: &str = "skep.depends_on";
 /// Docker's, on every service of a stack.
 const STACK: &str = "com.docker.stack.namespace";
+/// How often a task that waits for one service is told how far that came, at most.
+const STEPS: u64 = 16;
 
 /// The services that a service names, as it names them.
 fn names(labels: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
@@ -75,13 +77,18 @@ fn lacks(objects: &Objects, by: &Service, name: &str) -> Option<String> {
     let Some(service) = find(objects, &by.spec.labels, name) else {
         return Some(format!("service {name}, which does not exist"));
     };
-    let running = || objects.tasks_of(service.id).filter(|task| runs(task)).count() as u64;
+    // While an update starts first, two tasks of a slot run.
+    let running = || {
+        let slots = objects.tasks_of(service.id).filter(|task| runs(task)).map(|task| task.slot);
+        slots.collect::<BTreeSet<u64>>().len() as u64
+    };
     let completed = || {
-        // One that was told to end and completed yet has a successor, which counts for its slot.
-        let done = |task: &&Task| {
-            task.status.state == TaskState::Complete && is_wanted(task) && !objects.is_past(task)
+        // Where one that was told to end completed yet and has a successor, that counts for its slot.
+        let done = |slot: &u64| {
+            let tasks = objects.tasks_of_slot(service.id, *slot).filter(|task| !objects.is_past(task));
+            representative(tasks).is_some_and(|task| task.status.state == TaskState::Complete)
         };
-        objects.tasks_of(service.id).filter(done).count() as u64
+        objects.slots_of(service.id).filter(done).count() as u64
     };
     let slots = || objects.index().slots.get(&service.id).map_or(0, |slots| slots.occupied.len());
     let (has, wants, what) = match service.spec.mode {
@@ -90,7 +97,9 @@ fn lacks(objects: &Objects, by: &Service, name: &str) -> Option<String> {
         ServiceMode::ReplicatedJob { total_completions, .. } => (completed(), total_completions, "completed"),
         ServiceMode::GlobalJob => (completed(), slots().max(1), "completed"),
     };
-    (has < wants).then(|| format!("service {} ({has}/{wants} {what})", service.spec.name))
+    // Each of its tasks is told of each change: of a service of hundreds, not of every one.
+    let told = has - has % wants.div_ceil(STEPS).max(1);
+    (has < wants).then(|| format!("service {} ({told}/{wants} {what})", service.spec.name))
 }
 
 /// The service of that name, of the same stack if there is one.

@@ -47,6 +47,10 @@ pub(crate) struct Book {
     /// What was stopped because the managers wanted it, by its addresses, until something runs there again.
     stopped: BTreeMap<Place, (usize, TaskId)>,
     running: BTreeMap<(usize, TaskId), Held>,
+    /// When something last ended that ran at an address.
+    left: BTreeMap<Place, Time>,
+    /// How many tasks a service's update was replacing before the present entry.
+    pub replacing: BTreeMap<ServiceId, usize>,
     /// What jobs have done.
     pub jobs: Ledger,
 }
@@ -58,6 +62,7 @@ impl Book {
 
     pub fn forget(&mut self, task: TaskId) {
         self.owners.remove(&task);
+        self.jobs.forget(task);
     }
 
     pub fn owner(&self, task: TaskId) -> Option<(NodeId, Time)> {
@@ -104,20 +109,26 @@ impl Book {
     }
 
     /// It does no longer.
-    pub fn frees(&mut self, address: Place, holder: Holder) {
+    pub fn frees(&mut self, address: Place, holder: Holder, now: Time) {
+        self.left.insert(address, now);
         if let Some(holders) = self.addresses.get_mut(&address) {
             holders.remove(&holder);
         }
     }
 
-    pub fn ends(&mut self, node: usize, task: TaskId) {
+    /// When something last ended at an address.
+    pub fn left_at(&self, address: Place) -> Option<Time> {
+        self.left.get(&address).copied()
+    }
+
+    pub fn ends(&mut self, node: usize, task: TaskId, now: Time) {
         let place = (node, task);
         let Some((slot, addresses)) = self.running.remove(&place) else { return };
         if let Some(places) = self.slots.get_mut(&slot) {
             places.remove(&place);
         }
         for address in addresses {
-            self.frees(address, (node, Who::Task(task)));
+            self.frees(address, (node, Who::Task(task)), now);
         }
     }
 
@@ -133,10 +144,10 @@ impl Book {
     }
 
     /// All containers of a node end.
-    pub fn all_end(&mut self, node: usize) {
+    pub fn all_end(&mut self, node: usize, now: Time) {
         let places = self.running.keys().filter(|(place, _)| *place == node);
         for (_, task) in places.copied().collect::<Vec<_>>() {
-            self.ends(node, task);
+            self.ends(node, task, now);
         }
     }
 

@@ -19,6 +19,8 @@ const PROMPT: u64 = 5;
 pub(crate) struct Ledger {
     /// Of each job the newest iteration in which anything completed, and the slots that did.
     completed: BTreeMap<ServiceId, (u64, BTreeSet<u64>)>,
+    /// How many tasks of its job were to run at a time when a task was made.
+    concurrency: BTreeMap<TaskId, u64>,
 }
 
 impl Ledger {
@@ -30,6 +32,10 @@ impl Ledger {
         if newest.0 == iteration {
             newest.1.insert(slot);
         }
+    }
+
+    pub fn forget(&mut self, task: TaskId) {
+        self.concurrency.remove(&task);
     }
 
     /// Whether a slot completed in an iteration.
@@ -47,16 +53,22 @@ impl Ledger {
 
 /// The log says what a task's state is.
 pub(super) fn reported(world: &mut World, task: TaskId, status: &TaskStatus) {
-    let known = world.truth.task(task).filter(|known| known.desired == TaskState::Complete);
-    let Some(known) = known.filter(|_| status.state == TaskState::Complete) else { return };
-    if let Some(iteration) = known.iteration {
+    let known = world.truth.task(task).filter(|_| status.state == TaskState::Complete);
+    let Some(known) = known else { return };
+    // One that was told to end and completed yet stands for its slot, unless it has a successor.
+    let awaits = |other: &Task| other.desired <= TaskState::Complete && other.iteration == known.iteration;
+    let counts = || {
+        known.desired == TaskState::Complete
+            || !world.truth.tasks_of_slot(known.service, known.slot).any(awaits)
+    };
+    if let Some(iteration) = known.iteration.filter(|_| counts()) {
         let (service, slot) = (known.service, known.slot);
         world.book.jobs.enter(service, iteration, slot);
     }
 }
 
 /// The log makes a task.
-pub(super) fn created(world: &World, new: &NewTask) -> Verdict {
+pub(super) fn created(world: &mut World, new: &NewTask) -> Verdict {
     let Some(service) = world.truth.service(new.service) else { return Ok(()) };
     let Some(job) = service.job else { return Ok(()) };
     let (name, slot) = (&service.spec.name, new.slot);
@@ -67,6 +79,9 @@ pub(super) fn created(world: &World, new: &NewTask) -> Verdict {
         || world.book.specs_of(service.id).iter().all(|spec| schedule(&spec.labels).is_some());
     if job.iteration == 0 && always_scheduled() {
         return Err(format!("task {} of job {name} is made before the first of its times", new.id));
+    }
+    if let ServiceMode::ReplicatedJob { max_concurrent, .. } = service.spec.mode {
+        world.book.jobs.concurrency.insert(new.id, max_concurrent);
     }
     Ok(())
 }
@@ -100,7 +115,7 @@ pub(super) fn iterated(world: &World, new: &Service) -> Verdict {
         .map_or(Ok(()), |task| Err(format!("job {name} ({id}) runs while task {task} of its last run does")))
 }
 
-/// A container of a job starts: no more run than may.
+/// A container of a job starts: no more run than may. What was begun when more might is not ended for that.
 pub(super) fn concurrent(world: &World, task: &Task) -> Verdict {
     let Some(service) = world.truth.service(task.service) else { return Ok(()) };
     let ServiceMode::ReplicatedJob { max_concurrent, .. } = service.spec.mode else { return Ok(()) };
@@ -114,13 +129,13 @@ pub(super) fn concurrent(world: &World, task: &Task) -> Verdict {
             known.is_some_and(|known| known.iteration == current && known.desired < TaskState::Remove);
         stays && !forsaken(world, *node, *id)
     };
-    let running = world.book.in_service(service.id).filter(counts).count() as u64;
-    if running > max_concurrent {
-        let name = &service.spec.name;
-        return Err(format!(
-            "{running} tasks of job {name} ({}) run at a time, not {max_concurrent}",
-            service.id
-        ));
+    let running: Vec<TaskId> =
+        world.book.in_service(service.id).filter(counts).map(|(_, task)| task).collect();
+    let begun_under = running.iter().filter_map(|task| world.book.jobs.concurrency.get(task).copied());
+    let most = begun_under.fold(max_concurrent, u64::max);
+    if running.len() as u64 > most {
+        let (name, running) = (&service.spec.name, running.len());
+        return Err(format!("{running} tasks of job {name} ({}) run at a time, not {most}", service.id));
     }
     Ok(())
 }

@@ -125,6 +125,10 @@ pub(crate) fn refused(world: &World, node: usize, place: Place) -> Verdict {
             "node {node} sends a client to {address}: task {task} on node {host} was stopped"
         ));
     }
+    // What ended by itself leaves its address before all nodes know of that, but not for long.
+    if world.book.left_at(place).is_some_and(|left| left + LEARNED > world.now) {
+        return Ok(());
+    }
     for (host, machine) in world.machines.iter().enumerate() {
         // What was given up before it ever ran is kept for its history, and its address may be another's.
         let due = |id| world.truth.task(id).is_some_and(|task| !task.status.state.is_terminal());

@@ -6,12 +6,14 @@ use skep_types::{ServiceId, Task, TaskId, TaskState};
 
 use crate::world::{Verdict, World};
 
-/// A rolling update replaces no more tasks at a time than it may.
+/// A rolling update begins to replace no more tasks at a time than it may. One that follows another, which might replace
+/// more, takes over what that began.
 pub(super) fn parallelism(world: &World, service: Option<&Service>) -> Verdict {
     let Some(service) = service else { return Ok(()) };
     let Some(rollout) = world.truth.rollout(service.id) else { return Ok(()) };
+    let before = world.book.replacing.get(&service.id).copied().unwrap_or_default() as u64;
     let (held, most) = (rollout.holding.len() as u64, service.rollout_config().parallelism);
-    if most > 0 && held > most {
+    if most > 0 && held > most.max(before) {
         return Err(format!(
             "the update of service {} replaces {held} tasks at a time, not {most}",
             service.id
@@ -26,7 +28,9 @@ pub(super) fn filled_once(world: &World, service: ServiceId, slot: u64) -> Verdi
     let wanted = world
         .truth
         .tasks_of_slot(service, slot)
-        .filter(|task| task.desired <= TaskState::Complete && task.iteration == current);
+        .filter(|task| task.desired <= TaskState::Complete && task.iteration == current)
+        // What failed is replaced in a moment.
+        .filter(|task| !task.status.state.is_terminal());
     let (running, coming): (Vec<&Task>, Vec<&Task>) =
         wanted.partition(|task| task.status.state == TaskState::Running);
     let first = world.book.starts_first(service);

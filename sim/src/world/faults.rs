@@ -169,7 +169,7 @@ impl World {
             let now = self.now;
             self.machine(node).lose_power(now);
             self.guests_end(node);
-            self.book.all_end(node);
+            self.book.all_end(node, self.now);
             self.after(1000, 20_000, Happening::DaemonUp { node });
             if self.managers.contains_key(&node) {
                 return self.crash_manager(node);

@@ -69,7 +69,7 @@ impl World {
         let (container, network) = key;
         self.tell(|| format!("guest {} on node {node} leaves network {network}", container.short()));
         if let Some((address, _)) = self.machine(node).guests.remove(&key) {
-            self.book.frees((network, address), (node, Who::Guest(container)));
+            self.book.frees((network, address), (node, Who::Guest(container)), self.now);
         }
         self.machine(node).leaving.insert(key);
         let life = self.machine(node).life;
@@ -143,7 +143,7 @@ impl World {
     fn guest_is_in(&mut self, node: usize, container: ContainerId, place: (NetworkId, Ipv4Addr)) -> Verdict {
         let (network, address) = place;
         if let Some((had, _)) = self.machine(node).guests.get(&(container, network)).copied() {
-            self.book.frees((network, had), (node, Who::Guest(container)));
+            self.book.frees((network, had), (node, Who::Guest(container)), self.now);
         }
         checks::arriving(self, node, container, place)?;
         let now = self.now;
@@ -156,7 +156,7 @@ impl World {
     /// All guests of a node end.
     pub(super) fn guests_end(&mut self, node: usize) {
         for ((container, network), (address, _)) in std::mem::take(&mut self.machine(node).guests) {
-            self.book.frees((network, address), (node, Who::Guest(container)));
+            self.book.frees((network, address), (node, Who::Guest(container)), self.now);
         }
         let id = self.machine(node).id;
         self.user.forget_guests(id);

@@ -144,7 +144,7 @@ impl World {
             Operation::Stop { task, .. } => self.stop(node, task),
             Operation::Remove { task, .. } => {
                 self.machine(node).containers.remove(&task);
-                self.book.ends(node, task);
+                self.book.ends(node, task, self.now);
                 self.agent(node, AgentEvent::Removed { task, result: Ok(()) })
             }
         }
@@ -213,7 +213,7 @@ impl World {
             container.state = Life::Ended { code: 143, at: now, asked: true };
             watched = std::mem::take(&mut container.watched);
             let (stopped, failed) = (container.task.clone(), container.sick);
-            self.book.ends(node, task);
+            self.book.ends(node, task, self.now);
             if !failed && !checks::forsaken(self, node, task) {
                 self.book.stops(node, &stopped);
             }
@@ -241,7 +241,7 @@ impl World {
         }
         container.state = Life::Ended { code, at: now, asked: false };
         let (watched, service) = (std::mem::take(&mut container.watched), container.task.service);
-        self.book.ends(node, task);
+        self.book.ends(node, task, self.now);
         if of_job && self.chance.happens(60) {
             self.after(0, 15, Happening::Drain { node });
         }

@@ -114,7 +114,7 @@ impl Objects {
         touched.nodes.insert(id);
         self.note_global_slots(id, touched);
         if !same_place {
-            self.index_slots_on(id);
+            self.index_slots_on(id, touched);
         }
     }
 
@@ -132,7 +132,7 @@ impl Objects {
         });
         self.index.remove_node(&node);
         self.note_global_slots(id, touched);
-        self.index_slots_on(id);
+        self.index_slots_on(id, touched);
     }
 
     /// Notes the node's slots of services that have one for each.
@@ -186,14 +186,17 @@ impl Objects {
         self.last_given.extend(given);
     }
 
-    /// What a node is decides whether its tasks are where their services want them.
-    fn index_slots_on(&mut self, node: NodeId) {
+    /// What a node is decides whether its tasks are where their services want them, and whether jobs wait for their end.
+    fn index_slots_on(&mut self, node: NodeId, touched: &mut Touched) {
         let present = self.tasks_on(node).map(|task| (task.service, task.slot));
         // Also what waits for this node alone.
         let pinned = self.index.global_services.iter().map(|service| (*service, node.slot()));
         let slots: BTreeSet<(ServiceId, u64)> = present.chain(pinned).collect();
         for (service, slot) in slots {
             self.index_slot(service, slot);
+            if self.services.get(&service).is_some_and(|service| service.job.is_some()) {
+                touched.services.insert(service);
+            }
         }
     }
 
@@ -410,11 +413,18 @@ impl Objects {
         self.index.set_slot(id, slot, standing);
     }
 
+    /// Whether a task may still run that was told to end. Nobody waits for a node that is down.
+    fn lingers(&self, task: &Task) -> bool {
+        index::is_live(task) && task.node.is_some_and(|node| !self.is_lost(node))
+    }
+
     /// What a slot counts as that this task stands for.
     fn standing(&self, task: &Task) -> Standing {
         let Some(service) = self.services.get(&task.service) else { return Standing::Current };
         if service.job.is_some() {
-            let finished = task.status.state == TaskState::Complete || !index::is_wanted(task);
+            let goes_on = task.status.state != TaskState::Complete && index::is_wanted(task);
+            let mut others = self.tasks_of_slot(task.service, task.slot).filter(|task| !self.is_past(task));
+            let finished = !goes_on && !others.any(|task| self.lingers(task));
             return if finished { Standing::Finished } else { Standing::Current };
         }
         let node = task.node.and_then(|node| self.nodes.get(&node));

@@ -1,7 +1,8 @@
 //! Services that wait for others.
 
 use expect_test::expect;
-use skep_types::service::{RestartCondition, ServiceMode, ServiceSpec};
+use skep_types::node::Availability;
+use skep_types::service::{RestartCondition, ServiceMode, ServiceSpec, UpdateOrder};
 use skep_types::{ServiceId, TaskState};
 
 use super::scene::{Scene, spec, task_spec};
@@ -89,4 +90,52 @@ fn those_who_would_wait_for_each_other_are_refused() {
     expect!["label skep.depends_on: e waits for e"].assert_eq(&ask(waiting("e", "e")).unwrap_err());
     expect![[r#"label skep.depends_on: "" is not a service's name"#]]
         .assert_eq(&ask(waiting("f", "a,,b")).unwrap_err());
+}
+
+#[test]
+fn an_update_that_starts_first_does_not_make_up_for_what_does_not_run() {
+    let mut scene = Scene::of(2);
+    let mut db = spec("db", 2);
+    db.update.order = UpdateOrder::StartFirst;
+    let db = scene.create(db);
+    scene.report(&[scene.task(db, 1).id], TaskState::Running, "");
+    let web = scene.create(waiting("web", "db"));
+    // The one that runs is replaced by another: two tasks run, of one slot.
+    scene.update(db, |spec| {
+        spec.update.parallelism = 0;
+        task_spec(spec, |task| task.container.image = "image:2".to_owned());
+    });
+    scene.report(&[scene.task(db, 1).id], TaskState::Running, "");
+    let running = scene.objects().tasks_of(db).filter(|task| task.status.state == TaskState::Running);
+    assert_eq!(running.count(), 2);
+    expect!["waiting for service db (1/2 running)"].assert_eq(&why(&scene, web));
+}
+
+#[test]
+fn of_a_big_service_not_every_task_is_told() {
+    let mut scene = Scene::of(1);
+    let db = scene.create(spec("db", 100));
+    let web = scene.create(waiting("web", "db"));
+    for slot in 1..=99 {
+        scene.report(&[scene.task(db, slot).id], TaskState::Running, "");
+    }
+    expect!["waiting for service db (98/100 running)"].assert_eq(&why(&scene, web));
+    scene.report(&[scene.task(db, 100).id], TaskState::Running, "");
+    assert_eq!(why(&scene, web), "");
+}
+
+#[test]
+fn what_was_told_to_end_and_completed_yet_has_completed() {
+    let mut scene = Scene::of(1);
+    let mut migrate = spec("migrate", 0);
+    migrate.mode = ServiceMode::GlobalJob;
+    task_spec(&mut migrate, |task| task.restart.condition = RestartCondition::None);
+    let migrate = scene.create(migrate);
+    let web = scene.create(waiting("web", "migrate"));
+    let task = scene.objects().tasks_of(migrate).next().unwrap().id;
+    scene.report(&[task], TaskState::Running, "");
+    scene.change_node(1, |spec| spec.availability = Availability::Drain).unwrap();
+    scene.report(&[task], TaskState::Complete, "");
+    scene.change_node(1, |spec| spec.availability = Availability::Active).unwrap();
+    assert_eq!(why(&scene, web), "");
 }

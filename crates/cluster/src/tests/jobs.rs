@@ -302,3 +302,24 @@ fn none_at_a_time_is_a_job_that_waits_to_be_asked() {
     scene.work();
     assert_eq!(running(&scene, job).len(), 3);
 }
+
+#[test]
+fn a_task_that_still_ends_takes_the_place_of_another_unless_its_node_is_down() {
+    for down in [false, true] {
+        let mut scene = Scene::of(2);
+        let mut once = job("job", 2, 4);
+        task_spec(&mut once, |task| task.restart.condition = RestartCondition::None);
+        let job = scene.create(once);
+        scene.work();
+        let drained = scene.task(job, 0).node.unwrap();
+        scene.change_node(drained.0 as u64, |spec| spec.availability = Availability::Drain).unwrap();
+        assert_eq!(scene.objects().tasks_of(job).count(), 2);
+        if down {
+            scene.tell(Event::NodeLost { node: drained, reason: "test".to_owned() });
+        } else {
+            let task = scene.task(job, 0).id;
+            scene.report(&[task], TaskState::Shutdown, "");
+        }
+        assert_eq!(scene.objects().tasks_of(job).count(), 3, "the node is down: {down}");
+    }
+}

@@ -161,7 +161,7 @@ impl<'w> Settled<'w> {
         let name = self.name;
         match (self.service.job, status.state) {
             (None, TaskState::Running) if wanted(task) => self.well_placed(task)?,
-            (Some(job), TaskState::Complete) if *desired == TaskState::Complete => {
+            (Some(job), TaskState::Complete) => {
                 if !self.world.book.jobs.has(self.service.id, job.iteration, slot) {
                     return Err(format!("task {id} of job {name} is complete, and nobody said so"));
                 }
