@@ -19,12 +19,17 @@ const PROMPT: u64 = 5;
 pub(crate) struct Ledger {
     /// Of each job the newest iteration in which anything completed, and the slots that did.
     completed: BTreeMap<ServiceId, (u64, BTreeSet<u64>)>,
+    /// Which of these completed though they were told to end: their slots may be run again by what did not know of it.
+    unasked: BTreeSet<(ServiceId, u64, u64)>,
     /// How many tasks of its job were to run at a time when a task was made.
     concurrency: BTreeMap<TaskId, u64>,
 }
 
 impl Ledger {
-    fn enter(&mut self, service: ServiceId, iteration: u64, slot: u64) {
+    fn enter(&mut self, service: ServiceId, iteration: u64, slot: u64, asked: bool) {
+        if !asked {
+            self.unasked.insert((service, iteration, slot));
+        }
         let newest = self.completed.entry(service).or_default();
         if newest.0 < iteration {
             *newest = (iteration, BTreeSet::new());
@@ -63,7 +68,8 @@ pub(super) fn reported(world: &mut World, task: TaskId, status: &TaskStatus) {
     };
     if let Some(iteration) = known.iteration.filter(|_| counts()) {
         let (service, slot) = (known.service, known.slot);
-        world.book.jobs.enter(service, iteration, slot);
+        let asked = known.desired == TaskState::Complete;
+        world.book.jobs.enter(service, iteration, slot, asked);
     }
 }
 
@@ -72,7 +78,8 @@ pub(super) fn created(world: &mut World, new: &NewTask) -> Verdict {
     let Some(service) = world.truth.service(new.service) else { return Ok(()) };
     let Some(job) = service.job else { return Ok(()) };
     let (name, slot) = (&service.spec.name, new.slot);
-    if world.book.jobs.has(service.id, job.iteration, slot) {
+    let unasked = world.book.jobs.unasked.contains(&(service.id, job.iteration, slot));
+    if world.book.jobs.has(service.id, job.iteration, slot) && !unasked {
         return Err(format!("slot {slot} of job {name} ({}) is run again, and has completed", service.id));
     }
     let always_scheduled =
