@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("skep-cluster", 0),
     ("skep-agent", 0),
     ("skep-compose", 0),
+    ("skep-dockerfile", 0),
     ("skep-consensus", 1),
     ("skep-identity", 1),
     ("skep-images", 1),
