@@ -92,6 +92,37 @@ impl ConfigFile {
         }
     }
 
+    /// The configuration of an image that a step makes on top of another, as moby's `NewChildImage`.
+    pub(crate) fn step(
+        parent: Option<ConfigFile>,
+        new: &crate::NewImage,
+        layer: Option<DiffId>,
+    ) -> ConfigFile {
+        let mut config = parent.unwrap_or_else(|| ConfigFile {
+            architecture: architecture().to_owned(),
+            os: "linux".to_owned(),
+            rootfs: RootFs { kind: "layers".to_owned(), diff_ids: Vec::new() },
+            ..ConfigFile::default()
+        });
+        let created = new.created.to_string();
+        config.history.push(HistoryEntry {
+            created: created.clone(),
+            created_by: new.created_by.clone(),
+            author: new.author.clone(),
+            comment: new.comment.clone(),
+            empty_layer: layer.is_none(),
+        });
+        config.rootfs.diff_ids.extend(layer);
+        ConfigFile {
+            created,
+            author: new.author.clone(),
+            comment: new.comment.clone(),
+            docker_version: String::new(),
+            config: new.config.clone(),
+            ..config
+        }
+    }
+
     /// The image that this configuration and the store's record of it make.
     pub(crate) fn into_image(
         self,
@@ -111,6 +142,7 @@ impl ConfigFile {
         });
         Image {
             id,
+            parent: record.parent,
             history: history.collect(),
             config: self.config,
             architecture: self.architecture,

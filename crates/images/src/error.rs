@@ -153,6 +153,33 @@ pub enum ArchiveError {
     Platform(String),
 }
 
+/// Why an image was not made here.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// What it stands on is not there.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// An archive is at fault.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// An archive could not be read.
+    #[error("reading the archive")]
+    Read(#[source] io::Error),
+    /// The store is at fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<Failure> for BuildError {
+    fn from(failure: Failure) -> BuildError {
+        match failure {
+            Failure::Archive(error) => BuildError::Archive(error),
+            Failure::Read(error) => BuildError::Read(error),
+            Failure::Store(error) => BuildError::Store(error),
+        }
+    }
+}
+
 /// Why an archive was not unpacked.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -341,6 +368,12 @@ pub enum RemoveError {
         /// The image.
         id: ImageId,
     },
+    /// Another image was made from it.
+    #[error("conflict: unable to delete {} (cannot be forced) - image has dependent child images", id.short())]
+    Children {
+        /// The image.
+        id: ImageId,
+    },
     /// The store's files are at fault.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -353,7 +386,8 @@ impl RemoveError {
             RemoveError::ReferenceInUse { .. }
             | RemoveError::Running { .. }
             | RemoveError::Stopped { .. }
-            | RemoveError::ManyReferences { .. } => true,
+            | RemoveError::ManyReferences { .. }
+            | RemoveError::Children { .. } => true,
             RemoveError::Find(_) | RemoveError::Store(_) => false,
         }
     }

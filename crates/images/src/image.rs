@@ -12,6 +12,8 @@ use crate::{DiffId, ImageId};
 pub struct Image {
     /// Digest of the configuration's bytes.
     pub id: ImageId,
+    /// The image that it was made from, where that was here.
+    pub parent: Option<ImageId>,
     /// What containers made from it start with.
     pub config: ImageConfig,
     /// Go's name of the processor, such as `amd64`.

@@ -16,6 +16,7 @@
 
 mod compression;
 mod config;
+mod diff;
 mod digest;
 mod error;
 mod fault;
@@ -34,9 +35,12 @@ mod unpack;
 
 pub use digest::{DiffId, Digest, ImageId, ParseDigestError};
 pub use error::{
-    ArchiveError, FindError, ImportError, LoadError, OpenError, RemoveError, StoreError, TagError,
+    ArchiveError, BuildError, FindError, ImportError, LoadError, OpenError, RemoveError, StoreError, TagError,
 };
 pub use image::{History, Image, ImageConfig};
 pub use reference::{ParseReferenceError, Reference, Target};
 pub use remove_tree::remove_all;
-pub use store::{Import, InUse, LoadedImage, LoadedReference, Progress, Removed, Store, Usage};
+pub use store::{
+    Above, Draft, Import, InUse, LoadedImage, LoadedReference, NewImage, Progress, Removed, Store, Usage,
+};
+pub use unpack::{is_archive, unpack_files};

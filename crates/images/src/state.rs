@@ -30,6 +30,15 @@ pub(crate) struct Record {
     /// When a tag was last set on it.
     #[serde(default)]
     pub(crate) tagged_at: Option<Time>,
+    /// The image that it was made from here.
+    #[serde(default)]
+    pub(crate) parent: Option<ImageId>,
+    /// What the step that made it depends on; see `Store::cached`.
+    #[serde(default)]
+    pub(crate) step: Option<Digest>,
+    /// When it was made here.
+    #[serde(default)]
+    pub(crate) made_at: Option<Time>,
 }
 
 /// An unpacked layer.
@@ -88,6 +97,11 @@ impl State {
     /// The layers of all images, repeatedly where images share them.
     pub(crate) fn layers(&self) -> impl Iterator<Item = &Layer> {
         self.images.values().flat_map(|record| &record.layers)
+    }
+
+    /// Whether another image was made from this one.
+    pub(crate) fn has_children(&self, id: ImageId) -> bool {
+        self.images.values().any(|record| record.parent == Some(id))
     }
 
     /// The references to an image, in order.

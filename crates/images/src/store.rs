@@ -13,7 +13,9 @@
 //! A layer's folder is named by the start of its diff id, so that images share it. Only one whose folders
 //! take attributes from the layers below is named by its chain.
 
+mod build;
 mod commit;
+mod draft;
 mod open;
 mod removal;
 #[cfg(test)]
@@ -39,7 +41,9 @@ use crate::state::{Record, State};
 use crate::{
     Digest, FindError, Image, ImageId, ImportError, LoadError, OpenError, Reference, RemoveError, TagError,
 };
+pub use build::{Above, NewImage};
 pub(crate) use commit::{Pins, Staging};
+pub use draft::Draft;
 pub use types::{Import, InUse, LoadedImage, LoadedReference, Progress, Removed, Usage};
 
 /// The images of one machine. Clones share it.

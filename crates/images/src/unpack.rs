@@ -11,6 +11,7 @@
 //! memory stays flat.
 
 mod attributes;
+mod files;
 mod inherit;
 mod parents;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use rustix::io::Errno;
 use crate::error::{ArchiveError, Failure, StoreError};
 use crate::remove_tree::remove_child;
 use crate::tar::{Archive, Entry, Kind};
+pub use files::{is_archive, unpack_files};
 pub(crate) use inherit::inherit;
 use parents::Parents;
 
@@ -56,9 +58,26 @@ pub(crate) struct Summary {
 }
 
 /// Unpacks `archive`, to the end of its input, into `folder`, which exists and is empty.
-pub(crate) fn unpack_layer<R: BufRead>(folder: &Path, mut archive: Archive<R>) -> Result<Summary, Failure> {
+pub(crate) fn unpack_layer<R: BufRead>(folder: &Path, archive: Archive<R>) -> Result<Summary, Failure> {
+    unpack(folder, archive, Whiteouts::Hide)
+}
+
+/// Whether names like `.wh.x` hide what lies below, or are names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whiteouts {
+    Hide,
+    AreFiles,
+}
+
+/// Unpacks as [`unpack_layer`]; in place of what is in `folder` already.
+pub(crate) fn unpack<R: BufRead>(
+    folder: &Path,
+    mut archive: Archive<R>,
+    whiteouts: Whiteouts,
+) -> Result<Summary, Failure> {
     let mut unpacker = Unpacker {
         folder,
+        whiteouts,
         parents: Parents::open(folder)?,
         size: 0,
         implicit: BTreeSet::new(),
@@ -81,6 +100,7 @@ pub(crate) fn unpack_layer<R: BufRead>(folder: &Path, mut archive: Archive<R>) -
 
 struct Unpacker<'a> {
     folder: &'a Path,
+    whiteouts: Whiteouts,
     parents: Parents,
     /// As [`Summary::size`].
     size: u64,
@@ -97,7 +117,7 @@ impl Unpacker<'_> {
         }
         let path = clean(&entry.path)?;
         let Some((parent, name)) = split(&path) else { return self.place_root(entry) };
-        if name.starts_with(WHITEOUT) {
+        if self.whiteouts == Whiteouts::Hide && name.starts_with(WHITEOUT) {
             return self.place_whiteout(&path, parent, name);
         }
         self.enter(parent)?;

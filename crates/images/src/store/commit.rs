@@ -66,6 +66,15 @@ impl Pins {
     pub(super) fn new(store: &Store) -> Pins {
         Pins { store: store.clone(), folders: BTreeSet::new() }
     }
+
+    /// Keeps these folders too.
+    pub(super) fn add(&mut self, shared: &mut Shared, folders: Vec<String>) {
+        for folder in folders {
+            if self.folders.insert(folder.clone()) {
+                *shared.pins.entry(folder).or_default() += 1;
+            }
+        }
+    }
 }
 
 impl Drop for Pins {
@@ -102,9 +111,7 @@ impl Store {
         let folder = folder_name(diff_id.0);
         let is_it = |layer: &&Layer| layer.folder == folder && layer.diff_id == diff_id;
         let size = shared.state.layers().find(is_it)?.size;
-        if pins.folders.insert(folder.clone()) {
-            *shared.pins.entry(folder).or_default() += 1;
-        }
+        pins.add(&mut shared, vec![folder]);
         Some(size)
     }
 
@@ -277,7 +284,7 @@ impl Store {
 /// Enters an image into the state.
 fn add(state: &mut State, image: Planned, layers: Vec<Placed>) -> LoadedImage {
     let layers = layers.into_iter().map(|placed| placed.layer).collect();
-    let record = state.images.entry(image.id).or_insert_with(|| Record { layers, tagged_at: None });
+    let record = state.images.entry(image.id).or_insert_with(|| Record { layers, ..Record::default() });
     if !image.references.is_empty() {
         record.tagged_at = Some(now());
     }
@@ -298,7 +305,7 @@ fn folder_name(digest: Digest) -> String {
 }
 
 /// Told apart from names by diff id: a lowest layer's chain id is its diff id.
-fn chain_folder_name(digest: Digest) -> String {
+pub(super) fn chain_folder_name(digest: Digest) -> String {
     format!("c{}", folder_name(digest))
 }
 

@@ -56,9 +56,9 @@ fn plan_by_reference(
         return Ok(removed);
     }
     // A container may still need the image, and forcing took but its name: then it stays, nameless.
-    let needed = in_use(&id).is_some_and(|user| user.running || !force);
+    let needed = in_use(&id).is_some_and(|user| user.running || !force) || state.has_children(id);
     if !needed {
-        removed.extend(delete(state, id));
+        removed.extend(delete(state, id, in_use));
     }
     Ok(removed)
 }
@@ -69,6 +69,9 @@ fn plan_by_id(
     force: bool,
     in_use: &dyn Fn(&ImageId) -> Option<InUse>,
 ) -> Result<Vec<Removed>, RemoveError> {
+    if state.has_children(id) {
+        return Err(RemoveError::Children { id });
+    }
     match in_use(&id) {
         Some(InUse { container, running: true }) => return Err(RemoveError::Running { id, container }),
         // As Docker: many names are told before a stopped container is.
@@ -82,7 +85,7 @@ fn plan_by_id(
     }
     let mut removed: Vec<Removed> =
         state.references_to(id).iter().map(|reference| untag(state, reference)).collect();
-    removed.extend(delete(state, id));
+    removed.extend(delete(state, id, in_use));
     Ok(removed)
 }
 
@@ -91,8 +94,33 @@ fn untag(state: &mut State, reference: &Reference) -> Removed {
     Removed::Untagged(reference.familiar())
 }
 
-fn delete(state: &mut State, id: ImageId) -> Option<Removed> {
-    state.images.remove(&id).map(|_| Removed::Deleted(id.to_string()))
+/// Deletes an image, and those that it was made from as far as nobody named or needs them.
+fn delete(state: &mut State, id: ImageId, in_use: &dyn Fn(&ImageId) -> Option<InUse>) -> Vec<Removed> {
+    let (mut removed, mut next) = (Vec::new(), Some(id));
+    while let Some(record) = next.and_then(|id| state.images.remove(&id)) {
+        removed.extend(next.map(|id| Removed::Deleted(id.to_string())));
+        next = record.parent.filter(|parent| {
+            state.references_to(*parent).is_empty()
+                && !state.has_children(*parent)
+                && in_use(parent).is_none()
+        });
+    }
+    removed
+}
+
+/// Deletes what builds made that nobody named, needs, or built upon.
+pub(super) fn prune_steps(state: &mut State, in_use: &dyn Fn(&ImageId) -> Option<InUse>) -> Vec<Removed> {
+    let parents: std::collections::BTreeSet<ImageId> =
+        state.images.values().filter_map(|record| record.parent).collect();
+    let ends = state.images.iter().filter(|(id, record)| record.step.is_some() && !parents.contains(id));
+    let ends: Vec<ImageId> = ends.map(|(id, _)| *id).collect();
+    let mut removed = Vec::new();
+    for id in ends {
+        if state.references_to(id).is_empty() && in_use(&id).is_none() {
+            removed.extend(delete(state, id, in_use));
+        }
+    }
+    removed
 }
 
 /// Whether the references are one, or one tag and digests of its repository.

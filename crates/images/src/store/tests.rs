@@ -1,3 +1,4 @@
+mod build;
 mod crash;
 mod disk;
 mod model;

@@ -104,8 +104,11 @@ fn overlay(rootfs: &Rootfs) -> io::Result<OwnedFd> {
     }
     fsconfig_set_string(&context, "upperdir", rootfs.upper.as_path())?;
     fsconfig_set_string(&context, "workdir", rootfs.work.as_path())?;
-    // An index would refuse an upper folder whose layers were unpacked anew.
-    let _ = fsconfig_set_string(&context, "index", "off");
+    // An index would refuse an upper folder whose layers were unpacked anew; and what is written must stand for itself, as it
+    // may become a layer.
+    for option in ["index", "redirect_dir", "metacopy"] {
+        let _ = fsconfig_set_string(&context, option, "off");
+    }
     fsconfig_create(&context).map_err(|error| mounts::explained(&context, error))?;
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
@@ -124,7 +127,10 @@ fn overlay_by_options(rootfs: &Rootfs) -> io::Result<()> {
         .collect();
     rustix::process::chdir(&base)?;
     let (upper, work) = (rootfs.upper.display(), rootfs.work.display());
-    let options = format!("index=off,lowerdir={},upperdir={upper},workdir={work}", layers.join(":"));
+    let options = format!(
+        "index=off,redirect_dir=off,metacopy=off,lowerdir={},upperdir={upper},workdir={work}",
+        layers.join(":")
+    );
     let options = std::ffi::CString::new(options)?;
     let mounted =
         rustix::mount::mount("overlay", &target, "overlay", MountFlags::empty(), Some(options.as_c_str()));
