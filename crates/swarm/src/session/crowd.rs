@@ -17,9 +17,6 @@ use tokio::sync::mpsc;
 use super::{FromAgent, Hello, Link, ToAgent};
 use crate::wire::{Connections, JoinCall};
 
-/// The time between two heartbeats at defaults.
-const BEAT: Duration = Duration::from_secs(1);
-
 /// Time between two failures: each is over by then.
 const BETWEEN: Duration = Duration::from_millis(20);
 
@@ -93,11 +90,9 @@ async fn open(address: &str, token: &str, number: u32) -> Link {
 
 /// Reports whatever is assigned as being what it is wanted to be, until the session ends.
 async fn serve(mut link: Link, mut failing: mpsc::Receiver<()>, failures: Arc<Mutex<Failures>>) {
-    let mut beat = tokio::time::interval(BEAT);
     let mut known: BTreeMap<TaskId, Task> = BTreeMap::new();
     loop {
         let said = tokio::select! {
-            _ = beat.tick() => FromAgent::Beat,
             Some(()) = failing.recv() => {
                 let runs = |task: &&Task| task.desired == TaskState::Running;
                 let Some(task) = known.values().find(runs).cloned() else { continue };
@@ -116,6 +111,7 @@ async fn serve(mut link: Link, mut failing: mpsc::Receiver<()>, failures: Arc<Mu
                     let reports = changed.iter().map(|task| report(task, task.desired.min(TaskState::Shutdown)));
                     FromAgent::Reports(reports.collect())
                 }
+                Some(ToAgent::Beat(_)) => FromAgent::Beat,
                 Some(_) => continue,
                 None => return,
             },

@@ -124,6 +124,10 @@ impl<C: Connector> Keeper<C> {
     /// Carries on one session until it ends.
     async fn hold(&mut self, link: Link, kept: &mut Word) -> Ending {
         let Link { to_manager, mut from_manager } = link;
+        // What waited for a session was measured before it.
+        if *kept == Word::default() {
+            *kept = self.words.try_recv().unwrap_or_default();
+        }
         kept.usage.clear();
         let mut period = FIRST_PERIOD;
         let mut said = Instant::now();
@@ -144,6 +148,10 @@ impl<C: Connector> Keeper<C> {
                         }
                         Some(ToAgent::Beat(told)) => {
                             period = told;
+                            if !beat(&to_manager) {
+                                return Ending::Leader;
+                            }
+                            said = Instant::now();
                             true
                         }
                         None => return Ending::Leader,
@@ -163,10 +171,10 @@ impl<C: Connector> Keeper<C> {
                         said = Instant::now();
                     }
                 }
-                () = sleep_until(said + period) => {
+                // A leader that was delayed still hears of the agent in time.
+                () = sleep_until(said + period * 3 / 2) => {
                     said = Instant::now();
-                    // Words that still wait to be carried say that the agent is there.
-                    if let Err(mpsc::error::TrySendError::Closed(_)) = to_manager.try_send(FromAgent::Beat) {
+                    if !beat(&to_manager) {
                         return Ending::Leader;
                     }
                 }
@@ -175,6 +183,11 @@ impl<C: Connector> Keeper<C> {
             }
         }
     }
+}
+
+/// Says that the agent is there; words that still wait to be carried say it, too. Gives whether the leader can be reached.
+fn beat(to_manager: &mpsc::Sender<FromAgent>) -> bool {
+    !matches!(to_manager.try_send(FromAgent::Beat), Err(mpsc::error::TrySendError::Closed(_)))
 }
 
 fn pause(failures: usize) -> Duration {

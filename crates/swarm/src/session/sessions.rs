@@ -114,6 +114,7 @@ impl Sessions {
         table.lead =
             Some(Lead { number, period, sessions: HashMap::new(), unknown, expected: BTreeSet::new() });
         drop(table);
+        tokio::spawn(self.clone().beat(number, periods.clone()));
         tokio::spawn(self.clone().miss(number, periods));
     }
 
@@ -254,6 +255,26 @@ impl Sessions {
         let table = self.lock();
         let session = table.lead.as_ref().and_then(|lead| lead.sessions.get(&node));
         session.is_some_and(|session| session.to_agent.is_some())
+    }
+
+    /// Asks all agents at a time whether they are there, which costs a fraction of hearing from each at a time of its own:
+    /// answers that come together wake the leader once. Agents that hear of their leader need not ask for it.
+    async fn beat(self, lead: u64, mut periods: watch::Receiver<Duration>) {
+        loop {
+            let period = *periods.borrow_and_update();
+            tokio::select! {
+                () = sleep(period) => {}
+                changed = periods.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+            }
+            let mut table = self.lock();
+            let Some(current) = table.lead.as_mut().filter(|current| current.number == lead) else { return };
+            for (node, session) in &mut current.sessions {
+                session.tell(*node, ToAgent::Beat(period));
+            }
+        }
     }
 
     /// Tells the nodes as lost that did not find their new leader.

@@ -25,9 +25,9 @@ use super::{CallError, VERSION, VERSION_HEADER, status};
 /// How long it may take to connect, handshakes included.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// Silence after which the other node is asked whether it is there, and how long it may take to answer: a dead one
-/// is noticed after three seconds.
-const KEEPALIVE: Duration = Duration::from_secs(1);
-const KEEPALIVE_LIMIT: Duration = Duration::from_secs(2);
+/// is noticed after three seconds. A leader's beats break the silence, so that its agents do not ask.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+const KEEPALIVE_LIMIT: Duration = Duration::from_secs(1);
 /// Bytes on the way to us that we have not read.
 const WINDOW: u32 = 4 * 1024 * 1024;
 /// How long the reason for a connection's end is waited for, once it is known to have ended.
