@@ -88,6 +88,54 @@ fn devices_are_the_harmless_ones() {
 }
 
 #[test]
+fn a_device_is_given_and_no_more_of_it_than_was_asked_for() {
+    let host = Host::with_busybox();
+    let script = "stat -c '%t:%T %a' /dev/deep/log; head -c 0 /dev/deep/log && echo read; \
+                  : > /dev/deep/log || echo refused; head -c 0 /dev/kmsg 2>&1";
+    let output = host.run(&["--device", "/dev/kmsg:/dev/deep/log:r"], script);
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata("/dev/kmsg").unwrap().permissions());
+    let expected = format!("1:b {:o}\nread\nrefused\n", mode & 0o777);
+    assert!(output.stdout.starts_with(&expected), "{output}");
+    assert!(output.stdout.contains("No such file"), "{output}");
+    host.run(&["--device", "/dev/nope"], "true").fails(
+        127,
+        "error gathering device information while adding custom device \"/dev/nope\": no such file",
+    );
+    host.run(&["--device", "/etc/hostname:/dev/x"], "true").fails(127, "not a device node");
+    host.run(&["--device", "/dev/kmsg:/x"], "true").fails(125, "below /dev");
+    let id = host.docker(&["create", "--device", "/dev/kmsg:/dev/deep/log:r", "busybox", "true"]).ok();
+    let shown = host.docker(&["inspect", "--format", "{{json .HostConfig.Devices}}", &id]).ok();
+    let expected =
+        r#"[{"PathOnHost":"/dev/kmsg","PathInContainer":"/dev/deep/log","CgroupPermissions":"r"}]"#;
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn a_privileged_container_may_what_the_machine_may() {
+    let host = Host::with_busybox();
+    let bounds = std::fs::read_to_string("/proc/self/status").unwrap();
+    let all = bounds.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap().trim().to_owned();
+    for field in ["CapEff", "CapBnd"] {
+        assert_eq!(status(&host, &["--privileged"], field), all, "{field}");
+    }
+    assert_eq!(status(&host, &["--privileged", "--cap-drop", "chown"], "CapEff"), all, "as Docker's");
+    assert_eq!(status(&host, &["--privileged"], "Seccomp"), "0");
+    let script = "head -c 0 /dev/kmsg && mount -t tmpfs none /mnt && echo mounts; \
+                  grep -c ' /proc/sys ' /proc/mounts; \
+                  grep ' /sys sysfs ' /proc/mounts | cut -d ' ' -f 4 | cut -d , -f 1; \
+                  cd /sys/fs/cgroup/pids 2>/dev/null || cd /sys/fs/cgroup; mkdir mine && rmdir mine && echo groups";
+    assert_eq!(host.run(&["--privileged"], script).ok(), "mounts\n0\nrw\ngroups");
+    // What runs besides is as free.
+    let id = host.docker(&["run", "--detach", "--privileged", "busybox", "sh", "-c", FOREVER]).ok();
+    let script = "grep CapEff /proc/self/status | cut -f 2; grep Seccomp: /proc/self/status | cut -f 2";
+    assert_eq!(host.docker(&["exec", &id, "sh", "-c", script]).ok(), format!("{all}\n0"));
+    let format = "{{.HostConfig.Privileged}} {{.HostConfig.SecurityOpt}} {{json .HostConfig.MaskedPaths}}";
+    assert_eq!(host.docker(&["inspect", "--format", format, &id]).ok(), "true [label=disable] null");
+    host.docker(&["rm", "--force", &id]).ok();
+}
+
+#[test]
 fn namespaces_are_the_containers_own() {
     let host = Host::with_busybox();
     let printed = host
@@ -202,8 +250,6 @@ fn options_of_later_issues_are_honoured_or_refused_by_name() {
             "cat /proc/sys/net/ipv4/ip_unprivileged_port_start",
             "77",
         ),
-        ("--privileged", "--tty=false", "grep -c 00000000a80425fb /proc/self/status; true", "0"),
-        ("--device", "/dev/full:/dev/other", "ls /dev/other", "/dev/other"),
         ("--group-add", "1234", "id -G", "0 1234"),
         ("--domainname", "garden.example", "cat /proc/sys/kernel/domainname", "garden.example"),
         ("--mac-address", "02:42:ac:11:00:99", "cat /sys/class/net/eth0/address", "02:42:ac:11:00:99"),

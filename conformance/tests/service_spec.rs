@@ -332,3 +332,31 @@ fn a_node_chooses_the_port_that_a_task_leaves_open_and_says_which() {
     ]});
     assert_eq!(status, expected);
 }
+
+#[test]
+fn labels_give_a_services_containers_devices_and_privileges() {
+    let host = swarm();
+    let create = ["service", "create", "--detach", "--name", "web", "--container-label"];
+    let sleep = ["busybox", "sleep", "1000"];
+    let refused = |label: &str, why: &str| {
+        host.docker(&[&create[..], &[label], &sleep].concat()).fails(1, why);
+    };
+    refused("skep.privileged=yes", "label skep.privileged: \"yes\" is neither true nor false");
+    refused("skep.devices=/dev/kmsg:/x", "label skep.devices: invalid device path \"/x\"");
+    host.docker(&[&create[..], &["skep.devices=/dev/kmsg:/dev/log:r"], &sleep].concat()).ok();
+    let first = container_after(&host, "");
+    look(
+        &host,
+        &first,
+        &[
+            ("head -c 0 /dev/log && echo read", "read"),
+            (": > /dev/log || echo refused", "refused"),
+            ("mount -t tmpfs none /mnt 2>/dev/null || echo bound", "bound"),
+        ],
+    );
+    let update = ["service", "update", "--detach", "--container-label-rm", "skep.devices"];
+    host.docker(&[&update[..], &["--container-label-add", "skep.privileged=true", "web"]].concat()).ok();
+    let second = container_after(&host, &first);
+    look(&host, &second, &[("mount -t tmpfs none /mnt && echo free; ls /dev/log 2>&1", "free ls: /dev/log")]);
+    host.docker(&["service", "rm", "web"]).ok();
+}

@@ -36,6 +36,8 @@ fn spec(folder: &Path, ids: &mut Ids, arguments: &[&str]) -> std::io::Result<Con
         resources: Default::default(),
         seccomp: Seccomp::Default,
         protected_paths: ProtectedPaths::Default,
+        devices: Vec::new(),
+        privileged: false,
         init: false,
         shm_size: 0,
         sysctls: Default::default(),

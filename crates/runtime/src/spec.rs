@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use skep_types::ContainerId;
 use skep_types::container::ContainerResources;
 pub use skep_types::container::LogDriver;
+pub use skep_types::device::DeviceAccess;
 use skep_types::mount::Propagation;
 pub use skep_types::security::Seccomp;
 pub use skep_types::ulimit::{Rlimit, RlimitResource};
@@ -40,6 +41,12 @@ pub struct ContainerSpec {
     pub seccomp: Seccomp,
     /// Whether Docker's masked and read-only paths below /proc and /sys are so.
     pub protected_paths: ProtectedPaths,
+    /// Devices besides Docker's default ones.
+    #[serde(default)]
+    pub devices: Vec<DeviceNode>,
+    /// Whether every device of the machine may be used, and /sys and the control groups be written.
+    #[serde(default)]
+    pub privileged: bool,
     /// Whether PID 1 is our own: it forwards signals, reaps, and runs `process` as its child.
     pub init: bool,
     /// Bytes of /dev/shm; 0 is Docker's 64 MiB.
@@ -50,6 +57,27 @@ pub struct ContainerSpec {
     pub oom_score_adj: i32,
     /// Where its output is kept.
     pub log: LogSpec,
+}
+
+/// A device in a container's /dev.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Its place below /dev: plain names with slashes between them.
+    pub path: PathBuf,
+    /// A block device, or else a character device.
+    pub block: bool,
+    /// Its numbers.
+    pub major: u32,
+    /// See `major`.
+    pub minor: u32,
+    /// Permissions.
+    pub mode: u32,
+    /// Owner.
+    pub user: u32,
+    /// Group.
+    pub group: u32,
+    /// What may be done with it.
+    pub access: DeviceAccess,
 }
 
 /// A root file system, mounted by the container's init in its own mount namespace only.

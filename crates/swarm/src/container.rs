@@ -6,6 +6,7 @@ use skep_types::Task;
 use skep_types::container::{
     ClusterAttachment, ContainerConfig, ContainerResources, HostConfig, NetworkMode,
 };
+use skep_types::device::Privileged;
 use skep_types::port::{ContainerPort, PortBinding};
 use skep_types::security::{AppArmor, Privileges, Seccomp, Security};
 use skep_types::service::{PortSpec, ServiceContainer};
@@ -39,6 +40,8 @@ pub(crate) fn config(
     machine: &Machine,
 ) -> Result<ContainerConfig, TemplateError> {
     let spec = &expanded(task, machine)?;
+    // Labels that make no sense are refused when the service is made.
+    let privileged = Privileged::of(&spec.labels).unwrap_or_default();
     let network =
         if attachments.is_empty() { NetworkMode::Bridge } else { NetworkMode::Cluster(attachments) };
     Ok(ContainerConfig {
@@ -78,6 +81,8 @@ pub(crate) fn config(
             security: spec.privileges.as_ref().map(security).unwrap_or_default(),
             security_opt: spec.privileges.as_ref().map(security_texts).unwrap_or_default(),
             log: task.spec.log.unwrap_or_default(),
+            privileged: privileged.all,
+            devices: privileged.devices,
             ..HostConfig::default()
         },
         ..ContainerConfig::default()

@@ -110,6 +110,12 @@ pub struct HostConfig {
     /// The texts of `--security-opt`, for inspect.
     #[serde(default)]
     pub security_opt: Vec<String>,
+    /// Whether it may do to the machine what root may: all capabilities and devices, nothing masked or read-only.
+    #[serde(default)]
+    pub privileged: bool,
+    /// Devices of the machine that it is given.
+    #[serde(default)]
+    pub devices: Vec<crate::device::Device>,
     /// How its output is kept.
     #[serde(default)]
     pub log: LogDriver,

@@ -5,6 +5,7 @@
 
 pub mod assignment;
 pub mod container;
+pub mod device;
 pub mod events;
 pub mod generic;
 pub mod health;

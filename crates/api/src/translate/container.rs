@@ -276,6 +276,8 @@ fn host(config: models::HostConfig) -> Result<HostConfig, ApiError> {
         sysctls,
         ulimits,
         log_config,
+        privileged,
+        devices,
         ..
     } = config;
     let binds = binds.unwrap_or_default();
@@ -320,6 +322,8 @@ fn host(config: models::HostConfig) -> Result<HostConfig, ApiError> {
         security: kernel::security(security_opt.as_deref().unwrap_or_default())?,
         security_opt: security_opt.unwrap_or_default(),
         log: log_driver(log_config)?,
+        privileged: privileged.unwrap_or_default(),
+        devices: kernel::devices(devices)?,
     })
 }
 
@@ -355,6 +359,8 @@ fn refuse_unsupported(config: &models::HostConfig) -> Result<(), ApiError> {
         sysctls: _,
         ulimits: _,
         log_config: _,
+        privileged: _,
+        devices: _,
         // Of the client only.
         container_id_file: _,
         console_size: _,
@@ -373,7 +379,6 @@ fn refuse_unsupported(config: &models::HostConfig) -> Result<(), ApiError> {
         cpu_realtime_runtime,
         cpuset_cpus,
         cpuset_mems,
-        devices,
         device_cgroup_rules,
         device_requests,
         memory_reservation,
@@ -392,7 +397,6 @@ fn refuse_unsupported(config: &models::HostConfig) -> Result<(), ApiError> {
         cgroup,
         links,
         pid_mode,
-        privileged,
         storage_opt,
         uts_mode,
         userns_mode,
@@ -415,7 +419,6 @@ fn refuse_unsupported(config: &models::HostConfig) -> Result<(), ApiError> {
         ("HostConfig.CpuRealtimeRuntime (--cpu-rt-runtime)", cpu_realtime_runtime),
         ("HostConfig.CpusetCpus (--cpuset-cpus)", cpuset_cpus),
         ("HostConfig.CpusetMems (--cpuset-mems)", cpuset_mems),
-        ("HostConfig.Devices (--device)", devices),
         ("HostConfig.DeviceCgroupRules (--device-cgroup-rule)", device_cgroup_rules),
         ("HostConfig.DeviceRequests (--gpus)", device_requests),
         ("HostConfig.MemoryReservation (--memory-reservation)", memory_reservation),
@@ -429,7 +432,6 @@ fn refuse_unsupported(config: &models::HostConfig) -> Result<(), ApiError> {
         ("HostConfig.Cgroup", cgroup),
         ("HostConfig.Links (--link)", links),
         ("HostConfig.PidMode (--pid)", pid_mode),
-        ("HostConfig.Privileged (--privileged)", privileged),
         ("HostConfig.StorageOpt (--storage-opt)", storage_opt),
         ("HostConfig.UTSMode (--uts)", uts_mode),
     ])?;

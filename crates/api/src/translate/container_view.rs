@@ -210,11 +210,11 @@ fn host_config(host: &HostConfig, network_mode: &str) -> WithNulls<models::HostC
         ipc_mode: Some("private".to_owned()),
         cgroup: Some(String::new()),
         oom_score_adj: Some(i64::from(host.oom_score_adj)),
-        security_opt: (!host.security_opt.is_empty()).then(|| host.security_opt.clone()),
+        security_opt: security_opt(host),
         sysctls: (!host.sysctls.is_empty()).then(|| unordered(&host.sysctls)),
         ulimits: kernel::ulimit_models(&host.ulimits),
         pid_mode: Some(String::new()),
-        privileged: Some(false),
+        privileged: Some(host.privileged),
         publish_all_ports: Some(host.publish_all),
         readonly_rootfs: Some(host.read_only),
         uts_mode: Some(String::new()),
@@ -231,7 +231,7 @@ fn host_config(host: &HostConfig, network_mode: &str) -> WithNulls<models::HostC
         cpu_quota: Some(0),
         cpuset_cpus: Some(String::new()),
         cpuset_mems: Some(String::new()),
-        devices: Some(Vec::new()),
+        devices: Some(host.devices.iter().map(kernel::device_model).collect()),
         memory_reservation: Some(0),
         memory_swap: Some(match (host.resources.memory, host.resources.memory_swap) {
             // What holds where nobody said otherwise, as moby's `adaptContainerSettings` writes it down.
@@ -242,8 +242,8 @@ fn host_config(host: &HostConfig, network_mode: &str) -> WithNulls<models::HostC
         init: host.init,
         pids_limit: (host.resources.pids != 0).then_some(host.resources.pids),
         mounts: modern_mounts(host),
-        masked_paths: texts(&MASKED_PATHS),
-        readonly_paths: texts(&READONLY_PATHS),
+        masked_paths: texts(&MASKED_PATHS).filter(|_| !host.privileged),
+        readonly_paths: texts(&READONLY_PATHS).filter(|_| !host.privileged),
         cpu_realtime_period: Some(0),
         cpu_realtime_runtime: Some(0),
         cpu_count: Some(0),
@@ -273,6 +273,14 @@ fn host_config(host: &HostConfig, network_mode: &str) -> WithNulls<models::HostC
         ("Ulimits", model.ulimits.is_none()),
     ];
     with_nulls(model, names)
+}
+
+/// As given; Docker says of a privileged container that no labels of SELinux hold it.
+fn security_opt(host: &HostConfig) -> Option<Vec<String>> {
+    let unlabelled = "label=disable".to_owned();
+    let missing = host.privileged && !host.security_opt.contains(&unlabelled);
+    let texts: Vec<String> = host.security_opt.iter().cloned().chain(missing.then_some(unlabelled)).collect();
+    (!texts.is_empty()).then_some(texts)
 }
 
 /// The mounts that did not come as `-v`; anonymous volumes are only listed under `Mounts` of the container.

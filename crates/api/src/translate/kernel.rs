@@ -8,6 +8,7 @@ use models::{
     TaskSpecContainerSpecPrivilegesSeccompModeEnum as SeccompMode,
 };
 use skep_types::container::LogDriver;
+use skep_types::device::{Device, DeviceAccess, DeviceError};
 use skep_types::security::{AppArmor, Privileges, Seccomp, Security};
 use skep_types::ulimit::Rlimit;
 
@@ -75,6 +76,30 @@ pub fn security(options: &[String]) -> Result<Security, ApiError> {
         }
     }
     Ok(security)
+}
+
+/// Reads the devices that a container is given.
+pub fn devices(devices: Option<Vec<models::DeviceMapping>>) -> Result<Vec<Device>, ApiError> {
+    let device = |mapping: models::DeviceMapping| {
+        let models::DeviceMapping { path_on_host, path_in_container, cgroup_permissions } = mapping;
+        let host = path_on_host.unwrap_or_default();
+        let container = path_in_container.filter(|path| !path.is_empty()).unwrap_or_else(|| host.clone());
+        let access = cgroup_permissions.filter(|access| !access.is_empty());
+        let access = access.map_or(Ok(DeviceAccess::ALL), |access| access.parse());
+        access.and_then(|access| Device::new(host, container, access))
+    };
+    let devices: Result<Vec<Device>, DeviceError> =
+        devices.unwrap_or_default().into_iter().map(device).collect();
+    devices.map_err(|error| ApiError::invalid(error.to_string()))
+}
+
+/// A device as inspect shows it.
+pub fn device_model(device: &Device) -> models::DeviceMapping {
+    models::DeviceMapping {
+        path_on_host: Some(device.host.clone()),
+        path_in_container: Some(device.container.clone()),
+        cgroup_permissions: Some(device.access.to_string()),
+    }
 }
 
 /// Reads a service's privileges; `None` where nothing was said.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use skep_types::container::DnsConfig;
+use skep_types::device::Privileged;
 use skep_types::mount::MountSource;
 use skep_types::network::NetworkSpec;
 use skep_types::resources::Resources;
@@ -51,6 +52,9 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), Refusal> {
     }
     if spec.update.max_failure_permille.max(spec.rollback.max_failure_permille) > 1000 {
         return invalid("TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1");
+    }
+    if let Err(error) = Privileged::of(&container.labels) {
+        return invalid(error);
     }
     mode(spec.mode)?;
     schedule(spec)?;

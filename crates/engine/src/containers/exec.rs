@@ -243,8 +243,8 @@ impl Engine {
         let process = process(&container, &config, start, self.default_limits()).inspect_err(|_| {
             execs.advance(&id, Phase::Ended { pid: 0, code: 126 });
         })?;
-        let seccomp = &container.record.config.host.security.seccomp;
-        match self.shared.runtime.exec(container.id(), &id, &process, seccomp, streams).await {
+        let seccomp = kernel::filter(&container.record.config.host);
+        match self.shared.runtime.exec(container.id(), &id, &process, &seccomp, streams).await {
             Ok(exec) => {
                 execs.advance(&id, Phase::Running { pid: exec.pid });
                 self.watch_exec(id, container, exec.pid);
@@ -360,11 +360,7 @@ fn process(
         tty_size: start.console_size,
         stdin: config.attach_stdin,
         stdin_once: true,
-        capabilities: if config.privileged {
-            CapabilitySet::ALL
-        } else {
-            kernel::capabilities(&of.host.cap_add, &of.host.cap_drop)?
-        },
+        capabilities: if config.privileged { CapabilitySet::ALL } else { kernel::capabilities(&of.host)? },
         // As Docker's: an exec is a process of its container.
         no_new_privileges: of.host.security.no_new_privileges,
         rlimits: kernel::limits(&of.host.ulimits, default_limits),

@@ -25,7 +25,7 @@ const NAMESPACED: [&str; 9] = [
 
 /// Refuses what makes no sense, or is not the container's own to change.
 pub(crate) fn check(host: &HostConfig) -> Result<()> {
-    let capabilities = capabilities(&host.cap_add, &host.cap_drop)?;
+    let capabilities = capabilities(host)?;
     if let Seccomp::Custom(text) = &host.security.seccomp {
         skep_runtime::check_profile(text, capabilities).map_err(refused_profile)?;
     }
@@ -106,9 +106,17 @@ pub(crate) fn limits(asked: &[Rlimit], default: Vec<Rlimit>) -> Vec<Rlimit> {
     limits
 }
 
-/// Docker's default capabilities with `add` and `drop`; as Docker, `ALL` stands for all, and what is both added and
-/// dropped is there only when all were dropped.
-pub(crate) fn capabilities(add: &BTreeSet<String>, drop: &BTreeSet<String>) -> Result<CapabilitySet> {
+/// The container's system call filter. As Docker, a privileged one has none unless it asks for one of its own.
+pub(crate) fn filter(host: &HostConfig) -> Seccomp {
+    match &host.security.seccomp {
+        Seccomp::Default if host.privileged => Seccomp::Unconfined,
+        filter => filter.clone(),
+    }
+}
+
+/// Docker's default capabilities with those added and dropped; a privileged container has all, whatever was dropped. As Docker, `ALL` stands for all, and what is both added and dropped is there only when all were dropped.
+pub(crate) fn capabilities(host: &HostConfig) -> Result<CapabilitySet> {
+    let HostConfig { cap_add: add, cap_drop: drop, .. } = host;
     let is_all = |name: &String| name.eq_ignore_ascii_case("ALL") || name.eq_ignore_ascii_case("CAP_ALL");
     let read = |field: &str, names: &BTreeSet<String>| -> Result<Vec<Capability>> {
         let named = names.iter().filter(|name| !is_all(name));
@@ -117,6 +125,9 @@ pub(crate) fn capabilities(add: &BTreeSet<String>, drop: &BTreeSet<String>) -> R
     };
     let (added, dropped) = (read("CapAdd", add)?, read("CapDrop", drop)?);
     let (add_all, drop_all) = (add.iter().any(is_all), drop.iter().any(is_all));
+    if host.privileged {
+        return Ok(CapabilitySet::ALL);
+    }
     let mut set = match (add_all, drop_all) {
         (true, _) => CapabilitySet::ALL,
         (false, true) => CapabilitySet::EMPTY,

@@ -5,6 +5,7 @@
 
 mod attach;
 mod create;
+mod devices;
 mod draining;
 mod etc;
 pub(crate) mod exec;

@@ -11,7 +11,7 @@ use skep_types::mount::Propagation;
 
 use super::record::{MountRecord, MountedFrom};
 use super::registry::Container;
-use super::{kernel, merge};
+use super::{devices, kernel, merge};
 use crate::networks::place::Connection;
 use crate::{Engine, Result};
 
@@ -38,7 +38,7 @@ impl Engine {
             tty_size: None,
             stdin: config.open_stdin,
             stdin_once: config.stdin_once,
-            capabilities: kernel::capabilities(&host.cap_add, &host.cap_drop)?,
+            capabilities: kernel::capabilities(host)?,
             no_new_privileges: host.security.no_new_privileges,
             rlimits: kernel::limits(&host.ulimits, self.default_limits()),
         };
@@ -57,8 +57,10 @@ impl Engine {
             network: connection.sandbox.clone().map_or(NetworkNamespace::Host, NetworkNamespace::Path),
             cgroup: format!("{CGROUP_PARENT}/{}", record.id),
             resources: normal(host.resources),
-            seccomp: host.security.seccomp.clone(),
-            protected_paths: ProtectedPaths::Default,
+            seccomp: kernel::filter(host),
+            protected_paths: if host.privileged { ProtectedPaths::None } else { ProtectedPaths::Default },
+            devices: devices::nodes(host)?,
+            privileged: host.privileged,
             init: host.init.unwrap_or(self.shared.config.init),
             shm_size: host.shm_size,
             sysctls: host.sysctls.clone(),

@@ -1,9 +1,11 @@
-//! Which devices a container may use: Docker's default list, as v1's text and as v2's eBPF programme.
+//! Which devices a container may use: Docker's default list and those that it was given, as v1's text and as v2's eBPF
+//! programme.
 
 use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
 
+use crate::spec::DeviceNode;
 use crate::sys;
 
 const MKNOD: u8 = 1;
@@ -38,6 +40,16 @@ pub const DOCKER_DEFAULT: [Rule; 11] = [
     character(5, Some(2)), // ptmx
     character(136, None),  // pts
 ];
+
+/// The rules of a container that was given these devices.
+pub fn rules(devices: &[DeviceNode]) -> Vec<Rule> {
+    let given = devices.iter().map(|device| {
+        let bits = [(device.access.read, READ), (device.access.write, WRITE), (device.access.make, MKNOD)];
+        let access = bits.iter().filter(|(has, _)| *has).fold(0, |access, (_, bit)| access | bit);
+        Rule { block: device.block, major: Some(device.major), minor: Some(device.minor), access }
+    });
+    DOCKER_DEFAULT.into_iter().chain(given).collect()
+}
 
 impl fmt::Display for Rule {
     /// As v1's devices.allow takes it.
@@ -105,14 +117,14 @@ fn programme(rules: &[Rule]) -> Vec<u64> {
     code
 }
 
-/// Restricts the v2 cgroup whose folder is open to Docker's default devices.
-pub fn attach(folder: &std::fs::File) -> io::Result<()> {
+/// Restricts the v2 cgroup whose folder is open.
+pub fn attach(folder: &std::fs::File, rules: &[Rule]) -> io::Result<()> {
     const PROG_LOAD: u32 = 5;
     const PROG_ATTACH: u32 = 8;
     const TYPE_CGROUP_DEVICE: u64 = 15;
     const ATTACH_CGROUP_DEVICE: u64 = 6;
     const ALLOW_MULTI: u64 = 2;
-    let code = programme(&DOCKER_DEFAULT);
+    let code = programme(rules);
     let license = c"Apache-2.0";
     // union bpf_attr, for PROG_LOAD: {type, count}, instructions, license, {log level, log size}, log, {version, flags}.
     let load = [
@@ -135,6 +147,7 @@ pub fn attach(folder: &std::fs::File) -> io::Result<()> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::spec::DeviceAccess;
 
     /// What the programme answers, by a small interpreter.
     fn allows(block: bool, major: u32, minor: u32, access: u8) -> bool {
@@ -176,8 +189,11 @@ pub(super) mod tests {
 
     #[test]
     fn rules_read_as_v1_takes_them() {
-        let texts: Vec<String> = DOCKER_DEFAULT.iter().map(Rule::to_string).collect();
+        let access = DeviceAccess { read: true, write: false, make: false };
+        let (path, mode) = ("disk/one".into(), 0o660);
+        let disk = DeviceNode { path, block: true, major: 8, minor: 1, mode, user: 0, group: 6, access };
+        let texts: Vec<String> = rules(&[disk]).iter().map(Rule::to_string).collect();
         assert_eq!(texts[..3], ["c *:* m", "b *:* m", "c 1:3 rwm"]);
-        assert_eq!(texts[10], "c 136:* rwm");
+        assert_eq!(texts[10..], ["c 136:* rwm", "b 8:1 r"]);
     }
 }

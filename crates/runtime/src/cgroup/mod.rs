@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use skep_types::container::ContainerResources;
 
+use crate::spec::DeviceNode;
+
 /// A cgroup v1 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hierarchy {
@@ -114,16 +116,18 @@ pub struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// Makes it, with its limits and with Docker's list of devices.
-    pub fn create(&self, resources: &ContainerResources) -> io::Result<()> {
+    /// Makes it, with its limits and with Docker's list of devices and those besides; `None` is every device.
+    pub fn create(&self, resources: &ContainerResources, devices: Option<&[DeviceNode]>) -> io::Result<()> {
+        let rules = devices.map(devices::rules);
+        let rules = rules.as_deref();
         match self.layout {
             Layout::V1 { hierarchies, unified } => {
                 for hierarchy in hierarchies {
-                    v1::create(hierarchy, &self.path, resources)?;
+                    v1::create(hierarchy, &self.path, resources, rules)?;
                 }
                 unified.as_ref().map_or(Ok(()), |mount| std::fs::create_dir_all(mount.join(&self.path)))
             }
-            Layout::V2 { mount } => v2::create(mount, &self.path, resources),
+            Layout::V2 { mount } => v2::create(mount, &self.path, resources, rules),
         }
     }
 

@@ -52,7 +52,7 @@ fn v2_limits_are_written_and_controllers_passed_down() {
     let leaf = parent.join("x");
     fake(&leaf, &["memory.max", "memory.swap.max", "cpu.max", "cpu.weight", "pids.max", "memory.events"]);
     // Only the device programme cannot be attached to a folder that is no cgroup.
-    let error = v2::create(mount, "docker/x", &LIMITS).unwrap_err();
+    let error = v2::create(mount, "docker/x", &LIMITS, Some(&devices::DOCKER_DEFAULT)).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{error}");
     let read = |path: &Path| std::fs::read_to_string(path).unwrap();
     assert_eq!(read(&mount.join("cgroup.subtree_control")), "+cpu +pids");
@@ -108,7 +108,13 @@ fn a_real_v2_tree_takes_the_device_programme() {
     };
     let parent = format!("skep-test-{}", std::process::id());
     let _scratch = Scratch(mount.join(&parent));
-    v2::create(&mount, &format!("{parent}/a"), &ContainerResources::default()).unwrap();
+    v2::create(
+        &mount,
+        &format!("{parent}/a"),
+        &ContainerResources::default(),
+        Some(&devices::DOCKER_DEFAULT),
+    )
+    .unwrap();
     let v2 = Layout::V2 { mount };
     let group = v2.group(&format!("{parent}/a"));
     let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();

@@ -5,10 +5,16 @@ use std::path::Path;
 
 use skep_types::container::ContainerResources;
 
-use super::{CPU_PERIOD_MICROSECONDS, Hierarchy, devices, quota, write};
+use super::devices::Rule;
+use super::{CPU_PERIOD_MICROSECONDS, Hierarchy, quota, write};
 
-/// Makes the folder `path` in `hierarchy` and sets what its controllers limit.
-pub fn create(hierarchy: &Hierarchy, path: &str, resources: &ContainerResources) -> io::Result<()> {
+/// Makes the folder `path` in `hierarchy` and sets what its controllers limit. Without rules every device may be used.
+pub fn create(
+    hierarchy: &Hierarchy,
+    path: &str,
+    resources: &ContainerResources,
+    rules: Option<&[Rule]>,
+) -> io::Result<()> {
     let folder = hierarchy.mount.join(path);
     match std::fs::create_dir(&folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => create_parents(hierarchy, path)?,
@@ -33,10 +39,10 @@ pub fn create(hierarchy: &Hierarchy, path: &str, resources: &ContainerResources)
     if hierarchy.has("pids") && resources.pids > 0 {
         write(&folder.join("pids.max"), &resources.pids.to_string())?;
     }
-    if hierarchy.has("devices") {
-        restrict_devices(&folder)?;
+    match rules {
+        Some(rules) if hierarchy.has("devices") => restrict_devices(&folder, rules),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Makes every folder on the way.
@@ -89,12 +95,12 @@ fn limit_memory(folder: &Path, resources: &ContainerResources) -> io::Result<()>
 }
 
 /// One rule a write, all through one opening.
-fn restrict_devices(folder: &Path) -> io::Result<()> {
+fn restrict_devices(folder: &Path, rules: &[Rule]) -> io::Result<()> {
     write(&folder.join("devices.deny"), "a")?;
     let path = folder.join("devices.allow");
     let named = |error| super::named("write", &path, error);
     let allow = std::fs::OpenOptions::new().write(true).open(&path).map_err(named)?;
-    devices::DOCKER_DEFAULT.iter().try_for_each(|rule| {
+    rules.iter().try_for_each(|rule| {
         rustix::io::write(&allow, rule.to_string().as_bytes()).map(drop).map_err(|error| named(error.into()))
     })
 }

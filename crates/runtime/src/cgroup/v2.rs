@@ -6,13 +6,20 @@ use std::path::Path;
 
 use skep_types::container::ContainerResources;
 
-use super::{CPU_PERIOD_MICROSECONDS, devices, quota, write};
+use super::devices::{self, Rule};
+use super::{CPU_PERIOD_MICROSECONDS, quota, write};
 
 /// Controllers that a container's limits and statistics need.
 const WANTED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
-/// Makes the folder `path` below `mount`, with the controllers that there are, and sets its limits.
-pub fn create(mount: &Path, path: &str, resources: &ContainerResources) -> io::Result<()> {
+/// Makes the folder `path` below `mount`, with the controllers that there are, and sets its limits. Without rules every
+/// device may be used.
+pub fn create(
+    mount: &Path,
+    path: &str,
+    resources: &ContainerResources,
+    rules: Option<&[Rule]>,
+) -> io::Result<()> {
     let mut folder = mount.to_path_buf();
     for part in path.split('/') {
         enable_controllers(mount, &folder)?;
@@ -23,7 +30,7 @@ pub fn create(mount: &Path, path: &str, resources: &ContainerResources) -> io::R
         }
     }
     set_limits(&folder, resources)?;
-    devices::attach(&File::open(&folder)?)
+    rules.map_or(Ok(()), |rules| devices::attach(&File::open(&folder)?, rules))
 }
 
 /// Lets the children of `folder` have every wanted controller that it has.

@@ -15,7 +15,7 @@ use super::mounts::{self, Root, filesystem};
 use super::{populate, protect};
 use crate::cgroup::Layout;
 use crate::protocol::Failure;
-use crate::spec::{ContainerSpec, Mount, MountKind, NetworkNamespace, ProtectedPaths, Rootfs};
+use crate::spec::{ContainerSpec, DeviceNode, Mount, MountKind, NetworkNamespace, ProtectedPaths, Rootfs};
 use crate::sys::{self, MountAttributes};
 
 const NOSUID: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID;
@@ -152,7 +152,7 @@ fn default_mounts(
     let proc = filesystem("proc", &[], PLAIN)
         .and_then(|proc| mounts::put(&proc, root.plain_folder(Path::new("/proc"))?).map(|()| proc))
         .map_err(failed(Path::new("/proc")))?;
-    at("/dev", &device_folder)?;
+    at("/dev", &|| device_folder(&spec.devices))?;
     at("/dev/pts", &|| {
         let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
         filesystem("devpts", &options, NOSUID.union(NOEXEC))
@@ -160,18 +160,19 @@ fn default_mounts(
     at("/dev/mqueue", &|| filesystem("mqueue", &[], PLAIN))?;
     let size = if spec.shm_size == 0 { SHM_SIZE } else { spec.shm_size };
     at("/dev/shm", &|| filesystem("tmpfs", &[("mode", "1777"), ("size", &size.to_string())], PLAIN))?;
-    at("/sys", &|| filesystem("sysfs", &[], PLAIN.union(RDONLY)))?;
+    let guarded = if spec.privileged { PLAIN } else { PLAIN.union(RDONLY) };
+    at("/sys", &|| filesystem("sysfs", &[], guarded))?;
     let cgroups = "/sys/fs/cgroup";
     if !replaced("/sys") && !layout.is_v2() && !replaced(cgroups) {
-        mount_v1_cgroups(root, layout, &spec.cgroup).map_err(failed(Path::new(cgroups)))?;
+        mount_v1_cgroups(root, layout, spec, guarded).map_err(failed(Path::new(cgroups)))?;
     } else if !replaced("/sys") {
-        at(cgroups, &|| filesystem("cgroup2", &[], PLAIN.union(RDONLY)))?;
+        at(cgroups, &|| filesystem("cgroup2", &[], guarded))?;
     }
     Ok(proc)
 }
 
-/// /dev with its nodes, links and folders.
-fn device_folder() -> io::Result<OwnedFd> {
+/// /dev with its nodes, links and folders, and with what the container is given besides.
+fn device_folder(given: &[DeviceNode]) -> io::Result<OwnedFd> {
     let attributes = NOSUID.union(MountAttrFlags::MOUNT_ATTR_STRICTATIME);
     let folder = filesystem("tmpfs", &[("mode", "755"), ("size", "65536k")], attributes)?;
     for (name, major, minor) in DEVICES {
@@ -186,16 +187,46 @@ fn device_folder() -> io::Result<OwnedFd> {
     for name in ["pts", "mqueue", "shm"] {
         rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o755))?;
     }
+    for device in given {
+        add_device(&folder, device)?;
+    }
     Ok(folder)
 }
 
-/// A folder that shows the container's own place in each v1 hierarchy, read-only.
-fn mount_v1_cgroups(root: &Root, layout: &Layout, path: &str) -> io::Result<()> {
+/// Makes a device's node, unless its name is taken, and the folders that lead to it.
+fn add_device(folder: &OwnedFd, device: &DeviceNode) -> io::Result<()> {
+    let unless_there = |made: rustix::io::Result<()>| match made {
+        Err(rustix::io::Errno::EXIST) => Ok(false),
+        made => made.map(|()| true),
+    };
+    // Nothing but what is made here is in the folder, so that no link leads out of it.
+    for parent in device.path.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
+        if parent != Path::new("") {
+            unless_there(rustix::fs::mkdirat(folder, parent, Mode::from_raw_mode(0o755)))?;
+        }
+    }
+    let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
+    let number = rustix::fs::makedev(device.major, device.minor);
+    let mode = Mode::from_raw_mode(device.mode);
+    if unless_there(rustix::fs::mknodat(folder, &device.path, kind, mode, number))? {
+        let (user, group) = (rustix::fs::Uid::from_raw(device.user), rustix::fs::Gid::from_raw(device.group));
+        rustix::fs::chownat(folder, &device.path, Some(user), Some(group), rustix::fs::AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// A folder that shows the container's own place in each v1 hierarchy, with these attributes.
+fn mount_v1_cgroups(
+    root: &Root,
+    layout: &Layout,
+    spec: &ContainerSpec,
+    attributes: MountAttrFlags,
+) -> io::Result<()> {
     let folder = filesystem("tmpfs", &[("mode", "755")], PLAIN)?;
     mounts::put(&folder, root.plain_folder(Path::new("/sys/fs/cgroup"))?)?;
-    for (name, source) in layout.group(path).v1_views() {
+    for (name, source) in layout.group(&spec.cgroup).v1_views() {
         let view = mounts::copy_host(&source, false)?;
-        let set = u64::from(PLAIN.union(RDONLY).bits());
+        let set = u64::from(attributes.bits());
         sys::mount_setattr(view.as_fd(), false, &MountAttributes { set, ..MountAttributes::default() })?;
         rustix::fs::mkdirat(&folder, &name, Mode::from_raw_mode(0o755))?;
         mounts::put(view, mounts::open_inside(&folder, Path::new(&name), OFlags::PATH)?)?;
@@ -204,7 +235,7 @@ fn mount_v1_cgroups(root: &Root, layout: &Layout, path: &str) -> io::Result<()> 
             rustix::fs::symlinkat(&name, &folder, alias)?;
         }
     }
-    mounts::make_read_only(&folder, false)
+    if spec.privileged { Ok(()) } else { mounts::make_read_only(&folder, false) }
 }
 
 /// Opens a mount's source. `None` for what has none.

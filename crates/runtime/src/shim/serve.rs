@@ -145,7 +145,7 @@ fn start(
     let group = layout.group(&spec.cgroup);
     let create = || -> Result<(Side, bool), Failure> {
         group
-            .create(&spec.resources)
+            .create(&spec.resources, (!spec.privileged).then_some(&spec.devices[..]))
             .map_err(|error| Failure::new("unable to apply cgroup configuration", error))?;
         let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         clone(&group, flags as u64).map_err(|error| Failure::new("clone", error))

@@ -82,6 +82,8 @@ impl World {
             resources: Default::default(),
             seccomp: Seccomp::Default,
             protected_paths: ProtectedPaths::Default,
+            devices: Vec::new(),
+            privileged: false,
             init: false,
             shm_size: 0,
             sysctls: Default::default(),

@@ -86,9 +86,9 @@ fn the_stock_client_s_options_arrive() {
 #[test]
 fn what_skep_cannot_honour_is_refused_by_its_name() {
     for (option, named) in [
-        (r#""Privileged":true"#, "Privileged"),
         (r#""RestartPolicy":{"Name":"always"}"#, "--restart always"),
-        (r#""Devices":[{"PathOnHost":"/dev/kvm"}]"#, "Devices"),
+        (r#""Devices":[{"PathOnHost":"/dev/kvm","PathInContainer":"/kvm"}]"#, "below /dev"),
+        (r#""Devices":[{"PathOnHost":"/dev/kvm","CgroupPermissions":"x"}]"#, "invalid device mode: x"),
         (r#""LogConfig":{"Type":"syslog"}"#, "LogConfig.Type (--log-driver)=syslog"),
         (r#""LogConfig":{"Type":"","Config":{"max-size":"1m"}}"#, "--log-opt"),
         (r#""IpcMode":"host""#, "IpcMode"),
