@@ -163,7 +163,7 @@ impl ConfigFile {
 }
 
 /// Go's name of this machine's processor.
-pub(crate) fn architecture() -> &'static str {
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "x86" => "386",

@@ -290,6 +290,17 @@ pub enum LoadError {
     Store(#[from] StoreError),
 }
 
+/// A layer's archive could not be put together again.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// The image was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The store's files are at fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// A root file system could not be imported. Nothing of it is visible.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {

@@ -24,6 +24,7 @@ mod image;
 mod load;
 mod overlay;
 mod pipeline;
+mod recipe;
 mod reference;
 mod remove_tree;
 mod state;
@@ -33,14 +34,18 @@ mod tar;
 mod testing;
 mod unpack;
 
+pub use config::architecture;
 pub use digest::{DiffId, Digest, ImageId, ParseDigestError};
 pub use error::{
-    ArchiveError, BuildError, FindError, ImportError, LoadError, OpenError, RemoveError, StoreError, TagError,
+    ArchiveError, BuildError, FindError, ImportError, LoadError, OpenError, RebuildError, RemoveError,
+    StoreError, TagError,
 };
 pub use image::{History, Image, ImageConfig};
 pub use reference::{ParseReferenceError, Reference, Target};
 pub use remove_tree::remove_all;
+pub use state::Blob;
 pub use store::{
-    Above, Draft, Import, InUse, LoadedImage, LoadedReference, NewImage, Progress, Removed, Store, Usage,
+    Above, Draft, Import, InUse, Intake, LayerArchive, LoadedImage, LoadedReference, NewImage, NewLayer,
+    Progress, Removed, Store, Usage, layers_of,
 };
 pub use unpack::{is_archive, unpack_files};

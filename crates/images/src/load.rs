@@ -13,7 +13,7 @@ mod tests;
 use crate::config::ConfigFile;
 use crate::error::{ArchiveError, Failure};
 use crate::{Digest, ImageId, Reference};
-pub(crate) use contents::{Contents, Origin, Source};
+pub(crate) use contents::{Contents, LayerFile, Origin, Source};
 
 /// An image that an archive holds, verified.
 #[derive(Debug)]

@@ -9,9 +9,10 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use crate::compression::{Compression, HEAD, read_full};
 use crate::digest::Hasher;
-use crate::error::Failure;
+use crate::error::{Failure, StoreError};
+use crate::recipe::Recorder;
 use crate::tar::Archive;
-use crate::unpack::{Summary, unpack_layer};
+use crate::unpack::{Summary, recipe_path, unpack_layer};
 use crate::{DiffId, Digest};
 
 /// Bytes handed over at once.
@@ -57,7 +58,7 @@ pub(crate) fn measure(input: impl Read, passed: &mut dyn FnMut(u64)) -> Result<(
 }
 
 /// Unpacks a layer's archive, compressed or not, into `folder`, which exists and is empty. Tells `passed`
-/// how many bytes of `input` were read.
+/// how many bytes of `input` were read. Beside the folder a recipe is written; see [`recipe_path`].
 pub(crate) fn unpack(
     mut input: &mut dyn Read,
     folder: &Path,
@@ -68,12 +69,14 @@ pub(crate) fn unpack(
     let head = &head[..length];
     let compression = Compression::sniff(head);
     let mut meter = Meter { input: head.chain(input), hasher: Hasher::default(), count: 0, passed };
+    let recipe = recipe_path(folder);
+    let recorder = Recorder::create(&recipe).map_err(StoreError::at("creating", &recipe))?;
     let mut hasher = (compression != Compression::Plain).then(Hasher::default);
     let summary = std::thread::scope(|scope| {
         let (full, pieces) = sync_channel(DEPTH);
         let (empty, spare) = channel();
         let pieces = Pieces { pieces, empty, piece: Vec::new(), used: 0 };
-        let worker = scope.spawn(move || unpack_layer(folder, Archive::new(pieces)));
+        let worker = scope.spawn(move || unpack_layer(folder, Archive::recorded(pieces, recorder)));
         let pumped = compression
             .decode(&mut meter)
             .map_err(Failure::from)

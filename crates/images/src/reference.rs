@@ -57,6 +57,16 @@ impl Reference {
         format!("{}/{}", self.registry, self.path)
     }
 
+    /// The name of the repository within its registry, such as `library/x`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Another tag or digest of the same repository.
+    pub fn with(&self, target: Target) -> Reference {
+        Reference { target, ..self.clone() }
+    }
+
     /// The registry's host, and port if one is named.
     pub fn registry(&self) -> &str {
         &self.registry

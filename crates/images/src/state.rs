@@ -20,6 +20,25 @@ pub(crate) struct State {
     format: u32,
     pub(crate) images: BTreeMap<ImageId, Record>,
     pub(crate) references: BTreeMap<Reference, ImageId>,
+    /// Where layers are known to be, in compressed form.
+    #[serde(default)]
+    pub(crate) blobs: BTreeMap<DiffId, Vec<Blob>>,
+}
+
+/// Most places that are remembered of a layer. Docker remembers 50.
+const BLOB_LIMIT: usize = 20;
+
+/// A layer as it lies in a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    /// Digest of its compressed form.
+    pub digest: Digest,
+    /// Bytes of its compressed form.
+    pub size: u64,
+    /// Media type of its compressed form.
+    pub media_type: String,
+    /// Full name of the repository.
+    pub repository: String,
 }
 
 /// An image.
@@ -87,6 +106,22 @@ impl State {
             serde_json::to_vec(self).expect("maps with text for keys, lists and numbers are valid JSON");
         replace_file(root, "store.json", &bytes)?;
         sync_folder(root)
+    }
+
+    /// Remembers where a layer is; the latest places last.
+    pub(crate) fn add_blob(&mut self, layer: DiffId, blob: Blob) {
+        let blobs = self.blobs.entry(layer).or_default();
+        blobs.retain(|known| *known != blob);
+        if blobs.len() >= BLOB_LIMIT {
+            blobs.remove(0);
+        }
+        blobs.push(blob);
+    }
+
+    /// Forgets what is known of layers that are no image's.
+    pub(crate) fn forget_blobs(&mut self) {
+        let diff_ids: BTreeSet<DiffId> = self.layers().map(|layer| layer.diff_id).collect();
+        self.blobs.retain(|layer, _| diff_ids.contains(layer));
     }
 
     /// Names of the folders in `layers/` that images need.

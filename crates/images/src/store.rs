@@ -4,6 +4,7 @@
 //! <root>/store.json       images and references; replaced atomically
 //! <root>/configs/<hex>    an image's configuration, byte for byte
 //! <root>/layers/<folder>  an unpacked layer, a lower directory for overlayfs
+//! <root>/recipes/<folder> how the layer is made an archive again
 //! <root>/empty            the lower directory of images without layers
 //! <root>/tmp/             whatever is being unpacked or removed
 //! <root>/lock             held by the process that has the store open
@@ -16,7 +17,9 @@
 mod build;
 mod commit;
 mod draft;
+mod intake;
 mod open;
+mod registries;
 mod removal;
 #[cfg(test)]
 mod tests;
@@ -35,15 +38,17 @@ use skep_types::Time;
 
 use crate::config::ConfigFile;
 use crate::error::StoreError;
-use crate::load::{Contents, Origin, Planned, Source};
+use crate::load::{Contents, LayerFile, Origin, Planned, Source};
 use crate::pipeline::{self, Unpacked};
-use crate::state::{Record, State};
+use crate::state::{Layer, Record, State};
 use crate::{
     Digest, FindError, Image, ImageId, ImportError, LoadError, OpenError, Reference, RemoveError, TagError,
 };
 pub use build::{Above, NewImage};
 pub(crate) use commit::{Pins, Staging};
 pub use draft::Draft;
+pub use intake::{Intake, NewLayer, layers_of};
+pub use registries::LayerArchive;
 pub use types::{Import, InUse, LoadedImage, LoadedReference, Progress, Removed, Usage};
 
 /// The images of one machine. Clones share it.
@@ -67,6 +72,8 @@ struct Shared {
     state: State,
     /// Layers that an operation counts on, and how many operations do, by folder.
     pins: BTreeMap<String, usize>,
+    /// Whole layers that no image names yet, by folder: each is pinned.
+    loose: BTreeMap<String, Layer>,
 }
 
 impl fmt::Debug for Store {
@@ -114,10 +121,10 @@ impl Store {
             .expect("text, lists and maps with text for keys are valid JSON");
         let id = ImageId(Digest::of(&config));
         let path = "layer".to_owned();
-        let planned =
-            Planned { id, config, references: import.reference.into_iter().collect(), layers: vec![path] };
+        let references = import.reference.into_iter().collect();
+        let planned = Planned { id, config, references, layers: vec![path.clone()] };
         let origin = Origin::Staged { folder, summary };
-        let mut contents = Contents::of_layer("layer", diff_id, (blob, blob_size), origin);
+        let mut contents = Contents::of_layers([(path, LayerFile::new(diff_id, (blob, blob_size), origin))]);
         self.commit(vec![planned], &mut contents, &staging)?;
         Ok(id)
     }
@@ -195,6 +202,7 @@ impl Store {
         let id = resolve(&shared.state, name)?;
         let mut state = shared.state.clone();
         let mut removed = removal::plan(&mut state, id, name, force, in_use)?;
+        state.forget_blobs();
         self.write_with_ballast(&mut state)?;
         let before = std::mem::replace(&mut shared.state, state);
         removed.extend(removal::removed_layers(&before, &shared.state, id));
@@ -244,6 +252,10 @@ impl Store {
 
     fn layer_path(&self, folder: &str) -> PathBuf {
         self.inner.root.join("layers").join(folder)
+    }
+
+    fn recipe_path(&self, folder: &str) -> PathBuf {
+        self.inner.root.join("recipes").join(folder)
     }
 
     fn read_image(&self, id: ImageId, record: &Record, references: &[Reference]) -> Result<Image, FindError> {

@@ -10,8 +10,10 @@ mod sparse;
 mod tests;
 
 use std::io::{self, BufRead, Read};
+use std::path::Path;
 
-use crate::error::{ArchiveError, Failure};
+use crate::error::{ArchiveError, Failure, StoreError};
+use crate::recipe::Recorder;
 use header::{BLOCK, Header};
 use pax::Extensions;
 pub(crate) use sparse::Segment;
@@ -70,11 +72,49 @@ pub(crate) struct Archive<R> {
     /// Bytes after them up to the next block.
     padding: u64,
     ended: bool,
+    /// Takes note of all that is read.
+    recorder: Option<Recorder>,
 }
 
 impl<R: BufRead> Archive<R> {
     pub(crate) fn new(input: R) -> Archive<R> {
-        Archive { input, remaining: 0, padding: 0, ended: false }
+        Archive { input, remaining: 0, padding: 0, ended: false, recorder: None }
+    }
+
+    /// As [`Archive::new`]; `recorder` takes note of all that is read.
+    pub(crate) fn recorded(input: R, recorder: Recorder) -> Archive<R> {
+        Archive { recorder: Some(recorder), ..Archive::new(input) }
+    }
+
+    /// The current entry's data, unread so far, goes to the file `path`; all of it will be read.
+    pub(crate) fn data_goes_to(&mut self, path: &[u8], segments: Option<&[Segment]>) {
+        let length = self.remaining;
+        if let Some(recorder) = self.recorder.as_mut().filter(|_| length > 0) {
+            let whole = [Segment { offset: 0, length }];
+            recorder.content(path, segments.unwrap_or(&whole).to_vec());
+        }
+    }
+
+    /// Ends the record, after [`Archive::drain`].
+    pub(crate) fn finish_record(&mut self) -> io::Result<()> {
+        self.recorder.take().map_or(Ok(()), Recorder::finish)
+    }
+
+    fn flush_record(&mut self) -> Result<(), Failure> {
+        match self.recorder.as_mut().map(|recorder| recorder.flush(false)) {
+            Some(Err(error)) => Err(StoreError::at("writing", Path::new("a layer's recipe"))(error).into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes `count` bytes that are no file's content.
+    fn consume_literal(&mut self, count: usize) -> Result<(), Failure> {
+        if let Some(recorder) = &mut self.recorder {
+            let available = self.input.fill_buf().map_err(Failure::from_read)?;
+            recorder.literal(&available[..count]);
+        }
+        self.input.consume(count);
+        self.flush_record()
     }
 
     /// The next entry, past what was left of the last one's data; `None` at the end.
@@ -137,13 +177,14 @@ impl<R: BufRead> Archive<R> {
     fn skip_data(&mut self) -> Result<(), Failure> {
         let mut left = self.remaining + self.padding;
         (self.remaining, self.padding) = (0, 0);
+        self.flush_record()?;
         while left > 0 {
             let available = self.input.fill_buf().map_err(Failure::from_read)?.len();
             if available == 0 {
                 return Err(ArchiveError::Truncated.into());
             }
             let step = available.min(usize::try_from(left).unwrap_or(usize::MAX));
-            self.input.consume(step);
+            self.consume_literal(step)?;
             left -= step as u64;
         }
         Ok(())
@@ -169,6 +210,9 @@ impl<R: BufRead> Archive<R> {
     fn block(&mut self) -> Result<[u8; BLOCK], Failure> {
         let mut block = [0; BLOCK];
         self.input.read_exact(&mut block).map_err(Failure::from_read)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.literal(&block);
+        }
         Ok(block)
     }
 
@@ -179,7 +223,16 @@ impl<R: BufRead> Archive<R> {
             if available == 0 {
                 return Ok(());
             }
-            self.input.consume(available);
+            self.consume_literal(available)?;
+        }
+    }
+}
+
+impl<R> Archive<R> {
+    /// Data that is not known to go to a file is kept.
+    fn note(&mut self, data: &[u8]) {
+        if let Some(recorder) = self.recorder.as_mut().filter(|recorder| !recorder.in_content()) {
+            recorder.literal(data);
         }
     }
 }
@@ -195,6 +248,7 @@ impl<R: BufRead> Read for Archive<R> {
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        self.note(&buffer[..count]);
         self.remaining -= count as u64;
         Ok(count)
     }

@@ -76,6 +76,8 @@ pub(crate) fn check_store(store: &Store, root: &Path) {
     layers.sort();
     layers.dedup();
     assert_eq!(names("layers"), layers);
+    let strays: Vec<String> = names("recipes").into_iter().filter(|name| !layers.contains(name)).collect();
+    assert_eq!(strays, [""; 0], "recipes are of layers");
     for image in &images {
         for tag in &image.tags {
             assert_eq!(store.find(tag).unwrap().id, image.id);

@@ -57,6 +57,11 @@ pub(crate) struct Summary {
     pub(crate) folder: Option<String>,
 }
 
+/// Where the recipe is written of a layer that is unpacked into `folder`.
+pub(crate) fn recipe_path(folder: &Path) -> PathBuf {
+    folder.with_extension("recipe")
+}
+
 /// Unpacks `archive`, to the end of its input, into `folder`, which exists and is empty.
 pub(crate) fn unpack_layer<R: BufRead>(folder: &Path, archive: Archive<R>) -> Result<Summary, Failure> {
     unpack(folder, archive, Whiteouts::Hide)
@@ -93,6 +98,7 @@ pub(crate) fn unpack<R: BufRead>(
     }
     unpacker.parents.leave()?;
     archive.drain()?;
+    archive.finish_record().map_err(StoreError::at("writing", &recipe_path(folder)))?;
     // In order of their bytes, a folder comes before what is in it.
     let implicit = unpacker.implicit.iter().map(|path| PathBuf::from(OsStr::from_bytes(path))).collect();
     Ok(Summary { size: unpacker.size, implicit, folder: None })
@@ -168,6 +174,7 @@ impl Unpacker<'_> {
         let open = || rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR);
         let mut file =
             File::from(self.make(name, open).map_err(|error| self.failed("creating", path, error))?);
+        data.data_goes_to(path, entry.segments.as_deref());
         let written = match &entry.segments {
             None => copy(data, |piece, _| file.write_all(piece)),
             Some(segments) => segments.iter().try_for_each(|segment| {

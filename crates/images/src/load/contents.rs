@@ -65,6 +65,13 @@ pub(crate) struct LayerFile {
     pub(crate) origin: Origin,
 }
 
+impl LayerFile {
+    /// A layer with its blob's digest and length.
+    pub(crate) fn new(diff_id: DiffId, blob: (Digest, u64), origin: Origin) -> LayerFile {
+        LayerFile { diff_id, blob: blob.0, blob_size: blob.1, origin }
+    }
+}
+
 /// Where a layer's files are.
 pub(crate) enum Origin {
     /// In the store already, with this many bytes of files.
@@ -120,10 +127,9 @@ impl Contents {
         Ok(contents)
     }
 
-    /// The contents of an archive that would hold nothing but a layer, with its blob's digest and length.
-    pub(crate) fn of_layer(path: &str, diff_id: DiffId, blob: (Digest, u64), origin: Origin) -> Contents {
-        let layer = LayerFile { diff_id, blob: blob.0, blob_size: blob.1, origin };
-        Contents { files: BTreeMap::from([(path.to_owned(), File::Layer(layer))]) }
+    /// The contents of an archive that would hold nothing but these layers, by path.
+    pub(crate) fn of_layers(layers: impl IntoIterator<Item = (String, LayerFile)>) -> Contents {
+        Contents { files: layers.into_iter().map(|(path, layer)| (path, File::Layer(layer))).collect() }
     }
 
     pub(crate) fn has(&self, path: &str) -> bool {

@@ -15,9 +15,9 @@ use crate::error::{Failure, StoreError};
 use crate::fault;
 use crate::load::{Contents, Origin, Planned};
 use crate::remove_tree::remove_tree;
-use crate::state::{Layer, Record, State, chain_ids, replace_file, sync_folder};
-use crate::unpack::inherit;
-use crate::{DiffId, Digest, ImageId, LoadedImage, LoadedReference};
+use crate::state::{Blob, Layer, Record, State, chain_ids, replace_file, sync_folder};
+use crate::unpack::{Summary, inherit, recipe_path};
+use crate::{DiffId, Digest, FindError, ImageId, LoadedImage, LoadedReference};
 
 /// Bytes set aside for writing the state on a full disk.
 const BALLAST: u64 = 1 << 20;
@@ -88,6 +88,8 @@ impl Drop for Pins {
             *count -= 1;
             if *count == 0 {
                 shared.pins.remove(folder);
+                // If an image names it by now, it is known by that.
+                shared.loose.remove(folder);
             }
         }
         let trash = self.store.sweep(&shared);
@@ -110,9 +112,58 @@ impl Store {
         let mut shared = self.lock();
         let folder = folder_name(diff_id.0);
         let is_it = |layer: &&Layer| layer.folder == folder && layer.diff_id == diff_id;
-        let size = shared.state.layers().find(is_it)?.size;
+        let size = shared.state.layers().chain(shared.loose.values()).find(is_it)?.size;
         pins.add(&mut shared, vec![folder]);
         Some(size)
+    }
+
+    /// A layer of an image, counted from the lowest; it stays as long as `pins` lives.
+    pub(super) fn pin_image_layer(
+        &self,
+        id: ImageId,
+        index: usize,
+        pins: &mut Pins,
+    ) -> Result<Layer, FindError> {
+        let mut shared = self.lock();
+        let layer = shared.state.images.get(&id).and_then(|record| record.layers.get(index)).cloned();
+        let layer = layer.ok_or_else(|| FindError::NotFound(id.to_string()))?;
+        pins.add(&mut shared, vec![layer.folder.clone()]);
+        Ok(layer)
+    }
+
+    /// Gives a layer that was unpacked to all who ask for it, as long as `pins` lives, before an image names it.
+    /// Not one whose folders take attributes from layers below: that depends on the image.
+    pub(crate) fn place_loose(
+        &self,
+        diff_id: DiffId,
+        folder: &Path,
+        summary: &Summary,
+        pins: &mut Pins,
+    ) -> Result<bool, StoreError> {
+        if !summary.implicit.is_empty() {
+            return Ok(false);
+        }
+        let layer = Layer { diff_id, folder: folder_name(diff_id.0), size: summary.size };
+        let mut shared = self.lock();
+        let name = layer.folder.as_str();
+        if !shared.state.folders().contains(name) && !shared.loose.contains_key(name) {
+            self.move_layer(folder, name)?;
+            shared.loose.insert(name.to_owned(), layer.clone());
+        }
+        pins.add(&mut shared, vec![layer.folder]);
+        Ok(true)
+    }
+
+    /// Moves what was unpacked to its place, which a failure may have left occupied.
+    fn move_layer(&self, from: &Path, name: &str) -> Result<(), StoreError> {
+        let (target, recipe) = (self.layer_path(name), recipe_path(from));
+        if recipe.exists() {
+            fs::rename(&recipe, self.recipe_path(name)).map_err(StoreError::at("renaming", &recipe))?;
+        }
+        if !target.exists() {
+            fs::rename(from, &target).map_err(StoreError::at("renaming", from))?;
+        }
+        Ok(())
     }
 
     /// Adds images with their layers and references.
@@ -120,7 +171,18 @@ impl Store {
         &self,
         planned: Vec<Planned>,
         contents: &mut Contents,
+        staging: &Staging,
+    ) -> Result<Vec<LoadedImage>, Failure> {
+        self.commit_with(planned, contents, staging, Vec::new())
+    }
+
+    /// As [`Store::commit`], with what is known of where layers are.
+    pub(super) fn commit_with(
+        &self,
+        planned: Vec<Planned>,
+        contents: &mut Contents,
         _staging: &Staging,
+        blobs: Vec<(DiffId, Blob)>,
     ) -> Result<Vec<LoadedImage>, Failure> {
         let mut placed = Vec::with_capacity(planned.len());
         for image in &planned {
@@ -140,6 +202,9 @@ impl Store {
                 .zip(placed)
                 .map(|(image, layers)| add(&mut state, image, layers))
                 .collect();
+            for (layer, blob) in blobs {
+                state.add_blob(layer, blob);
+            }
             state.write(root)?;
             Ok(loaded)
         });
@@ -208,18 +273,14 @@ impl Store {
             {
                 continue;
             }
-            let target = self.layer_path(&layer.folder);
-            if target.exists() {
-                // Pinned by another load, and then the same, or left by a failure.
-                continue;
-            }
-            fs::rename(from, &target).map_err(StoreError::at("renaming", from))?;
+            self.move_layer(from, &layer.folder)?;
             fault::point("layer renamed");
         }
         let configs = self.inner.root.join("configs");
         for image in planned.iter().filter(|image| !state.images.contains_key(&image.id)) {
             replace_file(&configs, &image.id.0.hex(), &image.config)?;
         }
+        sync_folder(&self.inner.root.join("recipes"))?;
         sync_folder(&self.inner.root.join("layers"))?;
         sync_folder(&configs)
     }
@@ -233,6 +294,11 @@ impl Store {
                 let target = self.temporary("trash");
                 fs::rename(&path, &target).map_err(StoreError::at("renaming", &path))?;
                 trash.push(target);
+            }
+        }
+        for (path, name) in list(&self.inner.root.join("recipes"))? {
+            if !folders.contains(name.as_str()) && !shared.pins.contains_key(&name) {
+                remove_tree(&path)?;
             }
         }
         // These are small, and go at once: as soon as the lock is free, another load may want the name.

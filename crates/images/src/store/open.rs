@@ -19,7 +19,7 @@ pub(super) fn open(root: &Path) -> Result<Store, OpenError> {
     // Overlayfs takes the paths of layers as they are: no link on the way may change under it.
     let root = root.canonicalize().map_err(StoreError::at("resolving", root))?;
     let lock = lock(&root)?;
-    for name in ["configs", "layers", "empty", "tmp"] {
+    for name in ["configs", "layers", "recipes", "empty", "tmp"] {
         make_folder(&root.join(name))?;
     }
     let mut state = State::read(&root)?;
@@ -29,7 +29,7 @@ pub(super) fn open(root: &Path) -> Result<Store, OpenError> {
         root,
         _lock: lock,
         repairs,
-        shared: Mutex::new(Shared { state, pins: BTreeMap::new() }),
+        shared: Mutex::new(Shared { state, pins: BTreeMap::new(), loose: BTreeMap::new() }),
         counter: AtomicU64::new(0),
     };
     let store = Store { inner: Arc::new(inner) };

@@ -2,6 +2,7 @@ mod build;
 mod crash;
 mod disk;
 mod model;
+mod registries;
 mod stacked;
 
 use std::process::Command;
