@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("skep-consensus", 1),
     ("skep-identity", 1),
     ("skep-images", 1),
+    ("skep-registry", 1),
     ("skep-runtime", 1),
     ("skep-network", 1),
     ("skep-names", 1),
