@@ -76,6 +76,7 @@ impl From<skep_engine::Error> for ApiError {
             ErrorKind::NotModified => StatusCode::NOT_MODIFIED,
             ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
             ErrorKind::Forbidden => StatusCode::FORBIDDEN,
+            ErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
             ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         ApiError::new(status, error.message)

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+pub use skep_registry::{Insecure, Settings as RegistrySettings};
 use skep_types::ip::Subnet;
 
 /// Settings of an [`crate::Engine`]. They hold until it is opened again.
@@ -39,6 +40,8 @@ pub struct EngineConfig {
     pub dns_options: Vec<String>,
     /// `--label`s of the daemon, `key=value`.
     pub labels: Vec<String>,
+    /// How registries are reached.
+    pub registries: RegistrySettings,
 }
 
 impl EngineConfig {
@@ -60,6 +63,7 @@ impl EngineConfig {
             dns_search: Vec::new(),
             dns_options: Vec::new(),
             labels: Vec::new(),
+            registries: RegistrySettings::default(),
         }
     }
 }

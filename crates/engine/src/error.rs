@@ -15,6 +15,8 @@ pub enum ErrorKind {
     Unsupported,
     /// Not allowed (403).
     Forbidden,
+    /// Who asks is not known (401).
+    Unauthorized,
     /// Our fault or the machine's (500).
     Internal,
 }

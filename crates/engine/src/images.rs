@@ -1,8 +1,13 @@
 //! Images: the store of the images room, off the async threads, with Docker's events.
 
+mod pull;
+mod push;
+mod transfer;
+
 use std::io::Read;
 use std::path::PathBuf;
 
+pub use pull::{Credentials, Platform, Pull, own_platform};
 use skep_images::{FindError, ImportError, LoadError, StoreError, TagError};
 pub use skep_images::{
     History, Image, ImageConfig, ImageId, Import, LoadedImage, LoadedReference, ParseReferenceError,
@@ -10,6 +15,9 @@ pub use skep_images::{
 };
 use skep_images::{InUse, RemoveError};
 use skep_types::events::EventKind;
+
+pub(crate) use transfer::{DOWNLOAD_LIMIT, PUSH_LIMIT, Turns};
+pub use transfer::{Pushed, Step};
 
 use crate::error::chain;
 use crate::events::attributes;
@@ -81,6 +89,11 @@ impl Engine {
     pub async fn inspect_image(&self, name: &str) -> Result<Image> {
         let (store, name) = (self.shared.images.clone(), name.to_owned());
         blocking(move || store.find(&name)).await?.map_err(from_find)
+    }
+
+    /// Whether there is an image by a reference, an id, or a prefix of an id.
+    pub fn has_image(&self, name: &str) -> bool {
+        self.shared.images.resolve(name).is_ok()
     }
 
     /// The folders of an image's layers, topmost first.

@@ -48,6 +48,7 @@ impl Engine {
             ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
             file_descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
             event_listeners: self.shared.events.listeners(),
+            registries: self.shared.registries.settings().clone(),
         }
     }
 }

@@ -72,6 +72,14 @@ pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     /// Room for archives that are being read.
     pub(crate) uploads: tokio::sync::Semaphore,
+    /// The client of registries.
+    pub(crate) registries: skep_registry::Client,
+    /// Whose turn it is to fetch a layer.
+    pub(crate) turns: images::Turns,
+    /// Room for layers that are being pulled.
+    pub(crate) downloads: tokio::sync::Semaphore,
+    /// Room for layers that are being pushed.
+    pub(crate) pushes: tokio::sync::Semaphore,
 }
 
 impl std::fmt::Debug for Engine {

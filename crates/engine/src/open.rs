@@ -18,7 +18,7 @@ use crate::containers::registry::Registry;
 use crate::disk::{self, Durability};
 use crate::events::Events;
 use crate::files::resolv;
-use crate::images::UPLOAD_LIMIT;
+use crate::images::{DOWNLOAD_LIMIT, PUSH_LIMIT, Turns, UPLOAD_LIMIT};
 use crate::networks::local::Locals;
 use crate::networks::{LocalIds, Networks, pool};
 use crate::tasks::Tasks;
@@ -85,6 +85,10 @@ impl Engine {
             ids: Mutex::new(ids),
             tasks: Tasks::new(),
             uploads: tokio::sync::Semaphore::new(UPLOAD_LIMIT),
+            registries: skep_registry::Client::new(config.registries.clone()),
+            turns: Turns::default(),
+            downloads: tokio::sync::Semaphore::new(DOWNLOAD_LIMIT),
+            pushes: tokio::sync::Semaphore::new(PUSH_LIMIT),
             config,
         };
         Ok(Engine { shared: Arc::new(shared) })

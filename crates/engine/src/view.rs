@@ -321,4 +321,6 @@ pub struct Info {
     pub file_descriptors: usize,
     /// Clients that follow events.
     pub event_listeners: usize,
+    /// How registries are reached.
+    pub registries: skep_registry::Settings,
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use serde_json::Value;
+use skep_engine::config::{Insecure, RegistrySettings};
 use skep_types::generic::GenericResources;
 use skep_types::ip::Subnet;
 
@@ -63,6 +64,8 @@ pub struct Config {
     pub advertise: String,
     /// `--node-generic-resource`
     pub generic: GenericResources,
+    /// `--insecure-registry`, `--registry-mirror`, and how many transfers there may be.
+    pub registries: RegistrySettings,
     /// What was accepted and does nothing: the option, and why.
     pub meaningless: Vec<(&'static str, &'static str)>,
 }
@@ -128,6 +131,7 @@ impl Config {
             generic: GenericResources::parse(
                 list(&said, "node-generic-resource").iter().map(String::as_str),
             )?,
+            registries: registries(&said)?,
             meaningless,
         })
     }
@@ -295,6 +299,38 @@ fn bridge(said: &Said) -> anyhow::Result<Option<String>> {
 fn mtu(text: &str) -> anyhow::Result<Option<u32>> {
     let bytes: u32 = text.parse().with_context(|| format!("--mtu: {text}"))?;
     Ok((bytes != 0).then_some(bytes))
+}
+
+/// How registries are reached; checked as dockerd does.
+fn registries(said: &Said) -> anyhow::Result<RegistrySettings> {
+    let insecure: Vec<Insecure> = list(said, "insecure-registry")
+        .iter()
+        .map(|text| Insecure::parse(text).map_err(|error| anyhow!(error)))
+        .collect::<anyhow::Result<_>>()?;
+    let mirrors = list(said, "registry-mirror");
+    for mirror in &mirrors {
+        let address = mirror.strip_prefix("https://").or_else(|| mirror.strip_prefix("http://"));
+        let is_plain = address.is_some_and(|rest| !rest.is_empty() && !rest.contains(['?', '#', '@']));
+        ensure!(
+            is_plain,
+            "invalid mirror: {mirror}: expected http:// or https://, a host, and perhaps a path"
+        );
+    }
+    let count = |flag: &str, default: usize| -> anyhow::Result<usize> {
+        let Some(text) = text(said, flag) else { return Ok(default) };
+        let count: usize = text.parse().with_context(|| format!("--{flag}: {text}"))?;
+        // As dockerd: 0 is the default too.
+        Ok(if count == 0 { default } else { count })
+    };
+    let default = RegistrySettings::default();
+    Ok(RegistrySettings {
+        insecure,
+        mirrors,
+        downloads: count("max-concurrent-downloads", default.downloads)?,
+        uploads: count("max-concurrent-uploads", default.uploads)?,
+        attempts: u32::try_from(count("max-download-attempts", 5)?).unwrap_or(u32::MAX),
+        ..default
+    })
 }
 
 /// `--ip`; every address is the same as none.

@@ -90,6 +90,7 @@ fn engine_config(config: &Config, open_files: Rlimit) -> anyhow::Result<EngineCo
     engine.dns_search = config.dns_search.clone();
     engine.dns_options = config.dns_options.clone();
     engine.labels = config.reloadable.labels.clone();
+    engine.registries = config.registries.clone();
     if let Some(bridge) = &config.bridge {
         engine.bridge.clone_from(bridge);
     }

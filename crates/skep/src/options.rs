@@ -65,7 +65,6 @@ use Support::{Honoured, Meaningless, Only};
 
 const NO_CONTAINERD: Support = Meaningless("there is no containerd");
 const NO_PROXY_PROCESS: Support = Meaningless("ports are published by the kernel alone");
-const NO_REGISTRY: Support = Meaningless("no registry is spoken to yet");
 const OUTLIVES: Support = Meaningless("containers outlive the daemon always");
 const NOTHING: Support = Only(&[]);
 const FALSE: Support = Only(&["false"]);
@@ -101,12 +100,22 @@ pub const ALL: &[DaemonOption] = &[
         "Resources that services can ask for: gpu=uuid1, apple=3",
     )
     .key("node-generic-resources"),
+    option("insecure-registry", List, Honoured, "Registries without trusted certificates, or without TLS")
+        .key("insecure-registries"),
+    option("registry-mirror", List, Honoured, "Mirrors of Docker's own registry").key("registry-mirrors"),
+    option("max-concurrent-downloads", Number, Honoured, "Layers of one image that are pulled at a time"),
+    option("max-concurrent-uploads", Number, Honoured, "Layers of one image that are pushed at a time"),
+    option("max-download-attempts", Number, Honoured, "Attempts at a layer"),
     option("tls", Flag, Honoured, "Use TLS; false allows a tcp:// host in clear"),
     // What would change what containers or users see, and is not built.
     option("tlsverify", Flag, FALSE, "Use TLS and verify clients"),
     option("tlscacert", Text, NOTHING, "Trust only certificates signed by this CA"),
     option("tlscert", Text, NOTHING, "TLS certificate"),
     option("tlskey", Text, NOTHING, "TLS key"),
+    option("http-proxy", Text, NOTHING, "Proxy for HTTP"),
+    option("https-proxy", Text, NOTHING, "Proxy for HTTPS"),
+    option("no-proxy", Text, Meaningless("there is no proxy"), "Hosts that are reached without a proxy"),
+    option("proxies", Map, NOTHING, "Proxies, in daemon.json"),
     option("storage-driver", Text, Only(&["overlay2", "overlayfs"]), "Storage driver").short('s'),
     option("storage-opt", List, NOTHING, "Storage driver options").key("storage-opts"),
     option("log-driver", Text, Only(&["json-file"]), "Default log driver of containers"),
@@ -155,15 +164,6 @@ pub const ALL: &[DaemonOption] = &[
     option("userland-proxy-path", Text, NO_PROXY_PROCESS, "Path of that proxy"),
     option("live-restore", Flag, OUTLIVES, "Keep containers running while the daemon is down"),
     option("shutdown-timeout", Number, OUTLIVES, "Seconds that containers get at shutdown"),
-    option("insecure-registry", List, NO_REGISTRY, "Registries without TLS").key("insecure-registries"),
-    option("registry-mirror", List, NO_REGISTRY, "Mirrors of the default registry").key("registry-mirrors"),
-    option("max-concurrent-downloads", Number, NO_REGISTRY, "Parallel downloads"),
-    option("max-concurrent-uploads", Number, NO_REGISTRY, "Parallel uploads"),
-    option("max-download-attempts", Number, NO_REGISTRY, "Attempts at a download"),
-    option("http-proxy", Text, NO_REGISTRY, "Proxy for HTTP"),
-    option("https-proxy", Text, NO_REGISTRY, "Proxy for HTTPS"),
-    option("no-proxy", Text, NO_REGISTRY, "Hosts that are reached without a proxy"),
-    option("proxies", Map, NO_REGISTRY, "Proxies, in daemon.json"),
     option("init-path", Text, Meaningless("the init is built in"), "Path of the init"),
     option("experimental", Flag, Meaningless("nothing is experimental"), "Experimental features"),
     option("features", Map, Meaningless("no feature has a switch"), "Switches of features"),

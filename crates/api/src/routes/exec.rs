@@ -87,6 +87,10 @@ async fn start(context: &Context, id: &str, mut call: Call) -> Answer {
 fn is_start_failure(kind: ErrorKind) -> bool {
     match kind {
         ErrorKind::InvalidParameter | ErrorKind::Internal | ErrorKind::Forbidden => true,
-        ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::NotModified | ErrorKind::Unsupported => false,
+        ErrorKind::NotFound
+        | ErrorKind::Conflict
+        | ErrorKind::NotModified
+        | ErrorKind::Unsupported
+        | ErrorKind::Unauthorized => false,
     }
 }

@@ -10,7 +10,7 @@ use skep_engine::images::{Image, Import, LoadedImage, Progress, Reference};
 use skep_types::Time;
 use tokio::sync::mpsc;
 
-use super::{not_built, unknown};
+use super::{not_built, registries, unknown};
 use crate::body::BlockingReader;
 use crate::context::{Call, Context};
 use crate::error::ApiError;
@@ -37,9 +37,8 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
             ok(&image::history(&context.engine.inspect_image(&name.join("/")).await?))
         }
         ("POST", ["images", name @ .., "tag"]) => tag(context, &name.join("/"), &call.query).await,
-        ("POST", ["images", .., action @ "push"]) | ("GET", ["images", .., action @ "get"]) => {
-            not_built(method, &format!("/images/{{name}}/{action}"))
-        }
+        ("POST", ["images", name @ .., "push"]) => registries::push(context, &name.join("/"), &call).await,
+        ("GET", ["images", .., "get"]) => not_built(method, "/images/{name}/get"),
         ("DELETE", ["images", name @ ..]) if !name.is_empty() => {
             let removed = context.engine.remove_image(&name.join("/"), call.query.flag("force")).await?;
             ok(&removed.iter().map(image::removed).collect::<Vec<_>>())
@@ -47,7 +46,9 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
         ("POST", ["build"]) => not_built(method, "/build"),
         ("POST", ["build", action @ ("prune" | "cancel")]) => not_built(method, &format!("/build/{action}")),
         ("POST", [area @ ("commit" | "session" | "grpc")]) => not_built(method, &format!("/{area}")),
-        ("GET", ["distribution", .., "json"]) => not_built(method, "/distribution/{name}/json"),
+        ("GET", ["distribution", name @ .., "json"]) => {
+            registries::distribution(context, &name.join("/"), &call).await
+        }
         _ => Err(unknown()),
     }
 }
@@ -119,14 +120,8 @@ fn matching_tags(image: &Image, filters: &Filters) -> Option<Vec<String>> {
 
 async fn create(context: &Context, call: Call) -> Answer {
     let query = &call.query;
-    if let Some(name) = query.get("fromImage").filter(|name| !name.is_empty()) {
-        let wanted = reference(name, query.text("tag"))?;
-        // The client asks for this when `docker run` names an image that is not here.
-        let why = format!(
-            "{}: pulling images is not built yet: bring it with docker load or docker import",
-            wanted.familiar()
-        );
-        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, why));
+    if !query.text("fromImage").is_empty() {
+        return registries::pull(context, &call).await;
     }
     if query.text("fromSrc") != "-" {
         return Err(ApiError::not_built("importing from a URL (fromSrc)"));

@@ -7,6 +7,7 @@ mod images;
 mod logs;
 mod networks;
 mod nodes;
+mod registries;
 mod rehearse;
 mod secrets;
 mod services;

@@ -10,7 +10,7 @@ use skep_engine::options::ContainerFilter;
 use skep_swarm::LocalState;
 use skep_types::Time;
 
-use super::{events, not_built, unknown};
+use super::{events, registries, unknown};
 use crate::context::{Call, Context};
 use crate::error::ApiError;
 use crate::http::{Answer, full, ok, with_type};
@@ -32,7 +32,7 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
         }
         ("GET", ["events"]) => events::follow(context, &call),
         ("GET", ["system", "df"]) => disk_usage(context, &call).await,
-        ("POST", ["auth"]) => not_built(method, "/auth"),
+        ("POST", ["auth"]) => registries::log_in(context, call).await,
         _ => Err(unknown()),
     }
 }

@@ -6,6 +6,7 @@ use bollard_stubs::models;
 use bytes::Bytes;
 use models::{EventMessageScopeEnum, EventMessageTypeEnum};
 use serde::Serialize;
+use skep_engine::config::{Insecure, RegistrySettings};
 use skep_engine::view::Info;
 use skep_types::Time;
 use skep_types::events::{Event, EventKind, Scope};
@@ -119,11 +120,7 @@ pub fn info(info: Info, daemon: &Daemon, swarm: models::SwarmInfo, now: Time) ->
         ncpu: Some(count(info.cpus)),
         mem_total: Some(size(info.memory_total)),
         index_server_address: Some("https://index.docker.io/v1/".to_owned()),
-        registry_config: Some(models::RegistryServiceConfig {
-            insecure_registry_cidrs: Some(Vec::new()),
-            index_configs: Some(HashMap::new()),
-            mirrors: Some(Vec::new()),
-        }),
+        registry_config: Some(registries(&info.registries)),
         http_proxy: Some(String::new()),
         https_proxy: Some(String::new()),
         no_proxy: Some(String::new()),
@@ -146,6 +143,33 @@ pub fn info(info: Info, daemon: &Daemon, swarm: models::SwarmInfo, now: Time) ->
         firewall_backend: Some(models::FirewallInfo { driver: Some("nftables".to_owned()), info: None }),
         warnings: Some(Vec::new()),
         ..Default::default()
+    }
+}
+
+/// How registries are reached, as moby's `registry.ServiceConfig`.
+fn registries(settings: &RegistrySettings) -> models::RegistryServiceConfig {
+    let index = |name: &str, mirrors: Vec<String>, secure: bool, official: bool| models::IndexInfo {
+        name: Some(name.to_owned()),
+        mirrors: Some(mirrors),
+        secure: Some(secure),
+        official: Some(official),
+    };
+    // As dockerd: an address ends with a slash.
+    let mirrors: Vec<String> =
+        settings.mirrors.iter().map(|mirror| format!("{}/", mirror.trim_end_matches('/'))).collect();
+    let (nets, hosts): (Vec<&Insecure>, Vec<&Insecure>) =
+        settings.insecure.iter().partition(|entry| entry.is_net());
+    let mut cidrs: Vec<String> = nets.into_iter().map(ToString::to_string).collect();
+    cidrs.extend(["::1/128".to_owned(), "127.0.0.0/8".to_owned()]);
+    let mut indexes: HashMap<String, models::IndexInfo> = hosts
+        .into_iter()
+        .map(|host| (host.to_string(), index(&host.to_string(), Vec::new(), false, false)))
+        .collect();
+    indexes.insert("docker.io".to_owned(), index("docker.io", mirrors.clone(), true, true));
+    models::RegistryServiceConfig {
+        insecure_registry_cidrs: Some(cidrs),
+        index_configs: Some(indexes),
+        mirrors: Some(mirrors),
     }
 }
 
