@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use skep_agent::{AgentEvent, Launched, Observed, Operation, PeerChange, Recovered, Watched};
+use skep_engine::images::{Credentials, Pull, Reference};
 use skep_engine::options::{ContainerFilter, RemoveOptions, WaitCondition};
 use skep_engine::view::{StateView, Status};
 use skep_engine::{Engine, Error, ErrorKind};
@@ -68,6 +69,34 @@ pub(crate) async fn perform(engine: &Engine, operation: Operation) -> AgentEvent
             task,
             result: logged("remove a task's container", remove(engine, container).await),
         },
+    }
+}
+
+/// Pulls the image of a task that is to be prepared, unless it is here. As moby's controller: a failure is only logged, for
+/// making the container then says what is missing.
+///
+/// Unlike moby's, a tag that is here is not looked up anew: services are pinned to a digest, and where no registry could be
+/// asked about that, asking again would only keep the task from starting.
+pub(crate) async fn fetch_image(engine: &Engine, operation: &Operation) {
+    let Operation::Prepare { task, .. } = operation else { return };
+    let container = &task.spec.container;
+    let is_id = container.image.starts_with("sha256:");
+    let Some(reference) = container.image.parse::<Reference>().ok().filter(|_| !is_id) else { return };
+    if engine.has_image(&container.image) {
+        return;
+    }
+    let credentials = container.registry_auth.as_ref().and_then(|auth| {
+        let parsed = Credentials::from_header(&auth.0);
+        parsed
+            .inspect_err(|error| warn!(%error, "the credentials of a service cannot be read"))
+            .ok()
+            .flatten()
+    });
+    let (report, mut steps) = tokio::sync::mpsc::channel(1);
+    let pull = engine.pull_image(Pull { reference, platform: None, credentials }, report);
+    let (pulled, ()) = tokio::join!(pull, async { while steps.recv().await.is_some() {} });
+    if let Err(error) = pulled {
+        warn!(error = error.message, image = container.image, "pulling image failed");
     }
 }
 

@@ -257,6 +257,8 @@ impl Actor {
             let engine = self.engine.clone();
             let room = works_hard(&operation).then(|| Arc::clone(&self.room));
             set.spawn(async move {
+                // It waits for the network rather than for this machine.
+                operations::fetch_image(&engine, &operation).await;
                 let _room = match &room {
                     Some(room) => Some(room.acquire().await.expect("it is never closed")),
                     None => None,

@@ -15,6 +15,7 @@ use crate::placement::Placement;
 use crate::port::Protocol;
 use crate::resources::Resources;
 use crate::security::Privileges;
+use crate::swarm::Secret;
 use crate::ulimit::Rlimit;
 use crate::{Meta, NetworkId, ServiceId, Time, Version};
 
@@ -253,6 +254,10 @@ pub struct ServiceContainer {
     /// What its processes may do to the kernel, where anything was said of that.
     #[serde(default)]
     pub privileges: Option<Privileges>,
+    /// Who the image's registry is asked as: the header `X-Registry-Auth` as the client sent it. No answer shows it.
+    /// SwarmKit's `PullOptions`.
+    #[serde(default)]
+    pub registry_auth: Option<Secret>,
 }
 
 /// When an ended task is replaced.

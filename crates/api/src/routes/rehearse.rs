@@ -187,7 +187,8 @@ fn update_service(
 ) -> Result<Outcome, String> {
     let id = &change.service;
     let service = services.get(id).ok_or_else(|| format!("service {id} not found"))?;
-    let spec = known.parse(&change.spec)?;
+    let mut spec = known.parse(&change.spec)?;
+    services::keep_auth(&mut spec, &service.spec);
     let (current, planned) = (Some(known.show(&service.spec)), Some(known.show(&spec)));
     let same = spec == service.spec;
     let effect = rehearsal.update_service(service.id, spec).map_err(|refusal| refusal.message)?;

@@ -1,14 +1,18 @@
 //! `/services`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bollard_stubs::models;
 use hyper::StatusCode;
+use hyper::header::HeaderMap;
+use skep_engine::images::Reference;
 use skep_engine::view::NetworkView;
 use skep_types::NetworkId;
-use skep_types::service::{Service, ServiceMode};
+use skep_types::service::{Service, ServiceMode, ServiceSpec};
+use skep_types::swarm::Secret;
 
-use super::{networks, not_built, unknown};
+use super::{networks, not_built, registries, unknown};
 use crate::body;
 use crate::context::{Call, Context};
 use crate::error::ApiError;
@@ -78,13 +82,41 @@ fn matches(service: &Service, filters: &Filters) -> bool {
 /// Clients from here on ask a registry for the image's digest themselves, and warn themselves.
 const CLIENTS_RESOLVE_SINCE: Version = Version { major: 1, minor: 30 };
 
-/// What the user of an older client is told when an image is not pinned to one content. There is no registry
-/// to ask yet, so the credentials that come in X-Registry-Auth are of no use.
-fn warnings(image: &str, client: Version) -> Option<Vec<String>> {
-    if client >= CLIENTS_RESOLVE_SINCE {
-        return None;
+/// Pins a service's image to the content that its registry has by that name, for older clients; what their users are told when
+/// that cannot be had.
+async fn pin(context: &Context, spec: &mut ServiceSpec, client: Version) -> Option<Vec<String>> {
+    let container = &spec.task.container;
+    let warning = service::digest_warning(&container.image).filter(|_| client < CLIENTS_RESOLVE_SINCE)?;
+    let reference: Reference = container.image.parse().ok()?;
+    let credentials = container.registry_auth.as_ref().and_then(|auth| registries::parse_auth(&auth.0));
+    match context.engine.inspect_remote(&reference, credentials.as_ref()).await {
+        Ok((found, _)) => {
+            let pinned = format!("{}@{}", reference.familiar(), found.digest);
+            Arc::make_mut(&mut spec.task).container.image = pinned;
+            None
+        }
+        Err(error) => {
+            tracing::warn!("cannot pin the image of service {}: {error}", spec.name);
+            Some(vec![warning])
+        }
     }
-    service::digest_warning(image).map(|warning| vec![warning])
+}
+
+/// Puts the credentials of a request into a service's specification.
+fn authorize(spec: &mut ServiceSpec, auth: Option<Secret>) {
+    if spec.task.container.registry_auth != auth {
+        Arc::make_mut(&mut spec.task).container.registry_auth = auth;
+    }
+}
+
+/// The specification of an update keeps the credentials that the service has, unless others come along. As moby's
+/// `UpdateService`.
+pub fn keep_auth(spec: &mut ServiceSpec, before: &ServiceSpec) {
+    authorize(spec, before.task.container.registry_auth.clone());
+}
+
+fn sent_auth(headers: &HeaderMap) -> Option<Secret> {
+    registries::auth_header(headers).map(|header| Secret(header.to_owned()))
 }
 
 /// The network of the cluster that a service is to be on. As moby's `populateNetworkID`.
@@ -100,7 +132,7 @@ pub fn usable(known: &[NetworkView], name: &str) -> Result<NetworkId, ApiError> 
 }
 
 async fn create(context: &Context, call: Call) -> Answer {
-    let client = call.version;
+    let (client, auth) = (call.version, sent_auth(&call.headers));
     let text = body::read_text(&call.headers, call.body).await?;
     let known = networks::all(context).await;
     let mut spec = service::parse(&text, &|name| usable(&known, name))?;
@@ -110,9 +142,10 @@ async fn create(context: &Context, call: Call) -> Answer {
         let free = |name: &str| services.iter().all(|service| service.spec.name != name);
         spec.name = context.engine.draw_name(free).unwrap_or_default();
     }
-    let image = spec.task.container.image.clone();
+    authorize(&mut spec, auth);
+    let warnings = pin(context, &mut spec, client).await;
     let id = context.swarm.create_service(spec).await?;
-    created(&models::ServiceCreateResponse { id: Some(id.to_string()), warnings: warnings(&image, client) })
+    created(&models::ServiceCreateResponse { id: Some(id.to_string()), warnings })
 }
 
 async fn update(context: &Context, name: &str, call: Call) -> Answer {
@@ -122,19 +155,33 @@ async fn update(context: &Context, name: &str, call: Call) -> Answer {
         "previous" => true,
         other => return Err(ApiError::invalid(format!("unrecognized rollback option {other}"))),
     };
-    let client = call.version;
+    let from_previous = match call.query.text("registryAuthFrom") {
+        "" | "spec" => false,
+        "previous-spec" => true,
+        _ => return Err(ApiError::invalid("unsupported registryAuthFrom value")),
+    };
+    let (client, auth) = (call.version, sent_auth(&call.headers));
     let text = body::read_text(&call.headers, call.body).await?;
     let known = networks::all(context).await;
-    let spec = service::parse(&text, &|name| usable(&known, name))?;
+    let mut spec = service::parse(&text, &|name| usable(&known, name))?;
     if rolls_back {
         // As moby: the body has to make sense, and does not matter.
         context.swarm.roll_back_service(name, version).await?;
         return ok(&models::ServiceUpdateResponse { warnings: None });
     }
-    let image = spec.task.container.image.clone();
-    let before = context.swarm.service(name).await?.spec.task.container.image.clone();
-    context.swarm.update_service(name, version, spec).await?;
+    let Service { spec: current, previous_spec, .. } = context.swarm.service(name).await?;
+    if auth.is_some() {
+        authorize(&mut spec, auth);
+    } else if from_previous {
+        let previous =
+            previous_spec.ok_or_else(|| ApiError::invalid("service does not have a previous spec"))?;
+        keep_auth(&mut spec, &previous);
+    } else {
+        keep_auth(&mut spec, &current);
+    }
     // As Docker: the image is looked up again only when it changes.
-    let warnings = if image == before { None } else { warnings(&image, client) };
+    let is_same = spec.task.container.image == current.task.container.image;
+    let warnings = if is_same { None } else { pin(context, &mut spec, client).await };
+    context.swarm.update_service(name, version, spec).await?;
     ok(&models::ServiceUpdateResponse { warnings })
 }

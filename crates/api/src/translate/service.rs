@@ -434,6 +434,8 @@ fn service_container(spec: models::TaskSpecContainerSpec) -> Result<ServiceConta
         ulimits: kernel::ulimits(ulimits)?,
         oom_score_adj: kernel::oom_score_adj(oom_score_adj)?,
         privileges: kernel::privileges(privileges)?,
+        // It comes in a header.
+        registry_auth: None,
     })
 }
 

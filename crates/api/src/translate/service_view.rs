@@ -340,6 +340,8 @@ fn container_spec(container: &ServiceContainer) -> models::TaskSpecContainerSpec
         ulimits,
         oom_score_adj,
         privileges,
+        // A secret.
+        registry_auth: _,
     } = container;
     let text = |text: &String| (!text.is_empty()).then(|| text.clone());
     let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
