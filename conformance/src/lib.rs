@@ -12,6 +12,7 @@ pub mod http;
 mod lab;
 pub mod load;
 mod output;
+pub mod registry;
 mod session;
 mod shortcuts;
 mod traces;

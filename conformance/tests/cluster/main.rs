@@ -15,6 +15,7 @@ mod placement;
 mod quotes;
 mod redis;
 mod refusals;
+mod registries;
 mod replay;
 mod walkthroughs;
 mod words;

@@ -48,6 +48,11 @@ pub fn make_switch(lab: &Lab) -> Result<()> {
     run("ip", &["-n", &switch, "link", "add", BRIDGE, "type", "bridge"])?;
     run("ip", &["-n", &switch, "addr", "add", &format!("{}/24", lab.outside()), "dev", BRIDGE])?;
     run("ip", &["-n", &switch, "link", "set", BRIDGE, "up"])?;
+    // There is nothing further out, and nodes are told so at once, as often as they ask. Otherwise whoever asks the host's
+    // name server (for a registry, say) would wait for ten seconds.
+    run("ip", &["-n", &switch, "route", "add", "local", "default", "dev", "lo"])?;
+    let unlimited = "echo 0 > /proc/sys/net/ipv4/icmp_ratelimit";
+    run("nsenter", &[&format!("--net=/run/netns/{switch}"), "--", "sh", "-c", unlimited])?;
     let hooks = ["forward", "input", "output"].map(|hook| {
         format!("add chain bridge lab {hook} {{ type filter hook {hook} priority 0; policy accept; }}\n")
     });

@@ -1,0 +1,190 @@
+//! Pull, push, login and `/distribution` with Debian's `docker-registry` on loopback, and with nginx and its passwords before it.
+#![expect(clippy::unwrap_used, reason = "a broken expectation should stop the test where it broke")]
+
+use std::process::Command;
+
+use serde_json::Value;
+use skep_conformance::archive::{Image, Layer, busybox_layer};
+use skep_conformance::registry::{Registry, pushed_digest};
+use skep_conformance::{Host, finish};
+
+/// A registry on loopback.
+fn at(host: &Host, port: u16) -> Registry {
+    Registry::new(host.namespace(), host.folder(), &format!("127.0.0.1:{port}"))
+}
+
+fn config() -> Value {
+    serde_json::json!({"Env": ["PATH=/bin"], "Cmd": ["sh"]})
+}
+
+/// Loads an image of three layers; its id.
+fn load(host: &Host, tag: &str) -> String {
+    let mark = Layer::new().file("mark", 0o644, tag.as_bytes()).finish();
+    let data = Layer::new().file("data", 0o644, &vec![b'x'; 3 << 20]).finish();
+    let image = Image { tag: Some(tag), layers: vec![busybox_layer(), data, mark], config: config() };
+    host.docker_with_input(&["load"], &image.docker_archive()).ok();
+    image.id()
+}
+
+/// W2, step 6, and what follows: push, then pull elsewhere.
+#[test]
+fn what_is_pushed_is_pulled_as_the_same_image() {
+    let host = Host::new();
+    let registry = at(&host, 5000);
+    let id = load(&host, "hive:1");
+    let (name, other) = (registry.name("bees/hive:1"), registry.name("wasps/hive:2"));
+    host.docker(&["tag", "hive:1", &name]).ok();
+    let pushed = host.docker(&["push", &name]).ok();
+    assert!(
+        pushed.starts_with(&format!("The push refers to repository [{}]", registry.name("bees/hive"))),
+        "{pushed}"
+    );
+    assert_eq!(pushed.matches(": Pushed").count(), 3, "{pushed}");
+    let digest = pushed_digest(&pushed);
+    let by_digest = format!("{}@{digest}", registry.name("bees/hive"));
+    assert_eq!(host.inspect(&name, "{{json .RepoDigests}}"), format!("[\"{by_digest}\"]"));
+    let again = host.docker(&["push", &name]).ok();
+    assert_eq!(again.matches(": Layer already exists").count(), 3, "{again}");
+    host.docker(&["tag", "hive:1", &other]).ok();
+    let lent = host.docker(&["push", &other]).ok();
+    assert_eq!(lent.matches(": Mounted from bees/hive").count(), 3, "{lent}");
+    assert_eq!(pushed_digest(&lent), digest);
+
+    host.docker(&["rmi", "--force", &id]).ok();
+    let pulled = host.docker(&["pull", &name]).ok();
+    assert!(pulled.starts_with("1: Pulling from bees/hive"), "{pulled}");
+    assert_eq!(pulled.matches(": Pull complete").count(), 3, "{pulled}");
+    assert!(pulled.contains(&format!("Digest: {digest}")), "{pulled}");
+    assert!(pulled.ends_with(&format!("Status: Downloaded newer image for {name}\n{name}")), "{pulled}");
+    assert_eq!(host.inspect(&name, "{{.Id}}"), id);
+    assert_eq!(host.docker(&["run", "--rm", &name, "cat", "/mark"]).ok(), "hive:1");
+    let listed =
+        host.docker(&["images", "--digests", "--format", "{{.Repository}}:{{.Tag}} {{.Digest}}"]).ok();
+    assert_eq!(listed, format!("{name} {digest}"));
+    let again = host.docker(&["pull", &name]).ok();
+    assert!(again.contains(&format!("Status: Image is up to date for {name}")), "{again}");
+    let shared = host.docker(&["pull", &other]).ok();
+    assert_eq!(shared.matches(": Already exists").count(), 3, "{shared}");
+
+    host.docker(&["rmi", "--force", &id]).ok();
+    let pulled = host.docker(&["pull", &by_digest]).ok();
+    assert!(pulled.contains(&format!("Status: Downloaded newer image for {by_digest}")), "{pulled}");
+    assert_eq!(host.inspect(&by_digest, "{{.Id}}"), id);
+    // What is not here is pulled by `run` itself.
+    host.docker(&["rmi", "--force", &id]).ok();
+    let run = host.docker(&["run", "--rm", &name, "cat", "/mark"]);
+    assert!(run.stderr.contains(&format!("Unable to find image '{name}' locally")), "{run}");
+    assert_eq!(run.ok(), "hive:1");
+}
+
+#[test]
+fn the_same_image_is_pushed_under_the_digest_that_docker_gives_it() {
+    let host = Host::of_dockerd();
+    let registry = at(&host, 5000);
+    let theirs = load(&host, "hive:1");
+    let name = registry.name("hive:1");
+    host.docker(&["tag", "hive:1", &name]).ok();
+    let digest = pushed_digest(&host.docker(&["push", &name]).ok());
+
+    drop(registry);
+
+    // The other machine gets the same store: layers that are there are not compressed by another hand.
+    let ours = Host::new();
+    let store = "registry-127.0.0.1:5000";
+    let mut copy = Command::new("cp");
+    copy.arg("-a").arg(host.folder().join(store)).arg(ours.folder().join(store));
+    finish(copy, "copying the registry's store", b"").ok();
+    let registry = at(&ours, 5000);
+    ours.docker(&["pull", &name]).ok();
+    assert_eq!(ours.inspect(&name, "{{.Id}}"), theirs);
+    let other = registry.name("again:1");
+    ours.docker(&["tag", &name, &other]).ok();
+    assert_eq!(pushed_digest(&ours.docker(&["push", &other]).ok()), digest);
+}
+
+#[test]
+fn a_guarded_registry_is_pulled_from_after_a_login() {
+    let host = Host::new();
+    let open = at(&host, 5000);
+    let guarded = Registry::guarded(host.namespace(), host.folder(), "127.0.0.1:5001", &open);
+    let id = load(&host, "hive:1");
+    let name = guarded.name("hive:1");
+    host.docker(&["tag", "hive:1", &name]).ok();
+    host.docker(&["push", &name]).fails(1, "no basic auth credentials");
+    let log_in = |password: &str| {
+        let arguments = ["login", "--username", "ann", "--password-stdin", guarded.address()];
+        host.docker_with_input(&arguments, password.as_bytes())
+    };
+    log_in("wrong").fails(1, "401 Unauthorized");
+    let output = log_in("secret").ok();
+    assert!(output.contains("Login Succeeded"), "{output}");
+    host.docker(&["push", &name]).ok();
+    host.docker(&["rmi", "--force", &id]).ok();
+    host.docker(&["pull", &name]).ok();
+    assert_eq!(host.inspect(&name, "{{.Id}}"), id);
+    host.docker(&["logout", guarded.address()]).ok();
+    host.docker(&["pull", &name]).fails(1, "no basic auth credentials");
+}
+
+#[test]
+fn what_is_not_there_is_told_in_docker_s_words() {
+    let (host, reference) = (Host::new(), Host::of_dockerd());
+    let (_registry, _other) = (at(&host, 5000), at(&reference, 5000));
+    load(&host, "hive:1");
+    load(&reference, "hive:1");
+    for host in [&host, &reference] {
+        host.docker(&["tag", "hive:1", "127.0.0.1:5000/hive:1"]).ok();
+        host.docker(&["push", "127.0.0.1:5000/hive:1"]).ok();
+    }
+    let absent = format!("127.0.0.1:5000/hive@sha256:{}", "1".repeat(64));
+    for arguments in [
+        &["pull", "127.0.0.1:5000/hive:absent"][..],
+        &["pull", "127.0.0.1:5000/absent"],
+        &["pull", &absent],
+        &["pull", "127.0.0.1:5999/absent"],
+        &["push", "127.0.0.1:5000/absent"],
+        &["push", "127.0.0.1:5000/hive:absent"],
+        &["pull", "--platform", "linux/s390x/", "127.0.0.1:5000/UPPER"],
+    ] {
+        let (ours, theirs) = (host.docker(arguments), reference.docker(arguments));
+        assert_eq!((ours.code, &ours.stderr), (theirs.code, &theirs.stderr), "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_a_registry_has_is_described() {
+    let host = Host::new();
+    let registry = at(&host, 5000);
+    load(&host, "hive:1");
+    let name = registry.name("hive:1");
+    host.docker(&["tag", "hive:1", &name]).ok();
+    let digest = pushed_digest(&host.docker(&["push", &name]).ok());
+    let answer = host.api_get(&format!("/v1.50/distribution/{name}/json")).unwrap();
+    let found: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(found["Descriptor"]["digest"], digest);
+    assert_eq!(found["Platforms"][0]["os"], "linux");
+    let answer = host.api_get("/v1.50/distribution/127.0.0.1:5000/absent/json").unwrap();
+    assert_eq!(answer.status, 404, "{answer:?}");
+}
+
+#[test]
+fn two_who_pull_the_same_get_it_once() {
+    let host = Host::new();
+    let registry = at(&host, 5000);
+    let id = load(&host, "hive:1");
+    let name = registry.name("hive:1");
+    host.docker(&["tag", "hive:1", &name]).ok();
+    host.docker(&["push", &name]).ok();
+    host.docker(&["rmi", "--force", &id]).ok();
+    std::thread::scope(|scope| {
+        let pulls: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| host.docker(&["pull", "--quiet", &name]).ok())).collect();
+        for pull in pulls {
+            assert_eq!(pull.join().unwrap(), name);
+        }
+    });
+    assert_eq!(host.inspect(&name, "{{.Id}}"), id);
+    host.docker(&["rmi", "--force", &id]).ok();
+    let layers = host.data_root().join("images/layers");
+    assert_eq!(std::fs::read_dir(layers).unwrap().count(), 0, "nothing stays");
+}
