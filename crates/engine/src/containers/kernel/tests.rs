@@ -72,7 +72,8 @@ fn asked_limits_replace_the_engine_s() {
 fn capabilities_are_added_and_dropped() {
     let set = |add: &[&str], drop: &[&str]| {
         let names = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        capabilities(&names(add), &names(drop))
+        let host = HostConfig { cap_add: names(add), cap_drop: names(drop), ..HostConfig::default() };
+        capabilities(&host)
     };
     assert_eq!(set(&[], &[]).unwrap(), CapabilitySet::DOCKER_DEFAULT);
     assert!(set(&["NET_ADMIN"], &["chown"]).unwrap().contains(Capability::NET_ADMIN));
@@ -80,5 +81,8 @@ fn capabilities_are_added_and_dropped() {
     assert_eq!(set(&["cap_chown"], &["ALL"]).unwrap(), CapabilitySet::of(&[Capability::CHOWN]));
     assert_eq!(set(&["ALL"], &[]).unwrap(), CapabilitySet::ALL);
     assert!(!set(&["ALL"], &["SYS_ADMIN"]).unwrap().contains(Capability::SYS_ADMIN));
+    let cap_drop = ["chown".to_owned()].into();
+    let host = HostConfig { privileged: true, cap_drop, ..HostConfig::default() };
+    assert_eq!(capabilities(&host).unwrap(), CapabilitySet::ALL);
     assert_eq!(set(&["FLY"], &[]).unwrap_err().message, "invalid CapAdd: unknown capability: \"CAP_FLY\"");
 }
