@@ -17,10 +17,14 @@ fn nodes_pull_what_the_service_was_pinned_to_with_the_user_s_credentials() {
     lab.docker(1, &["tag", "busybox", &name]).ok();
     lab.docker(1, &["login", "--username", "ann", "--password", "secret", guarded.address()]).ok();
     let digest = pushed_digest(&lab.docker(1, &["push", &name]).ok());
+    let newer = guarded.name("bees/busybox:2");
+    lab.docker(1, &["tag", "busybox", &newer]).ok();
+    lab.docker(1, &["push", &newer]).ok();
 
     let create = |more: &[&str]| {
         let common = ["service", "create", "--detach", "--replicas", "3", "--replicas-max-per-node", "1"];
-        lab.docker(1, &[&common, more, &[&name, "sleep", "600"]].concat()).ok()
+        let common = [&common[..], &["--stop-grace-period", "1s"]].concat();
+        lab.docker(1, &[&common[..], more, &[&name, "sleep", "600"]].concat()).ok()
     };
     create(&["--name", "web", "--with-registry-auth"]);
     eventually("every node runs the image", SOON, || {
@@ -39,6 +43,15 @@ fn nodes_pull_what_the_service_was_pinned_to_with_the_user_s_credentials() {
         let images = lab.docker(node, &["images", "--digests", "--format", "{{.Digest}}"]).ok();
         assert!(images.contains(&digest), "node {node}: {images}");
     }
+
+    // An update keeps the credentials, whether it brings some or not.
+    lab.docker(1, &["service", "update", "--detach", "--image", &newer, "web"]).ok();
+    eventually("every node runs the newer image", SOON, || {
+        let format = "{{.Image}} {{.CurrentState}} {{.Error}}";
+        let listed = lab.docker(1, &["service", "ps", "web", "--format", format]).stdout;
+        let running = listed.lines().filter(|line| line.starts_with(&newer) && line.contains("Running"));
+        if running.count() == 3 { Ok(()) } else { Err(listed) }
+    });
 
     // Without them only the node that has the image can run it.
     lab.docker(1, &["service", "rm", "web"]).ok();
