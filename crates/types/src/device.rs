@@ -161,10 +161,7 @@ mod tests {
         assert_eq!(device("/dev/sda:/dev/one:rr"), "invalid device mode: rr");
         assert_eq!(device("/dev/sda:/dev/one:x"), "invalid device mode: x");
         assert_eq!(device("a:b:c:d"), "invalid device specification: a:b:c:d");
-        assert_eq!(
-            device("dev/fuse"),
-            "invalid device path \"dev/fuse\" in the container: it has to be below /dev"
-        );
+        assert_eq!(device("dev/fuse"), "invalid device specification: dev/fuse");
         for path in ["/etc/passwd", "/dev/../etc/x", "/dev/", "/dev//x", "/dev/./x"] {
             assert!(device(&format!("/dev/null:{path}")).contains("below /dev"), "{path}");
         }
