@@ -65,13 +65,14 @@ pub fn parse_changes(text: &str) -> Result<Vec<Step>, Error> {
     }
     let lines::Lines { lines, escape, .. } = lines::read(text)?;
     let step = |line: &Line| {
-        let keyword = words::split(&line.text, escape).0.to_ascii_lowercase();
-        if !CHANGES.contains(&keyword.as_str()) {
-            return Err(Error::Change(keyword));
+        let keyword = words::split(&line.text, escape).0;
+        let refuse = || Error::Change(keyword.to_owned());
+        if !CHANGES.iter().any(|known| known.eq_ignore_ascii_case(keyword)) {
+            return Err(refuse());
         }
         match parse_line(line, escape)? {
             Parsed::Step(step) => Ok(step),
-            Parsed::Stage(_) => Err(Error::Change(keyword)),
+            Parsed::Stage(_) => Err(refuse()),
         }
     };
     lines.iter().map(step).collect()

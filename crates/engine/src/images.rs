@@ -159,7 +159,7 @@ impl Engine {
     }
 
     /// The container that most stands in the way of removing an image: a running one before a stopped one.
-    fn image_user(&self, id: ImageId) -> Option<InUse> {
+    pub(crate) fn image_user(&self, id: ImageId) -> Option<InUse> {
         let users =
             self.shared.containers.all().into_iter().filter(|container| container.record.image_id == id);
         users

@@ -25,6 +25,7 @@ use crate::options::EventQuery;
 use crate::tasks::Tasks;
 use crate::volumes::Volumes;
 
+pub mod build;
 mod clock;
 pub mod config;
 pub mod containers;
@@ -80,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) downloads: tokio::sync::Semaphore,
     /// Room for layers that are being pushed.
     pub(crate) pushes: tokio::sync::Semaphore,
+    /// Room for builds.
+    pub(crate) builds: tokio::sync::Semaphore,
 }
 
 impl std::fmt::Debug for Engine {

@@ -35,17 +35,17 @@ mod testing;
 mod unpack;
 
 pub use config::architecture;
-pub use digest::{DiffId, Digest, ImageId, ParseDigestError};
+pub use digest::{DiffId, Digest, Hasher, ImageId, ParseDigestError};
 pub use error::{
     ArchiveError, BuildError, FindError, ImportError, LoadError, OpenError, RebuildError, RemoveError,
     StoreError, TagError,
 };
 pub use image::{History, Image, ImageConfig};
 pub use reference::{ParseReferenceError, Reference, Target};
-pub use remove_tree::remove_all;
+pub use remove_tree::{remove_all, remove_in};
 pub use state::Blob;
 pub use store::{
     Above, Draft, Import, InUse, Intake, LayerArchive, LoadedImage, LoadedReference, NewImage, NewLayer,
-    Progress, Removed, Store, Usage, layers_of,
+    Progress, Removed, Store, Tidy, Usage, layers_of,
 };
 pub use unpack::{is_archive, unpack_files};

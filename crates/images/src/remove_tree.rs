@@ -27,6 +27,11 @@ pub fn remove_all(path: &Path) -> std::io::Result<()> {
     }
 }
 
+/// As [`remove_all`], of what `name` stands for in an open folder; an error if there is nothing.
+pub fn remove_in(folder: impl AsFd, name: &[u8]) -> std::io::Result<()> {
+    Ok(remove_child(folder, name)?)
+}
+
 /// As [`remove_all`], with the store's error.
 pub(crate) fn remove_tree(path: &Path) -> std::result::Result<(), StoreError> {
     remove_all(path).map_err(StoreError::at("removing", path))

@@ -44,7 +44,7 @@ use crate::state::{Layer, Record, State};
 use crate::{
     Digest, FindError, Image, ImageId, ImportError, LoadError, OpenError, Reference, RemoveError, TagError,
 };
-pub use build::{Above, NewImage};
+pub use build::{Above, NewImage, Tidy};
 pub(crate) use commit::{Pins, Staging};
 pub use draft::Draft;
 pub use intake::{Intake, NewLayer, layers_of};

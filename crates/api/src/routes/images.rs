@@ -1,16 +1,18 @@
-//! `/images`, and what else is made of images: `/build`, `/commit`, `/distribution`.
+//! `/images`, and what else is made of images: `/distribution`; `/build` and `/commit` stand beside this.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use bollard_stubs::models;
 use bytes::Bytes;
 use futures_util::stream;
 use hyper::StatusCode;
-use skep_engine::images::{Image, Import, LoadedImage, Progress, Reference};
+use skep_engine::build::apply_changes;
+use skep_engine::images::{Image, ImageConfig, ImageId, Import, LoadedImage, Progress, Reference};
 use skep_types::Time;
 use tokio::sync::mpsc;
 
-use super::{not_built, registries, unknown};
+use super::{build, not_built, registries, unknown};
 use crate::body::BlockingReader;
 use crate::context::{Call, Context};
 use crate::error::ApiError;
@@ -18,7 +20,7 @@ use crate::filters::Filters;
 use crate::glob;
 use crate::http::{Answer, empty, ok, streamed, with_type};
 use crate::query::Query;
-use crate::translate::{changes, image};
+use crate::translate::image;
 
 /// Progress messages on their way to a client; the load waits for a client that is slower.
 const PROGRESS_QUEUE: usize = 16;
@@ -43,12 +45,16 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
             let removed = context.engine.remove_image(&name.join("/"), call.query.flag("force")).await?;
             ok(&removed.iter().map(image::removed).collect::<Vec<_>>())
         }
-        ("POST", ["build"]) => not_built(method, "/build"),
-        ("POST", ["build", action @ ("prune" | "cancel")]) => not_built(method, &format!("/build/{action}")),
-        ("POST", [area @ ("commit" | "session" | "grpc")]) => not_built(method, &format!("/{area}")),
         ("GET", ["distribution", name @ .., "json"]) => {
             registries::distribution(context, &name.join("/"), &call).await
         }
+        ("POST", ["build"]) => build::build(context, call).await,
+        ("POST", ["build", "prune"]) => build::prune(context, &call.query).await,
+        ("POST", ["build", "cancel"]) => not_built(method, "/build/cancel"),
+        ("POST", ["commit"]) => build::commit(context, call).await,
+        ("POST", [area @ ("session" | "grpc")]) => Err(ApiError::not_built(format!(
+            "POST /{area} (BuildKit); the classic builder is: DOCKER_BUILDKIT=0 docker build"
+        ))),
         _ => Err(unknown()),
     }
 }
@@ -66,7 +72,7 @@ async fn tag(context: &Context, source: &str, query: &Query) -> Answer {
 }
 
 /// A reference from a repository and a tag, which may be empty.
-fn reference(repository: &str, tag: &str) -> Result<Reference, ApiError> {
+pub fn reference(repository: &str, tag: &str) -> Result<Reference, ApiError> {
     let text = if tag.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
     text.parse()
         .map_err(|error: skep_engine::images::ParseReferenceError| ApiError::invalid(error.to_string()))
@@ -90,7 +96,13 @@ async fn list(context: &Context, call: &Call) -> Answer {
     });
     let until = until.transpose()?;
     let images = context.engine.images().await?;
+    let parents: BTreeSet<ImageId> = images.iter().filter_map(|image| image.parent).collect();
+    let all = call.query.flag("all");
     let shown = images.iter().filter_map(|found| {
+        // What is only a step of a build, and has no name.
+        if !all && found.tags.is_empty() && found.digests.is_empty() && parents.contains(&found.id) {
+            return None;
+        }
         let created = found.created.unwrap_or_default();
         let tags = matching_tags(found, &filters)?;
         let is_dangling = found.tags.is_empty();
@@ -134,7 +146,7 @@ async fn create(context: &Context, call: Call) -> Answer {
             message => message.to_owned(),
         },
         created: Time::from(SystemTime::now()),
-        config: changes::apply(query.all("changes"))?,
+        config: apply_changes(ImageConfig::default(), query.all("changes"))?,
         architecture: architecture(query.text("platform"))?,
     };
     let id = context.engine.import_image(BlockingReader::new(call.body), import).await?;
@@ -217,7 +229,7 @@ fn render(message: Message) -> Bytes {
 }
 
 /// One value of a stream of JSON.
-fn line(value: &impl serde::Serialize) -> Bytes {
+pub fn line(value: &impl serde::Serialize) -> Bytes {
     let mut bytes = serde_json::to_vec(value).unwrap_or_default();
     bytes.extend_from_slice(b"\r\n");
     bytes.into()

@@ -1,5 +1,6 @@
 //! From a request to its handler: one file an area of the API.
 
+mod build;
 mod containers;
 mod events;
 mod exec;

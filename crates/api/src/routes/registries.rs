@@ -89,7 +89,7 @@ fn invalid(error: skep_engine::images::ParseReferenceError) -> ApiError {
 }
 
 /// The platform that `--platform` names, as containerd reads it; `None` is this machine's.
-fn platform(text: &str) -> Result<Option<Platform>, ApiError> {
+pub fn platform(text: &str) -> Result<Option<Platform>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -167,6 +167,11 @@ struct Aux {
     size: u64,
 }
 
+/// What a transfer says, as a part of a stream.
+pub fn told(step: Step) -> Bytes {
+    line(&render(step))
+}
+
 fn render(step: Step) -> Vec<Line> {
     let Step { id, status, progress, pushed } = step;
     // As moby: what is said of a layer has details, be they empty.
@@ -235,7 +240,7 @@ pub async fn log_in(context: &Context, call: Call) -> Answer {
 }
 
 /// The registry that an address of a login means: Docker's own where there is none.
-fn registry_of(address: &str) -> String {
+pub fn registry_of(address: &str) -> String {
     let bare =
         address.strip_prefix("https://").or_else(|| address.strip_prefix("http://")).unwrap_or(address);
     match bare.split('/').next().unwrap_or_default() {

@@ -28,7 +28,7 @@ pub fn inspect(image: &Image, layers: &[PathBuf], version: Version) -> models::I
         id: Some(image.id.to_string()),
         repo_tags: Some(image.tags.clone()),
         repo_digests: Some(image.digests.clone()),
-        parent: Some(String::new()),
+        parent: Some(parent(image)),
         comment: Some(image.comment.clone()),
         created: Some(time_text(image.created)),
         docker_version: Some(image.docker_version.clone()),
@@ -47,6 +47,11 @@ pub fn inspect(image: &Image, layers: &[PathBuf], version: Version) -> models::I
         metadata: Some(models::ImageInspectMetadata { last_tag_time: Some(time_text(image.tagged_at)) }),
         ..Default::default()
     }
+}
+
+/// The image that it was made from; empty where that was elsewhere.
+fn parent(image: &Image) -> String {
+    image.parent.map(|id| id.to_string()).unwrap_or_default()
 }
 
 fn config(config: &ImageConfig) -> models::ImageConfig {
@@ -98,7 +103,7 @@ pub fn summary(image: &Image, tags: Vec<String>, version: Version) -> models::Im
     let nameless = version <= PLACEHOLDERS_UNTIL && tags.is_empty();
     models::ImageSummary {
         id: image.id.to_string(),
-        parent_id: String::new(),
+        parent_id: parent(image),
         repo_tags: if nameless { vec!["<none>:<none>".to_owned()] } else { tags },
         repo_digests: if nameless && image.digests.is_empty() {
             vec!["<none>@<none>".to_owned()]

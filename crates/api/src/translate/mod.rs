@@ -5,7 +5,6 @@
 //! always, with values that mean nothing, is accepted.
 
 pub mod addresses;
-pub mod changes;
 pub mod container;
 pub mod container_view;
 pub mod endpoint;

@@ -132,8 +132,8 @@ fn triggers_and_changes_are_parts_of_the_language() {
     assert!(parse_trigger("FROM x").is_err());
     assert_eq!(parse_changes("ENV a=b\nCMD [\"x\"]").map(|steps| steps.len()), Ok(2));
     assert_eq!(parse_changes("").map(|steps| steps.len()), Ok(0));
-    assert_eq!(parse_changes("RUN x"), Err(Error::Change("run".to_owned())));
-    assert_eq!(parse_changes("FROM x"), Err(Error::Change("from".to_owned())));
+    assert_eq!(parse_changes("RUN x"), Err(Error::Change("RUN".to_owned())));
+    assert_eq!(parse_changes("FROM x"), Err(Error::Change("FROM".to_owned())));
 }
 
 proptest::proptest! {

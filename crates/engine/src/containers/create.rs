@@ -46,7 +46,7 @@ impl Engine {
         let mounts = merge::mounts(&config.host.mounts, &image.config.volumes, &|| self.draw_id())?;
         let name = self.reserve_name(name, id)?;
         let record = Record::new(id, name, now(), image.id, config, mounts);
-        let container = self.build(record, &image).inspect_err(|_| self.undo_create(id))?;
+        let container = self.furnish(record, &image).inspect_err(|_| self.undo_create(id))?;
         self.register(&container)?;
         self.container_event(&container, "create");
         Ok(Created { id, warnings })
@@ -100,7 +100,7 @@ impl Engine {
     }
 
     /// Makes volumes and folders. What was made before a failure is undone by the caller.
-    fn build(&self, record: Record, image: &Image) -> Result<Arc<Container>> {
+    fn furnish(&self, record: Record, image: &Image) -> Result<Arc<Container>> {
         let failed = |what: &str, error: std::io::Error| Error::failed(what, &error);
         let layers = self.shared.images.layer_paths(&image.id);
         let layers = layers.map_err(|error| gone(&record.config.image, error))?;

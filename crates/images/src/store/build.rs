@@ -40,17 +40,19 @@ pub struct NewImage {
     pub step: Option<Digest>,
 }
 
+/// What is done with a copy before it becomes a layer.
+pub type Tidy<'a> = Box<dyn FnOnce(&Path) -> io::Result<()> + 'a>;
+
 /// What a new image has above its parent's layers.
-#[derive(Debug)]
-pub enum Above {
+pub enum Above<'a> {
     /// Nothing.
     Nothing,
     /// What was written to a draft.
     Draft(Draft),
     /// What a container that has ended wrote: its upper folder, which is taken.
     Taken(PathBuf),
-    /// What a container wrote: its upper folder, which stays.
-    Copied(PathBuf),
+    /// What a container wrote: its upper folder, which stays; and what is done with the copy first.
+    Copied(PathBuf, Tidy<'a>),
 }
 
 /// A layer on its way into the store.
@@ -65,7 +67,7 @@ impl Store {
     ///
     /// # Errors
     /// The parent is not there; what was written cannot be kept; the disk is at fault.
-    pub fn make_image(&self, new: &NewImage, above: Above) -> Result<ImageId, BuildError> {
+    pub fn make_image(&self, new: &NewImage, above: Above<'_>) -> Result<ImageId, BuildError> {
         match above {
             Above::Nothing => self.make(new, None),
             Above::Draft(draft) => {
@@ -75,10 +77,11 @@ impl Store {
                 made
             }
             Above::Taken(upper) => self.make_above(new, upper),
-            Above::Copied(upper) => {
+            Above::Copied(upper, tidy) => {
                 let staging = super::Staging::new(self)?;
                 let copy = staging.make_folder()?;
                 copy_layer(&upper, &copy)?;
+                tidy(&copy).map_err(StoreError::at("tidying", &copy))?;
                 let made = self.make_above(new, copy);
                 drop(staging);
                 made

@@ -50,6 +50,10 @@ fn what_is_written_to_a_draft_becomes_a_layer() {
     assert!(rustix::fs::statat(draft.root(), "new", AtFlags::empty()).is_ok());
     assert!(rustix::fs::statat(draft.root(), "low", AtFlags::empty()).is_err());
     drop(draft);
+    let mut archive = Vec::new();
+    let layer = store.store.layer_archive(&made, 2).unwrap();
+    std::io::Read::read_to_end(&mut { layer }, &mut archive).unwrap();
+    assert_eq!(Digest::of(&archive), image.layers[2].0, "it can be pushed");
     let store = store.reopen();
     assert_eq!(store.store.find(&made.to_string()).unwrap(), image);
     store.check();
@@ -72,12 +76,12 @@ fn nothing_written_is_no_layer() {
 fn a_folder_of_a_container_is_taken_or_copied() {
     let (store, base) = with_image(&["base"]);
     let folder = store.folder.path().join("upper");
-    let make = |above: &dyn Fn(&Path) -> Above| {
+    let make = |above: &dyn Fn(&Path) -> Above<'static>| {
         let _ = std::fs::create_dir(&folder);
         std::fs::write(folder.join("x"), "x").unwrap();
         store.store.make_image(&step(Some(base), "x"), above(&folder)).unwrap()
     };
-    let copied = make(&|folder| Above::Copied(folder.to_owned()));
+    let copied = make(&|folder| Above::Copied(folder.to_owned(), Box::new(|_| Ok(()))));
     assert!(folder.join("x").exists());
     let taken = make(&|folder| Above::Taken(folder.to_owned()));
     assert_eq!(copied, taken);

@@ -1,0 +1,4 @@
+FROM busybox
+CMD ["first"]
+ENTRYPOINT ["prog", "-x"]
+CMD arg one

@@ -1,0 +1,3 @@
+FROM busybox
+COPY *.txt d?r/* /g/
+COPY dir/[xy] /h/

@@ -1,0 +1,2 @@
+FROM busybox
+COPY run.sh setuid secret /m/

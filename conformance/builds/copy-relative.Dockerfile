@@ -1,0 +1,4 @@
+FROM busybox
+WORKDIR /w/x
+COPY a.txt ../y/
+COPY a.txt z

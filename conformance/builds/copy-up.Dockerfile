@@ -1,0 +1,3 @@
+FROM busybox
+COPY a.txt /x/../up/a
+COPY /dir/../b.txt /b

@@ -1,0 +1,3 @@
+FROM busybox
+EXPOSE http
+# says: nvalid containerPort: http

@@ -1,0 +1,3 @@
+FROM busybox
+COPY --foo=x a.txt /a
+# says: nknown flag: foo

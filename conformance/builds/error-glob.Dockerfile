@@ -1,0 +1,3 @@
+FROM busybox
+COPY *.nothing /x/
+# says: no source files were specified

@@ -1,0 +1,2 @@
+FROM Bad/Name
+# says: repository name

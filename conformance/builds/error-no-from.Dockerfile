@@ -1,0 +1,2 @@
+RUN x
+# says: build stage in current context

@@ -1,0 +1,3 @@
+FROM busybox
+STOPSIGNAL NOPE
+# says: nvalid signal: NOPE

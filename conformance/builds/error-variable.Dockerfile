@@ -1,0 +1,3 @@
+FROM busybox
+ENV A=${B
+# says: failed to process

@@ -1,0 +1,6 @@
+# escape=`
+FROM busybox
+ENV A=a`
+ b
+RUN echo \x`
+ y >/f

@@ -1,0 +1,7 @@
+FROM busybox
+ENV P="8080 9090/udp"
+EXPOSE 80 443/tcp 53/udp 7000-7002 $P
+VOLUME /data /more
+VOLUME ["/js on"]
+STOPSIGNAL SIGUSR1
+USER nobody

@@ -1,0 +1,4 @@
+FROM busybox
+RUN true
+RUN test -e /etc/passwd
+CMD ["x"]

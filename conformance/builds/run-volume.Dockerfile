@@ -1,0 +1,4 @@
+FROM busybox
+RUN mkdir /v && echo before >/v/f
+VOLUME /v
+RUN echo lost >/v/g; echo kept >/k

@@ -1,0 +1,4 @@
+FROM busybox AS b
+FROM scratch
+COPY --from=b / /
+CMD ["sh"]

@@ -1,0 +1,4 @@
+FROM scratch
+COPY dir /dir
+ENV A=b
+WORKDIR /w
