@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt, syml
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use skep_conformance::registry::Registry;
 use skep_conformance::{Host, Output, eventually, finish};
 
 /// A Dockerfile of the corpus.
@@ -316,6 +317,34 @@ fn steps_are_images_that_go_with_what_was_built() {
     assert_eq!(count(&["--all"]), 1);
     assert_eq!(host.docker(&["ps", "--all", "--quiet"]).ok(), "");
     assert_eq!(std::fs::read_dir(host.data_root().join("builds")).map_or(0, Iterator::count), 0);
+}
+
+#[test]
+fn bases_come_from_registries_and_what_is_built_goes_there() {
+    let host = Host::with_busybox();
+    let registry = Registry::new(host.namespace(), host.folder(), "127.0.0.1:5000");
+    let guard = Registry::guarded(host.namespace(), host.folder(), "127.0.0.1:5001", &registry);
+    let (base, made) = (registry.name("base:1"), registry.name("made:1"));
+    host.docker(&["tag", "busybox", &base]).ok();
+    host.docker(&["push", &base]).ok();
+    host.docker(&["rmi", "--force", "busybox", &base]).ok();
+    let folder = folder_with(&host, "pulling", &format!("FROM {base}\nRUN echo built >/built\n"));
+    let printed = build_here(&host, &folder, &["--tag", &made]).ok();
+    assert!(printed.contains("1: Pulling from base"), "{printed}");
+    assert!(printed.contains(&format!("Status: Downloaded newer image for {base}")), "{printed}");
+    let again = build_here(&host, &folder, &["--pull", "--tag", &made]).ok();
+    assert!(again.contains("Image is up to date") && again.contains("Using cache"), "{again}");
+    host.docker(&["push", &made]).ok();
+    let id = host.inspect(&made, "{{.Id}}");
+    host.docker(&["rmi", "--force", &made, &base]).ok();
+    host.docker(&["pull", &made]).ok();
+    assert_eq!(host.inspect(&made, "{{.Id}}"), id);
+    assert_eq!(host.docker(&["run", "--rm", &made, "cat", "/built"]).ok(), "built");
+
+    let folder = folder_with(&host, "guarded", &format!("FROM {}\nCMD [\"x\"]\n", guard.name("base:1")));
+    build_here(&host, &folder, &[]).fails(1, "no basic auth credentials");
+    host.docker(&["login", "--username", "ann", "--password", "secret", guard.address()]).ok();
+    build_here(&host, &folder, &[]).ok();
 }
 
 #[test]
