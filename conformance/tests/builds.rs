@@ -123,6 +123,8 @@ fn describe(host: &Host, case: &Case) -> String {
     for line in history.lines() {
         writeln!(text, "step: {}", without_hashes(line)).unwrap();
     }
+    let ids = host.docker(&["history", "--format", "{{.ID}}", &case.name]).ok();
+    writeln!(text, "steps that are no image here: {}", ids.matches("missing").count()).unwrap();
     for (number, layer) in layers(&image).iter().enumerate() {
         writeln!(text, "layer {number}:").unwrap();
         let mut lines = Vec::new();

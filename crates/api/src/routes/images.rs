@@ -35,9 +35,7 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
             not_built(method, &format!("/images/{action}"))
         }
         ("GET", ["images", name @ .., "json"]) => inspect(context, &name.join("/"), &call).await,
-        ("GET", ["images", name @ .., "history"]) => {
-            ok(&image::history(&context.engine.inspect_image(&name.join("/")).await?))
-        }
+        ("GET", ["images", name @ .., "history"]) => history(context, &name.join("/")).await,
         ("POST", ["images", name @ .., "tag"]) => tag(context, &name.join("/"), &call.query).await,
         ("POST", ["images", name @ .., "push"]) => registries::push(context, &name.join("/"), &call).await,
         ("GET", ["images", .., "get"]) => not_built(method, "/images/{name}/get"),
@@ -63,6 +61,18 @@ async fn inspect(context: &Context, name: &str, call: &Call) -> Answer {
     let found = context.engine.inspect_image(name).await?;
     let layers = context.engine.image_layers(found.id).await?;
     ok(&image::inspect(&found, &layers, call.version))
+}
+
+async fn history(context: &Context, name: &str) -> Answer {
+    let mut line = vec![context.engine.inspect_image(name).await?];
+    while let Some(parent) = line.last().and_then(|image| image.parent) {
+        match context.engine.inspect_image(&parent.to_string()).await {
+            Ok(image) => line.push(image),
+            // Removed meanwhile.
+            Err(_) => break,
+        }
+    }
+    ok(&image::history(&line))
 }
 
 async fn tag(context: &Context, source: &str, query: &Query) -> Answer {

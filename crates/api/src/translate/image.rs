@@ -121,16 +121,20 @@ pub fn summary(image: &Image, tags: Vec<String>, version: Version) -> models::Im
     }
 }
 
-/// An image's making, the last step first.
-pub fn history(image: &Image) -> Vec<models::HistoryResponseItem> {
-    let steps = image.history.iter().rev().enumerate().map(|(index, step)| models::HistoryResponseItem {
-        // Only the last step is an image that can be named.
-        id: if index == 0 { image.id.to_string() } else { "<missing>".to_owned() },
-        created: step.created.map_or(0, seconds),
-        created_by: step.created_by.clone(),
-        tags: if index == 0 { image.tags.clone() } else { Vec::new() },
-        size: size(step.size),
-        comment: step.comment.clone(),
+/// An image's making, the last step first. `line` is the image, then what it was made from here, as far as that is known: the steps
+/// that can be named.
+pub fn history(line: &[Image]) -> Vec<models::HistoryResponseItem> {
+    let Some(image) = line.first() else { return Vec::new() };
+    let steps = image.history.iter().rev().enumerate().map(|(index, step)| {
+        let named = line.get(index);
+        models::HistoryResponseItem {
+            id: named.map_or_else(|| "<missing>".to_owned(), |image| image.id.to_string()),
+            created: step.created.map_or(0, seconds),
+            created_by: step.created_by.clone(),
+            tags: named.map(|image| image.tags.clone()).unwrap_or_default(),
+            size: size(step.size),
+            comment: step.comment.clone(),
+        }
     });
     steps.collect()
 }

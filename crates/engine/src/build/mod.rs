@@ -4,7 +4,7 @@
 //! next build finds again if nothing that the instruction depends on has changed. Files are copied in a draft of the
 //! image store, commands run in containers of this engine; nothing is ever mounted on the host.
 //!
-//! Unlike Docker's, instructions that only change the configuration make no containers.
+//! Unlike Docker's, instructions that only change the configuration make no containers. Why it is so: ADR 21.
 
 mod args;
 mod change;
