@@ -90,24 +90,24 @@ fn devices_are_the_harmless_ones() {
 #[test]
 fn a_device_is_given_and_no_more_of_it_than_was_asked_for() {
     let host = Host::with_busybox();
-    let script = "stat -c '%t:%T %a' /dev/deep/log; head -c 0 /dev/deep/log && echo read; \
-                  : > /dev/deep/log || echo refused; head -c 0 /dev/kmsg 2>&1";
-    let output = host.run(&["--device", "/dev/kmsg:/dev/deep/log:r"], script);
+    let script = "stat -c '%t:%T %a' /dev/deep/tunnel; head -c 0 /dev/deep/tunnel && echo read; \
+                  (echo x > /dev/deep/tunnel) 2> /dev/null || echo refused; head -c 0 /dev/net/tun 2>&1";
+    let output = host.run(&["--device", "/dev/net/tun:/dev/deep/tunnel:r"], script);
     let mode =
-        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata("/dev/kmsg").unwrap().permissions());
-    let expected = format!("1:b {:o}\nread\nrefused\n", mode & 0o777);
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata("/dev/net/tun").unwrap().permissions());
+    let expected = format!("a:c8 {:o}\nread\nrefused\n", mode & 0o777);
     assert!(output.stdout.starts_with(&expected), "{output}");
     assert!(output.stdout.contains("No such file"), "{output}");
     host.run(&["--device", "/dev/nope"], "true").fails(
         127,
         "error gathering device information while adding custom device \"/dev/nope\": no such file",
     );
-    host.run(&["--device", "/etc/hostname:/dev/x"], "true").fails(127, "not a device node");
-    host.run(&["--device", "/dev/kmsg:/x"], "true").fails(125, "below /dev");
-    let id = host.docker(&["create", "--device", "/dev/kmsg:/dev/deep/log:r", "busybox", "true"]).ok();
+    host.run(&["--device", "/etc/hostname:/dev/x"], "true").fails(125, "not a device node");
+    host.run(&["--device", "/dev/net/tun:/x"], "true").fails(125, "below /dev");
+    let id = host.docker(&["create", "--device", "/dev/net/tun:/dev/deep/tunnel:r", "busybox", "true"]).ok();
     let shown = host.docker(&["inspect", "--format", "{{json .HostConfig.Devices}}", &id]).ok();
     let expected =
-        r#"[{"PathOnHost":"/dev/kmsg","PathInContainer":"/dev/deep/log","CgroupPermissions":"r"}]"#;
+        r#"[{"PathOnHost":"/dev/net/tun","PathInContainer":"/dev/deep/tunnel","CgroupPermissions":"r"}]"#;
     assert_eq!(shown, expected);
 }
 
@@ -121,7 +121,7 @@ fn a_privileged_container_may_what_the_machine_may() {
     }
     assert_eq!(status(&host, &["--privileged", "--cap-drop", "chown"], "CapEff"), all, "as Docker's");
     assert_eq!(status(&host, &["--privileged"], "Seccomp"), "0");
-    let script = "head -c 0 /dev/kmsg && mount -t tmpfs none /mnt && echo mounts; \
+    let script = "head -c 0 /dev/kmsg && mount -t tmpfs none /tmp && echo mounts; \
                   grep -c ' /proc/sys ' /proc/mounts; \
                   grep ' /sys sysfs ' /proc/mounts | cut -d ' ' -f 4 | cut -d , -f 1; \
                   cd /sys/fs/cgroup/pids 2>/dev/null || cd /sys/fs/cgroup; mkdir mine && rmdir mine && echo groups";
