@@ -87,8 +87,6 @@ fn the_stock_client_s_options_arrive() {
 fn what_skep_cannot_honour_is_refused_by_its_name() {
     for (option, named) in [
         (r#""RestartPolicy":{"Name":"always"}"#, "--restart always"),
-        (r#""Devices":[{"PathOnHost":"/dev/kvm","PathInContainer":"/kvm"}]"#, "below /dev"),
-        (r#""Devices":[{"PathOnHost":"/dev/kvm","CgroupPermissions":"x"}]"#, "invalid device mode: x"),
         (r#""LogConfig":{"Type":"syslog"}"#, "LogConfig.Type (--log-driver)=syslog"),
         (r#""LogConfig":{"Type":"","Config":{"max-size":"1m"}}"#, "--log-opt"),
         (r#""IpcMode":"host""#, "IpcMode"),
@@ -122,6 +120,8 @@ fn nonsense_is_a_bad_request() {
         r#"{"Cmd":"x","Env":"A=b"}"#,
         r#"{"ExposedPorts":{"0/tcp":{}}}"#,
         r#"{"ExposedPorts":{"http":{}}}"#,
+        r#"{"Image":"x","HostConfig":{"Devices":[{"PathOnHost":"/dev/kvm","PathInContainer":"/kvm"}]}}"#,
+        r#"{"Image":"x","HostConfig":{"Devices":[{"PathOnHost":"/dev/kvm","CgroupPermissions":"x"}]}}"#,
         r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"70000"}]}}}"#,
         r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostIp":"300.0.0.1"}]}}}"#,
         r#"{"HostConfig":{"Binds":["/a:b"]}}"#,
