@@ -13,12 +13,14 @@ use crate::http::{Body, full, json};
 pub struct ApiError {
     status: StatusCode,
     message: String,
+    /// Whether another machine is to blame.
+    remote: bool,
 }
 
 impl ApiError {
     /// An answer of `status` with `message`.
     pub fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
-        ApiError { status, message: message.into() }
+        ApiError { status, message: message.into(), remote: false }
     }
 
     /// 400: the request itself is wrong.
@@ -53,8 +55,8 @@ impl ApiError {
 
     /// The answer.
     pub fn into_response(self) -> Response<Body> {
-        // 501 and 503 are answers about the request; only 500 is news for whoever runs the daemon.
-        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
+        // 501 and 503 are answers about the request; only 500 is news for whoever runs the daemon, if it is about that.
+        if self.status == StatusCode::INTERNAL_SERVER_ERROR && !self.remote {
             tracing::error!("a request failed: {}", self.message);
         }
         if self.status == StatusCode::NOT_MODIFIED {
@@ -77,9 +79,9 @@ impl From<skep_engine::Error> for ApiError {
             ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
             ErrorKind::Forbidden => StatusCode::FORBIDDEN,
             ErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,
-            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorKind::Remote | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        ApiError::new(status, error.message)
+        ApiError { status, message: error.message, remote: error.kind == ErrorKind::Remote }
     }
 }
 

@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Forbidden,
     /// Who asks is not known (401).
     Unauthorized,
+    /// The fault of another machine, such as a registry that cannot be reached (500).
+    Remote,
     /// Our fault or the machine's (500).
     Internal,
 }

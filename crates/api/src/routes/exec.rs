@@ -86,7 +86,7 @@ async fn start(context: &Context, id: &str, mut call: Call) -> Answer {
 /// Whether the program could not be started, rather than the request being out of place.
 fn is_start_failure(kind: ErrorKind) -> bool {
     match kind {
-        ErrorKind::InvalidParameter | ErrorKind::Internal | ErrorKind::Forbidden => true,
+        ErrorKind::InvalidParameter | ErrorKind::Remote | ErrorKind::Internal | ErrorKind::Forbidden => true,
         ErrorKind::NotFound
         | ErrorKind::Conflict
         | ErrorKind::NotModified

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::transfer::{PROGRESS_STEP, Pushed, Report, Step, digest, repository};
 use crate::error::chain;
 use crate::events::attributes;
-use crate::{Engine, Error, Result, blocking};
+use crate::{Engine, Error, ErrorKind, Result, blocking};
 
 /// Known places that are asked for a layer.
 const PLACES: usize = 4;
@@ -90,7 +90,7 @@ impl Engine {
         reference: &Reference,
         report: &Report,
     ) -> Result<()> {
-        let failed = |error: RegistryError| Error::internal(error.to_string());
+        let failed = |error: RegistryError| Error::new(ErrorKind::Remote, error.to_string());
         let (store, find) = (self.shared.images.clone(), id);
         let config = blocking(move || store.raw_config(&find)).await?.map_err(super::from_find)?;
         let diff_ids = skep_images::layers_of(&config).map_err(Error::internal)?;
@@ -173,7 +173,7 @@ impl Engine {
         reference: &Reference,
         report: &Report,
     ) -> Result<Blob> {
-        let failed = |error: RegistryError| Error::internal(error.to_string());
+        let failed = |error: RegistryError| Error::new(ErrorKind::Remote, error.to_string());
         let name = layer.diff_id.short();
         if let Some(blob) = self.find_blob(session, layer.diff_id, reference, report).await.map_err(failed)? {
             return Ok(blob);

@@ -7,7 +7,7 @@ use skep_images::{Blob, DiffId, Digest, Reference};
 use skep_registry::{RegistryError, Repository, media};
 use tokio::sync::mpsc;
 
-use crate::Error;
+use crate::{Error, ErrorKind};
 
 /// Layers that are pulled at the same time in all: each holds a thread.
 pub(crate) const DOWNLOAD_LIMIT: usize = 8;
@@ -136,6 +136,6 @@ pub(super) fn refused(error: &RegistryError, reference: &Reference) -> Error {
     }
     match error {
         RegistryError::Platform(_) => Error::not_found(text),
-        _ => Error::internal(text),
+        _ => Error::new(ErrorKind::Remote, text),
     }
 }
