@@ -170,4 +170,4 @@ fn familiar_image(image: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,7 +12,8 @@ use skep_types::{Meta, NetworkId, NodeId, ServiceId, TaskId, TaskState, TaskStat
 
 use super::*;
 
-fn task(container: ServiceContainer, limits: Resources) -> Task {
+/// A task of a service.
+pub(crate) fn task(container: ServiceContainer, limits: Resources) -> Task {
     let status = TaskStatus {
         state: TaskState::Assigned,
         since: Time(0),

@@ -2,14 +2,16 @@
 //!
 //! In clear, also under autolock: most nodes are workers, which have no key that the disk does not hold, and the
 //! engine keeps the same settings with each container that it made of them. What must not be on a node's disk is left
-//! out: the keys of encrypted networks. The process that has them outlives the daemon; after a reboot the node waits for
-//! a manager to say them again, as it does for the peers that they are for.
+//! out: the keys of encrypted networks, and the credentials that images are pulled with. The process that has the keys
+//! outlives the daemon; after a reboot the node waits for a manager to say them again, as it does for the peers that they
+//! are for. An image that is not there yet is pulled once a manager has said the task again.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use skep_types::assignment::{Assignment, Duty, DutyId};
 use tracing::warn;
@@ -61,7 +63,7 @@ impl Memory {
             }
         };
         let kept = update.iter().filter(|duty| may_be_kept(duty));
-        self.duties.extend(kept.map(|duty| (duty.id(), duty.clone())));
+        self.duties.extend(kept.map(|duty| (duty.id(), without_credentials(duty.clone()))));
     }
 
     /// What writes the duties as they are now, on a thread that may wait for the disk.
@@ -78,6 +80,16 @@ impl Memory {
 
 fn may_be_kept(duty: &Duty) -> bool {
     !matches!(duty, Duty::Tunnel(_) | Duty::TunnelPeer(_))
+}
+
+fn without_credentials(duty: Duty) -> Duty {
+    match duty {
+        Duty::Task(mut task) if task.spec.container.registry_auth.is_some() => {
+            Arc::make_mut(&mut task.spec).container.registry_auth = None;
+            Duty::Task(task)
+        }
+        other => other,
+    }
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -99,9 +111,13 @@ mod tests {
 
     use skep_types::ServiceId;
     use skep_types::assignment::Endpoint;
+    use skep_types::resources::Resources;
+    use skep_types::service::ServiceContainer;
+    use skep_types::swarm::Secret;
     use skep_types::tunnel::{NetworkKey, Tunnel};
 
     use super::*;
+    use crate::container::tests::task;
 
     fn endpoint(service: u128, name: &str) -> Duty {
         let (ports, backends) = (Vec::new(), Vec::new());
@@ -144,6 +160,22 @@ mod tests {
         // What a former version wrote is forgotten, too.
         write(&path, &codec::encode(&vec![secret])).unwrap();
         assert!(Memory::open(path).duties().is_empty());
+    }
+
+    #[test]
+    fn credentials_are_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("duties");
+        let registry_auth = Some(Secret("e30-very-secret".to_owned()));
+        let container = ServiceContainer { registry_auth, ..ServiceContainer::default() };
+        let told = Duty::Task(Box::new(task(container, Resources::default())));
+        let plain = Duty::Task(Box::new(task(ServiceContainer::default(), Resources::default())));
+        let mut memory = Memory::open(path.clone());
+        memory.take(&Assignment::Complete(vec![told]));
+        memory.writing()();
+        assert_eq!(Memory::open(path.clone()).duties(), [plain]);
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(!bytes.windows(6).any(|window| window == b"secret"));
     }
 
     #[test]
