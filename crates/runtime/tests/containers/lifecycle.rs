@@ -162,9 +162,16 @@ async fn a_killed_shim_takes_its_container_along_and_is_told() {
     let exit = world.runtime.wait(spec.id).await.unwrap();
     assert_eq!((exit.code, exit.lost), (137, true));
     world.runtime.delete(spec.id).await.unwrap();
-    // Whoever is the host's init may not have reaped it yet.
-    let status = std::fs::read_to_string(format!("/proc/{}/status", started.pid)).unwrap_or_default();
-    assert!(status.is_empty() || status.contains("State:\tZ"), "{status}");
+    // It was killed, and may need a moment to end; whoever is the host's init may not have reaped it yet.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", started.pid)).unwrap_or_default();
+        if status.is_empty() || status.contains("State:\tZ") {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{status}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]
