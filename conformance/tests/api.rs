@@ -151,7 +151,7 @@ fn output_streams_are_multiplexed_in_frames() {
 #[test]
 fn wait_answers_its_head_at_once() {
     let host = Host::with_busybox();
-    host.run_detached("slow", &[], "while [ ! -e /go ]; do sleep 0.05; done; exit 5");
+    host.run_detached("slow", &[], "while [ ! -e /go ]; do sleep 0.05; done; sleep 0.3; exit 5");
     let mut stream = host.api_connect().unwrap();
     stream.write_all(b"POST /containers/slow/wait?condition=next-exit HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
     // The head comes while the container still runs.
@@ -168,8 +168,7 @@ fn wait_answers_its_head_at_once() {
 fn an_exec_is_inspected_while_and_after_it_runs() {
     let host = Host::with_busybox();
     let id = host.run_detached("body", &[], "while :; do sleep 0.05; done");
-    let body =
-        "{\"Cmd\":[\"sh\",\"-c\",\"while [ ! -e /go ]; do sleep 0.05; done; exit 6\"],\"AttachStdout\":true}";
+    let body = "{\"Cmd\":[\"sh\",\"-c\",\"while [ ! -e /go ]; do sleep 0.05; done; sleep 0.3; exit 6\"],\"AttachStdout\":true}";
     let answer = host.api("POST", "/containers/body/exec", body).unwrap();
     assert_eq!(answer.status, 201, "{answer:?}");
     let exec = serde_json::from_str::<Value>(&answer.body).unwrap()["Id"].as_str().unwrap().to_owned();

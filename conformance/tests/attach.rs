@@ -58,7 +58,7 @@ fn input_stays_open_when_a_client_leaves_a_detached_container() {
 #[test]
 fn two_attached_clients_see_the_same() {
     let host = Host::with_busybox();
-    let script = "while [ ! -e /go ]; do sleep 0.05; done; seq 1 1000";
+    let script = "while [ ! -e /go ]; do sleep 0.05; done; sleep 0.3; seq 1 1000";
     host.run_detached("shared", &[], script);
     let start = || {
         let session = host.session(&["attach", "--no-stdin", "shared"]);
@@ -95,7 +95,7 @@ fn detach_keys_leave_the_container_running() {
 #[test]
 fn a_reader_that_stops_reading_holds_up_nobody_else() {
     let host = Host::with_busybox();
-    let script = "while [ ! -e /go ]; do sleep 0.05; done; seq 1 2000000";
+    let script = "while [ ! -e /go ]; do sleep 0.05; done; sleep 0.3; seq 1 2000000";
     host.run_detached("flood", &[], script);
     // An attached client that never reads: its output stops, the daemon goes on.
     let mut lazy = host.api_connect().unwrap();

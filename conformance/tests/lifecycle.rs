@@ -111,7 +111,7 @@ fn restart_runs_it_again() {
 #[test]
 fn wait_prints_the_exit_code() {
     let host = Host::with_busybox();
-    host.run_detached("waited", &[], "while [ ! -e /go ]; do sleep 0.05; done; exit 23");
+    host.run_detached("waited", &[], "while [ ! -e /go ]; do sleep 0.05; done; sleep 0.3; exit 23");
     let waiting = host.session(&["wait", "waited"]);
     host.docker(&["exec", "waited", "touch", "/go"]).ok();
     assert_eq!(waiting.finish().ok(), "23");
@@ -162,7 +162,11 @@ fn out_of_memory_is_reported() {
 #[test]
 fn the_main_process_takes_everything_with_it() {
     let host = Host::with_busybox();
-    host.run_detached("parent", &[], "sleep 1234567 & echo started; while [ ! -e /go ]; do sleep 0.05; done");
+    host.run_detached(
+        "parent",
+        &[],
+        "sleep 1234567 & echo started; while [ ! -e /go ]; do sleep 0.05; done; sleep 0.3",
+    );
     host.until_logged("parent", "started");
     let ours = |line: &&str| line.trim() == "sleep 1234567";
     let processes = host.docker(&["exec", "parent", "ps", "-o", "args"]).ok();

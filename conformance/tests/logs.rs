@@ -40,10 +40,16 @@ fn tail_counts_lines_from_the_end() {
     assert_eq!(tail("5000").lines().count(), 1000);
 }
 
+// Where a file ends a container, that waits a moment: whoever made the file is to end before its container does.
+
 #[test]
 fn follow_prints_old_and_new_lines_until_the_end() {
     let host = Host::with_busybox();
-    host.run_detached("live", &[], "echo one; while [ ! -e /go ]; do sleep 0.05; done; echo two; exit 3");
+    host.run_detached(
+        "live",
+        &[],
+        "echo one; while [ ! -e /go ]; do sleep 0.05; done; sleep 0.3; echo two; exit 3",
+    );
     host.until_logged("live", "one");
     let mut following = host.session(&["logs", "--follow", "live"]);
     following.expect("one\n");
@@ -56,7 +62,7 @@ fn follow_prints_old_and_new_lines_until_the_end() {
 #[test]
 fn follow_from_a_tail_misses_and_repeats_nothing() {
     let host = Host::with_busybox();
-    let script = "seq 1 100; while [ ! -e /go ]; do sleep 0.05; done; seq 101 5000";
+    let script = "seq 1 100; while [ ! -e /go ]; do sleep 0.05; done; sleep 0.3; seq 101 5000";
     host.run_detached("stream", &[], script);
     host.until_logged("stream", "\n100\n");
     let mut following = host.session(&["logs", "--follow", "--tail", "2", "stream"]);
@@ -70,7 +76,11 @@ fn follow_from_a_tail_misses_and_repeats_nothing() {
 #[test]
 fn times_are_printed_and_bound_the_output() {
     let host = Host::with_busybox();
-    host.run_detached("timed", &[], "echo early; while [ ! -e /go ]; do sleep 0.05; done; echo late");
+    host.run_detached(
+        "timed",
+        &[],
+        "echo early; while [ ! -e /go ]; do sleep 0.05; done; sleep 0.3; echo late",
+    );
     host.until_logged("timed", "early");
     host.docker(&["exec", "timed", "touch", "/go"]).ok();
     host.docker(&["wait", "timed"]).ok();
