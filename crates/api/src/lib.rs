@@ -12,7 +12,6 @@ mod context;
 mod detach;
 mod error;
 mod filters;
-mod glob;
 mod hijack;
 mod http;
 mod query;

@@ -1,7 +1,8 @@
-//! Patterns of file names as Go's `filepath.Match`, and those of substitutions (`${x#pattern}`).
+//! Patterns of names as Go's `path.Match`, for files and for `docker images --filter reference=`, and those of
+//! substitutions (`${x#pattern}`).
 
 /// Whether `name` is what `pattern` describes: `*` and `?` stand for anything but `/`, `[a-z]` and `[^a-z]` for one
-/// character, a backslash takes the next one as it is. `None` for a pattern that is none.
+/// character, as in Go also for `/`, a backslash takes the next one as it is. `None` for a pattern that is none.
 pub fn matches(pattern: &str, name: &str) -> Option<bool> {
     let tokens = tokens(pattern)?;
     let name: Vec<char> = name.chars().collect();
@@ -82,7 +83,7 @@ fn matches_tokens(tokens: &[Token], name: &[char]) -> bool {
             (Some(Token::Any), Some(character)) => *character != '/',
             (Some(Token::Class { ranges, negated }), Some(character)) => {
                 let within = ranges.iter().any(|(low, high)| (low..=high).contains(&character));
-                within != *negated && *character != '/'
+                within != *negated
             }
             _ => false,
         };
@@ -204,5 +205,35 @@ mod tests {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
         assert!(is_pattern("a*") && !is_pattern("a\\*"));
+    }
+
+    #[test]
+    fn references_match_as_in_go() {
+        for (pattern, text, fits) in [
+            ("busybox", "busybox", true),
+            ("busy*", "busybox", true),
+            ("*:latest", "busybox:latest", true),
+            ("*", "a/b", false),
+            ("*/*", "a/b", true),
+            ("b?x", "bax", true),
+            ("b?x", "b/x", false),
+            ("[a-c]x", "bx", true),
+            ("[^a-c]x", "bx", false),
+            ("a[^b]c", "a/c", true),
+            ("\\*", "*", true),
+            ("a*b*c", "aXbYc", true),
+            ("a*b*c", "aXbY", false),
+            ("", "", true),
+            ("", "a", false),
+            ("[", "[", false),
+            ("**", "abc", true),
+        ] {
+            assert_eq!(matches(pattern, text) == Some(true), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_pattern_takes_no_longer() {
+        assert_eq!(matches(&"*a".repeat(500), &"a".repeat(499)), Some(false));
     }
 }

@@ -7,6 +7,7 @@ use bollard_stubs::models;
 use bytes::Bytes;
 use futures_util::stream;
 use hyper::StatusCode;
+use skep_dockerfile::glob;
 use skep_engine::build::apply_changes;
 use skep_engine::images::{Image, ImageConfig, ImageId, Import, LoadedImage, Progress, Reference};
 use skep_types::Time;
@@ -17,7 +18,6 @@ use crate::body::BlockingReader;
 use crate::context::{Call, Context};
 use crate::error::ApiError;
 use crate::filters::Filters;
-use crate::glob;
 use crate::http::{Answer, empty, ok, streamed, with_type};
 use crate::query::Query;
 use crate::translate::image;
@@ -134,7 +134,9 @@ fn matching_tags(image: &Image, filters: &Filters) -> Option<Vec<String>> {
     // As `reference.FamiliarMatch`: with the tag or without.
     let matches = |tag: &&String| {
         let name = tag.rsplit_once(':').map_or(tag.as_str(), |(name, _)| name);
-        filters.any("reference", |pattern| glob::matches(pattern, tag) || glob::matches(pattern, name))
+        // A pattern that is none fits nothing.
+        let fits = |pattern: &str, text: &str| glob::matches(pattern, text) == Some(true);
+        filters.any("reference", |pattern| fits(pattern, tag) || fits(pattern, name))
     };
     let tags: Vec<String> = image.tags.iter().filter(matches).cloned().collect();
     (!tags.is_empty()).then_some(tags)

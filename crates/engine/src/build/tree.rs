@@ -9,10 +9,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
+
+use crate::copy_up::times;
 
 /// Deepest folder that is copied: each level holds descriptors.
 const DEPTH_LIMIT: usize = 256;
@@ -251,15 +251,4 @@ pub(super) fn names(folder: &OwnedFd) -> io::Result<Vec<CString>> {
 /// A path by which the kernel opens what is open already.
 pub(super) fn by_descriptor(file: &OwnedFd) -> std::path::PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
-}
-
-fn times(stat: &Stat) -> Timestamps {
-    let time = |seconds, nanos: u64| Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanos.try_into().expect("nanoseconds of a file are below 10^9"),
-    };
-    Timestamps {
-        last_access: time(stat.st_atime, stat.st_atime_nsec),
-        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-    }
 }

@@ -142,7 +142,8 @@ fn attribute(file: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
     Ok(value)
 }
 
-fn times(stat: &Stat) -> Timestamps {
+/// The times of a file, to be given to another.
+pub(crate) fn times(stat: &Stat) -> Timestamps {
     let time = |seconds, nanos: u64| Timespec {
         tv_sec: seconds,
         tv_nsec: nanos.try_into().expect("nanoseconds of a file are below 10^9"),

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use merged::{Layers, Node};
 
+pub(crate) use copy::times;
+
 /// Copies what the layers (topmost first) hold at `target`, an absolute path in the container, into the folder
 /// `into`, which must be there and empty: content, owners, modes, times, links and extended attributes, and those of
 /// the folder itself. Nothing there, or something that is no folder, leaves `into` as it is.
