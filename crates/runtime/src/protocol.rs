@@ -52,6 +52,8 @@ pub enum Request {
 /// A shim's answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Response {
+    /// The first word of a shim that was forked: from here on, what becomes of the container is its to say.
+    Forked,
     /// Done as asked.
     Done,
     /// The process runs.

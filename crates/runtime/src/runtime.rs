@@ -71,6 +71,9 @@ fn unusable(error: ProfileError) -> StartError {
 /// The most compiled filters that are kept; few sets of capabilities are ever in use.
 const FILTERS_LIMIT: usize = 32;
 
+/// How often another nursery is asked for a shim that was not forked.
+const FORK_RETRIES: u32 = 1;
+
 impl Runtime {
     /// Opens `exec_root` (made when missing; on a memory file system), finds the layout of the cgroups, and
     /// takes a read-only view of `executable`, our own binary, to run shims from: a container can reach it as
@@ -164,7 +167,7 @@ impl Runtime {
         frames.extend(protocol::frame(&filter));
         let sockets: Vec<_> = attached.iter().map(|client| client.socket.as_fd()).collect();
         let exchange = async {
-            let mut connection = self.inner.nursery.lock().await.fork()?;
+            let mut connection = self.fork().await?;
             connection.send(&frames, &sockets).await?;
             connection.receive().await
         };
@@ -176,6 +179,20 @@ impl Runtime {
                 Err(StartError::ours("starting the shim", &error))
             }
             Err(error) => Err(StartError::ours("starting the shim", &error)),
+        }
+    }
+
+    /// Has a shim forked. A nursery that is killed takes what it was asked with it: the next one is asked again.
+    async fn fork(&self) -> io::Result<Connection> {
+        let mut tries = 0;
+        loop {
+            let mut connection = self.inner.nursery.lock().await.fork()?;
+            match connection.receive().await {
+                Err(_) if tries < FORK_RETRIES => tries += 1,
+                Ok(Response::Forked) => return Ok(connection),
+                Ok(other) => return Err(io::Error::other(format!("unexpected greeting {other:?}"))),
+                Err(error) => return Err(error),
+            }
         }
     }
 

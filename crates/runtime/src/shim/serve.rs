@@ -76,6 +76,7 @@ pub fn answer(socket: &OwnedFd, response: &Response) {
 
 /// Serves the container that the first frames on `connection` describe. Returns the shim's exit code.
 pub fn serve(connection: OwnedFd) -> i32 {
+    answer(&connection, &Response::Forked);
     let Ok((body, attached)) = super::receive_frame(&connection) else { return 1 };
     let Ok((filter, _)) = super::receive_frame(&connection) else { return 1 };
     let started = serde_json::from_slice::<StartRequest<'_>>(&body)

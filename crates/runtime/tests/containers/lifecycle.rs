@@ -234,10 +234,7 @@ async fn a_killed_nursery_is_replaced() {
     assert!(
         std::process::Command::new("kill").args(["-9", &nursery.to_string()]).status().unwrap().success()
     );
-    // The kernel closes its socket before anybody can find it gone.
-    while std::path::Path::new(&format!("/proc/{nursery}/exe")).read_link().is_ok() {
-        tokio::task::yield_now().await;
-    }
+    // It may have ended, or be about to: nobody who starts a container is to notice.
     assert_eq!(world.output(&world.script("echo again")).await, "again\n");
     assert_eq!(world.runtime.state(spec.id).await.unwrap(), State::Running(first));
 }
