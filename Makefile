@@ -7,8 +7,10 @@ SHELL := /bin/bash
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 DEBUG := target/$(HOST)/debug
 RELEASE := target/$(HOST)/release
+# For each of six readers.
+FUZZ_SECONDS ?= 8
 
-.PHONY: help build demo test check fix bench advisories
+.PHONY: help build demo test check fix bench fuzz advisories
 
 help:
 	@echo 'make demo     build Skep and walk through a service from creation to recovery'
@@ -16,6 +18,7 @@ help:
 	echo 'make test     every test (root is required)'
 	echo 'make check    formatting, lints, licences, floors; changes nothing'
 	echo 'make fix      what check can mend by itself'
+	echo 'make fuzz     mangled Dockerfiles, archives and manifests for their readers, a minute in all'
 	echo 'make bench    Skep beside dockerd, where that is installed'
 
 build:
@@ -34,13 +37,19 @@ test:
 check:
 	scripts/prerequisites check
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --quiet -- --deny warnings
 	cargo deny --log-level error check licenses bans sources
 	cargo xtask tidy
 
 fix:
 	cargo fmt --all
+	cargo fmt --manifest-path fuzz/Cargo.toml
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+fuzz:
+	scripts/prerequisites fuzz
+	scripts/fuzz $(FUZZ_SECONDS)
 
 bench: build
 	scripts/prerequisites bench

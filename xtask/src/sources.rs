@@ -13,7 +13,7 @@ const UNFINISHED: &[&str] = &[concat!("todo", "!("), concat!("unimplemented", "!
 /// Every fault of the Rust sources below `root`.
 pub fn check(root: &Path) -> Result<Vec<String>> {
     let mut files = Vec::new();
-    for folder in ["crates", "sim", "conformance", "testkit", "xtask"] {
+    for folder in ["crates", "sim", "conformance", "testkit", "xtask", "fuzz"] {
         collect(&root.join(folder), &mut files)?;
     }
     let mut faults = Vec::new();
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn a_file_says_its_purpose_first() {
         let folder = std::env::temp_dir().join(format!("xtask-sources-{}", std::process::id()));
-        for room in ["crates", "sim", "conformance", "testkit", "xtask"] {
+        for room in ["crates", "sim", "conformance", "testkit", "xtask", "fuzz"] {
             std::fs::create_dir_all(folder.join(room)).expect("a temporary folder");
         }
         std::fs::write(folder.join("sim/good.rs"), "//! Purpose.\n").expect("a file");
