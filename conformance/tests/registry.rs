@@ -168,6 +168,31 @@ fn what_a_registry_has_is_described() {
 }
 
 #[test]
+fn all_tags_are_pushed_and_pulled() {
+    let host = Host::new();
+    let registry = at(&host, 5000);
+    let ids = ["one", "two"].map(|tag| {
+        let id = load(&host, &format!("hive:{tag}"));
+        host.docker(&["tag", &format!("hive:{tag}"), &registry.name(&format!("hive:{tag}"))]).ok();
+        id
+    });
+    let repository = registry.name("hive");
+    let pushed = host.docker(&["push", "--all-tags", &repository]).ok();
+    assert!(pushed.contains("one: digest: sha256:") && pushed.contains("two: digest: sha256:"), "{pushed}");
+    for id in &ids {
+        host.docker(&["rmi", "--force", id]).ok();
+    }
+    let pulled = host.docker(&["pull", "--all-tags", &repository]).ok();
+    assert!(
+        pulled.ends_with(&format!("Status: Downloaded newer image for {repository}\n{repository}")),
+        "{pulled}"
+    );
+    for (tag, id) in ["one", "two"].iter().zip(&ids) {
+        assert_eq!(host.inspect(&registry.name(&format!("hive:{tag}")), "{{.Id}}"), *id);
+    }
+}
+
+#[test]
 fn two_who_pull_the_same_get_it_once() {
     let host = Host::new();
     let registry = at(&host, 5000);

@@ -81,6 +81,18 @@ impl Client {
         Err(failure.expect("there is at least one address"))
     }
 
+    /// All tags of a repository, at the first address that tells them.
+    ///
+    /// # Errors
+    /// What the last address said.
+    pub async fn tags(
+        &self,
+        repository: &Repository,
+        credentials: Option<&Credentials>,
+    ) -> Result<Vec<String>, RegistryError> {
+        self.open(repository, Access::Pull, credentials).await?.tags().await
+    }
+
     /// Opens a repository at the first address that answers; no mirror.
     ///
     /// # Errors

@@ -281,6 +281,21 @@ async fn manifests_are_verified() {
 }
 
 #[tokio::test]
+async fn all_pages_of_tags_are_read() {
+    let next = "</v2/a/b/tags/list?last=2&n=2>; rel=\"next\"";
+    let pages = vec![
+        reply(200, r#"{"name":"a/b","tags":["1","2"]}"#).with("Link", next),
+        reply(200, r#"{"name":"a/b","tags":["3"]}"#),
+        reply(200, r#"{"name":"a/b","tags":null}"#),
+    ];
+    let server = Server::playing(pages).await;
+    let session = server.session().await;
+    assert_eq!(session.tags().await.unwrap(), ["1", "2", "3"]);
+    assert_eq!(server.lines(), ["GET /v2/a/b/tags/list", "GET /v2/a/b/tags/list?last=2&n=2"]);
+    assert_eq!(session.tags().await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
 async fn documents_are_bounded_and_configurations_verified() {
     let huge = vec![b' '; crate::manifest::MANIFEST_LIMIT + 1];
     let server =

@@ -93,7 +93,7 @@ pub(crate) async fn fetch_image(engine: &Engine, operation: &Operation) {
             .flatten()
     });
     let (report, mut steps) = tokio::sync::mpsc::channel(1);
-    let pull = engine.pull_image(Pull { reference, platform: None, credentials }, report);
+    let pull = engine.pull_image(Pull { reference, all_tags: false, platform: None, credentials }, report);
     let (pulled, ()) = tokio::join!(pull, async { while steps.recv().await.is_some() {} });
     if let Err(error) = pulled {
         warn!(error = error.message, image = container.image, "pulling image failed");

@@ -42,9 +42,6 @@ fn credentials(headers: &HeaderMap) -> Option<Credentials> {
 /// `POST /images/create?fromImage=`
 pub async fn pull(context: &Context, call: &Call) -> Answer {
     let (name, tag) = (call.query.text("fromImage"), call.query.text("tag"));
-    if tag.is_empty() && is_name_only(name) {
-        return Err(ApiError::not_built("pulling all tags of a repository (no tag was named)"));
-    }
     let text = match tag {
         "" => name.to_owned(),
         digest if digest.starts_with("sha256:") => format!("{name}@{digest}"),
@@ -53,12 +50,13 @@ pub async fn pull(context: &Context, call: &Call) -> Answer {
     let reference: Reference = text.parse().map_err(invalid)?;
     let pull = Pull {
         reference,
+        all_tags: tag.is_empty() && is_name_only(name),
         platform: platform(call.query.text("platform"))?,
         credentials: credentials(&call.headers),
     };
     let (sender, steps) = mpsc::channel(STEP_QUEUE);
     let engine = context.engine.clone();
-    follow(async move { engine.pull_image(pull, sender).await.map(drop) }, steps).await
+    follow(async move { engine.pull_image(pull, sender).await }, steps).await
 }
 
 /// `POST /images/{name}/push`

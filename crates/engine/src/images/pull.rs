@@ -23,6 +23,8 @@ use crate::{Engine, Error, Result, blocking};
 pub struct Pull {
     /// The name.
     pub reference: Reference,
+    /// Whether all tags of the repository are meant, whatever the name's own.
+    pub all_tags: bool,
     /// For which platform; `None` is this machine's.
     pub platform: Option<Platform>,
     /// Who asks.
@@ -44,7 +46,7 @@ impl Engine {
     /// # Errors
     /// 404 for what the registry does not have or does not give away; internal for one that cannot be reached, or that
     /// gives something else than it announced.
-    pub async fn pull_image(&self, pull: Pull, report: mpsc::Sender<Step>) -> Result<ImageId> {
+    pub async fn pull_image(&self, pull: Pull, report: mpsc::Sender<Step>) -> Result<()> {
         let report = Report(report);
         let gone = report.clone();
         tokio::select! {
@@ -53,8 +55,31 @@ impl Engine {
         }
     }
 
-    async fn pull(&self, pull: &Pull, report: &Report) -> Result<ImageId> {
-        let reference = &pull.reference;
+    async fn pull(&self, pull: &Pull, report: &Report) -> Result<()> {
+        let mut is_new = false;
+        let name = if pull.all_tags {
+            let named = &pull.reference;
+            let tags = self.shared.registries.tags(&repository(named), pull.credentials.as_ref()).await;
+            for tag in tags.map_err(|error| refused(&error, named))? {
+                // The registry may say anything.
+                let text = format!("{}:{tag}", named.repository());
+                let reference = text.parse().map_err(|_| {
+                    Error::internal(format!("the registry names a tag that is none: {tag:?}"))
+                })?;
+                is_new |= self.pull_one(pull, &reference, report).await?;
+            }
+            pull.reference.familiar_repository()
+        } else {
+            is_new = self.pull_one(pull, &pull.reference, report).await?;
+            pull.reference.familiar()
+        };
+        let status = if is_new { "Downloaded newer image for" } else { "Image is up to date for" };
+        report.say("", format!("Status: {status} {name}")).await;
+        Ok(())
+    }
+
+    /// Pulls one tag, or one digest; whether it was not here.
+    async fn pull_one(&self, pull: &Pull, reference: &Reference, report: &Report) -> Result<bool> {
         let (target, tag_or_digest) = match reference.target() {
             Target::Tag(tag) => (tag.clone(), tag.clone()),
             Target::Digest(digest) => (digest.to_string(), digest.to_string()),
@@ -80,11 +105,9 @@ impl Engine {
             self.fetch(&session, &manifest, names, report).await?;
         }
         report.say("", format!("Digest: {named}")).await;
-        let status = if is_new { "Downloaded newer image for" } else { "Image is up to date for" };
-        report.say("", format!("Status: {status} {}", reference.familiar())).await;
         let name = attributes([("name", reference.familiar_repository())]);
         self.shared.events.emit(EventKind::Image, "pull", reference.familiar(), name);
-        Ok(id)
+        Ok(is_new)
     }
 
     /// Takes in an image by the names `names`, the first of which is by digest.

@@ -2,13 +2,16 @@
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_TYPE};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, LINK};
 use hyper::{Method, Response};
 
 use super::{Ask, Session, Unreachable};
 use crate::answer::{go_request, text_of};
 use crate::manifest::{self, Descriptor, Document, Fetched, Manifest, Platform, media};
 use crate::{Digest, RegistryError};
+
+/// Most pages of a list of tags that are read.
+const PAGE_LIMIT: usize = 100;
 
 impl Session {
     /// Fetches the manifest or the index that `target`, a tag or a digest, names, and verifies it.
@@ -21,7 +24,8 @@ impl Session {
         for accepted in media::ACCEPTED {
             ask = ask.header(ACCEPT, accepted);
         }
-        let (bytes, media_type) = self.read_whole(&ask, manifest::MANIFEST_LIMIT).await?;
+        let (bytes, headers) = self.read_whole(&ask, manifest::MANIFEST_LIMIT).await?;
+        let media_type = text_of(&headers, &CONTENT_TYPE);
         let digest = Digest::of(&bytes);
         if let Ok(expected) = target.parse::<Digest>()
             && expected != digest
@@ -57,6 +61,34 @@ impl Session {
         }
     }
 
+    /// All tags of the repository, as the registry orders them.
+    ///
+    /// # Errors
+    /// [`RegistryError::Document`] for a list without end.
+    pub async fn tags(&self) -> Result<Vec<String>, RegistryError> {
+        #[derive(serde::Deserialize)]
+        struct Tags {
+            /// Go writes `null` for none.
+            tags: Option<Vec<String>>,
+        }
+        let mut address = self.address("tags/list");
+        let mut tags = Vec::new();
+        for _ in 0..PAGE_LIMIT {
+            let ask = Ask::new(Method::GET, address.clone());
+            let (bytes, headers) = self.read_whole(&ask, manifest::MANIFEST_LIMIT).await?;
+            let page: Tags = serde_json::from_slice(&bytes)
+                .map_err(|error| RegistryError::Document(format!("invalid list of tags: {error}")))?;
+            tags.extend(page.tags.unwrap_or_default());
+            // `<address>; rel="next"`
+            let link = text_of(&headers, &LINK);
+            let Some(next) = link.strip_prefix('<').and_then(|rest| rest.split_once('>')) else {
+                return Ok(tags);
+            };
+            address = self.absolute(&address, next.0)?;
+        }
+        Err(RegistryError::Document(format!("the list of tags has more than {PAGE_LIMIT} pages")))
+    }
+
     /// Fetches an image's configuration, and verifies it.
     ///
     /// # Errors
@@ -74,14 +106,14 @@ impl Session {
         Ok(bytes)
     }
 
-    /// Asks for a document until it is there as a whole: its bytes, of which there may be `limit`, and its media type.
-    async fn read_whole(&self, ask: &Ask, limit: usize) -> Result<(Vec<u8>, String), RegistryError> {
+    /// Asks for a document until it is there as a whole: its bytes, of which there may be `limit`, and its headers.
+    async fn read_whole(&self, ask: &Ask, limit: usize) -> Result<(Vec<u8>, HeaderMap), RegistryError> {
         let mut attempts = self.attempts(Unreachable::IsTriedAgain);
         loop {
             let read = match self.ask(ask.clone()).await {
                 Ok(response) => {
-                    let media_type = text_of(response.headers(), &CONTENT_TYPE);
-                    self.read(response, limit, &ask.address).await.map(|bytes| (bytes, media_type))
+                    let headers = response.headers().clone();
+                    self.read(response, limit, &ask.address).await.map(|bytes| (bytes, headers))
                 }
                 Err(error) => Err(error),
             };
