@@ -14,6 +14,7 @@ mod error;
 mod filters;
 mod hijack;
 mod http;
+mod pruning;
 mod query;
 mod routes;
 mod server;

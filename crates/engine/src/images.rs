@@ -1,5 +1,6 @@
 //! Images: the store of the images room, off the async threads, with Docker's events.
 
+mod prune;
 mod pull;
 mod push;
 mod transfer;
@@ -11,7 +12,7 @@ pub use pull::{Credentials, Platform, Pull, own_platform};
 use skep_images::{FindError, ImportError, LoadError, StoreError, TagError};
 pub use skep_images::{
     History, Image, ImageConfig, ImageId, Import, LoadedImage, LoadedReference, ParseReferenceError,
-    Progress, Reference, Removed, Usage,
+    Progress, Prune, Reference, Removed, Usage,
 };
 use skep_images::{InUse, RemoveError};
 use skep_types::events::EventKind;
@@ -132,25 +133,26 @@ impl Engine {
     pub async fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>> {
         let (engine, name) = (self.clone(), name.to_owned());
         let removed = blocking(move || {
-            let id = engine.shared.images.resolve(&name)?;
             let in_use = |id: &ImageId| engine.image_user(*id);
-            engine.shared.images.remove(&name, force, &in_use).map(|removed| (id, removed))
+            engine.shared.images.remove(&name, force, &in_use)
         });
-        let (id, removed) = removed.await?.map_err(|error| match error {
+        let removed = removed.await?.map_err(|error| match error {
             RemoveError::Find(error) => from_find(error),
             RemoveError::Store(error) => from_store(&error),
             conflict => Error::conflict(conflict.to_string()),
         })?;
-        for step in &removed {
+        self.removal_events(&removed);
+        Ok(removed)
+    }
+
+    fn removal_events(&self, removed: &[Removed]) {
+        for step in removed {
             match step {
-                Removed::Untagged(_) => self.image_event("untag", id, id.to_string()),
-                Removed::Deleted(deleted) if *deleted == id.to_string() => {
-                    self.image_event("delete", id, id.to_string());
-                }
-                Removed::Deleted(_) => {}
+                Removed::Untagged { image, .. } => self.image_event("untag", *image, image.to_string()),
+                Removed::Deleted(image) => self.image_event("delete", *image, image.to_string()),
+                Removed::Layer(_) => {}
             }
         }
-        Ok(removed)
     }
 
     /// What the images take of the disk.

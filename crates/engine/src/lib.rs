@@ -83,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) pushes: tokio::sync::Semaphore,
     /// Room for builds.
     pub(crate) builds: tokio::sync::Semaphore,
+    /// Containers of builds under way.
+    pub(crate) building: build::Building,
 }
 
 impl std::fmt::Debug for Engine {

@@ -12,7 +12,7 @@ use skep_runtime::Runtime;
 use skep_types::Ids;
 use skep_types::ip::Subnet;
 
-use crate::build::BUILD_LIMIT;
+use crate::build::{BUILD_LIMIT, Building};
 use crate::clock::now;
 use crate::containers::exec::Execs;
 use crate::containers::registry::Registry;
@@ -44,6 +44,7 @@ impl Engine {
     pub async fn open(config: EngineConfig) -> Result<Engine> {
         let engine = blocking(move || Engine::assemble(config)).await??;
         engine.recover().await?;
+        engine.remove_left_by_builds().await;
         Ok(engine)
     }
 
@@ -58,7 +59,7 @@ impl Engine {
         // The store holds a lock on the data folder: a second engine on it is refused here, before it harms the first.
         let images = Store::open(&config.data_root.join("images"))
             .map_err(|error| failed("opening the image store", &error))?;
-        crate::build::remove_left_over(&config.data_root.join(crate::build::FOLDER));
+        let building = Building::open(&config.data_root.join(crate::build::FOLDER));
         for repair in images.repairs() {
             tracing::warn!("image store: {repair}");
         }
@@ -92,6 +93,7 @@ impl Engine {
             downloads: tokio::sync::Semaphore::new(DOWNLOAD_LIMIT),
             pushes: tokio::sync::Semaphore::new(PUSH_LIMIT),
             builds: tokio::sync::Semaphore::new(BUILD_LIMIT),
+            building,
             config,
         };
         Ok(Engine { shared: Arc::new(shared) })

@@ -17,7 +17,7 @@ use crate::disk::{self, Durability};
 use crate::events::attributes;
 use crate::options::VolumeCreate;
 use crate::view::VolumeView;
-use crate::{Engine, Error, Result, blocking, names};
+use crate::{Engine, Error, ErrorKind, Result, blocking, names};
 
 /// The label that Docker gives to volumes made without a name.
 pub const ANONYMOUS_LABEL: &str = "com.docker.volume.anonymous";
@@ -280,11 +280,37 @@ impl Engine {
     pub async fn remove_volume(&self, name: &str, force: bool) -> Result<()> {
         let (engine, wanted) = (self.clone(), name.to_owned());
         match blocking(move || engine.shared.volumes.remove(&wanted)).await? {
-            Err(error) if force && error.kind == crate::ErrorKind::NotFound => return Ok(()),
+            Err(error) if force && error.kind == ErrorKind::NotFound => return Ok(()),
             result => result?,
         }
         self.volume_event("destroy", name);
         Ok(())
+    }
+
+    /// Removes the volumes that nobody uses and that `admits`: their names, and the bytes that were in them.
+    ///
+    /// # Errors
+    /// Internal, when a walk panicked. What cannot be removed is logged, and stays.
+    pub async fn prune_volumes(&self, admits: impl Fn(&VolumeView) -> bool) -> Result<(Vec<String>, u64)> {
+        let (mut removed, mut bytes) = (Vec::new(), 0u64);
+        for volume in self.volumes() {
+            if volume.containers > 0 || !admits(&volume) {
+                continue;
+            }
+            let size: u64 = self.volume_sizes(std::slice::from_ref(&volume)).await?.into_iter().sum();
+            match self.remove_volume(&volume.name, false).await {
+                Ok(()) => {
+                    bytes = bytes.saturating_add(size);
+                    removed.push(volume.name);
+                }
+                // Used meanwhile, or removed by somebody else.
+                Err(error) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::NotFound) => {}
+                Err(error) => tracing::warn!("could not prune volume {}: {error}", volume.name),
+            }
+        }
+        let reclaimed = attributes([("reclaimed", bytes.to_string())]);
+        self.shared.events.emit(EventKind::Volume, "prune", "", reclaimed);
+        Ok((removed, bytes))
     }
 
     /// Removes a volume that was made without a name, unless it is still used. What fails is logged.

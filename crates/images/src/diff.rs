@@ -33,7 +33,7 @@ const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
 pub(crate) struct Changes {
     /// Entries of the archive; none is no layer.
     pub(crate) entries: u64,
-    /// Bytes of its files.
+    /// Bytes of its files, and of what its symbolic links say.
     pub(crate) size: u64,
 }
 
@@ -124,6 +124,7 @@ impl Walk<'_> {
             }
             FileType::Symlink => {
                 entry.link = rustix::fs::readlinkat(&folder, &c_name, Vec::new())?.into_bytes();
+                self.changes.size = self.changes.size.saturating_add(entry.link.len() as u64);
                 self.entry(&entry)?;
             }
             _ => self.entry(&entry)?,

@@ -362,6 +362,12 @@ pub enum RemoveError {
         /// Short id of the container.
         container: String,
     },
+    /// A build, a push or a save works with the image.
+    #[error("conflict: unable to delete {} (cannot be forced) - image is being used by a build, push or save", id.short())]
+    Held {
+        /// The image.
+        id: ImageId,
+    },
     /// A stopped container uses the image.
     #[error(
         "conflict: unable to delete {} (must be forced) - image is being used by stopped container {container}",
@@ -396,6 +402,7 @@ impl RemoveError {
         match self {
             RemoveError::ReferenceInUse { .. }
             | RemoveError::Running { .. }
+            | RemoveError::Held { .. }
             | RemoveError::Stopped { .. }
             | RemoveError::ManyReferences { .. }
             | RemoveError::Children { .. } => true,

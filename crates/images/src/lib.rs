@@ -45,7 +45,7 @@ pub use reference::{ParseReferenceError, Reference, Target};
 pub use remove_tree::{remove_all, remove_in};
 pub use state::Blob;
 pub use store::{
-    Above, Draft, Import, InUse, Intake, LayerArchive, LoadedImage, LoadedReference, NewImage, NewLayer,
-    Progress, Removed, Store, Tidy, Usage, layers_of,
+    Above, Draft, Hold, Import, InUse, Intake, LayerArchive, LoadedImage, LoadedReference, NewImage,
+    NewLayer, Progress, Prune, Removed, Store, Tidy, Usage, layers_of,
 };
 pub use unpack::{is_archive, unpack_files};

@@ -66,7 +66,7 @@ pub(crate) struct Layer {
     pub(crate) diff_id: DiffId,
     /// Name of its folder in `layers/`.
     pub(crate) folder: String,
-    /// Bytes of its files.
+    /// Bytes of its files, and of what its symbolic links say.
     pub(crate) size: u64,
 }
 

@@ -17,6 +17,7 @@
 mod build;
 mod commit;
 mod draft;
+mod hold;
 mod intake;
 mod open;
 mod registries;
@@ -25,7 +26,7 @@ mod removal;
 mod tests;
 mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -38,6 +39,7 @@ use skep_types::Time;
 
 use crate::config::ConfigFile;
 use crate::error::StoreError;
+use crate::fault;
 use crate::load::{Contents, LayerFile, Origin, Planned, Source};
 use crate::pipeline::{self, Unpacked};
 use crate::state::{Layer, Record, State};
@@ -47,9 +49,11 @@ use crate::{
 pub use build::{Above, NewImage, Tidy};
 pub(crate) use commit::{Pins, Staging};
 pub use draft::Draft;
+pub use hold::Hold;
 pub use intake::{Intake, NewLayer, layers_of};
 pub use registries::LayerArchive;
-pub use types::{Import, InUse, LoadedImage, LoadedReference, Progress, Removed, Usage};
+use removal::{Step, Users};
+pub use types::{Import, InUse, LoadedImage, LoadedReference, Progress, Prune, Removed, Usage};
 
 /// The images of one machine. Clones share it.
 #[derive(Clone)]
@@ -74,6 +78,8 @@ struct Shared {
     pins: BTreeMap<String, usize>,
     /// Whole layers that no image names yet, by folder: each is pinned.
     loose: BTreeMap<String, Layer>,
+    /// Images that somebody works with, and how many do.
+    held: BTreeMap<ImageId, usize>,
 }
 
 impl fmt::Debug for Store {
@@ -198,19 +204,54 @@ impl Store {
         force: bool,
         in_use: &dyn Fn(&ImageId) -> Option<InUse>,
     ) -> Result<Vec<Removed>, RemoveError> {
-        let mut shared = self.lock();
+        let shared = self.lock();
         let id = resolve(&shared.state, name)?;
         let mut state = shared.state.clone();
-        let mut removed = removal::plan(&mut state, id, name, force, in_use)?;
+        let users = Users { containers: in_use, held: &shared.held };
+        let steps = removal::plan(&mut state, id, name, force, &users)?;
+        Ok(self.take_away(shared, state, steps)?.0)
+    }
+
+    /// Removes those of `candidates` that `which` means and nobody needs: no container, no build and no other work, and no
+    /// image that was made from them and stays. All in one step. What was removed, and the bytes of files that went.
+    ///
+    /// `in_use` as for [`Store::remove`].
+    ///
+    /// # Errors
+    /// The disk is at fault.
+    pub fn prune(
+        &self,
+        candidates: &BTreeSet<ImageId>,
+        which: Prune,
+        in_use: &dyn Fn(&ImageId) -> Option<InUse>,
+    ) -> Result<(Vec<Removed>, u64), StoreError> {
+        let shared = self.lock();
+        let mut state = shared.state.clone();
+        let users = Users { containers: in_use, held: &shared.held };
+        let steps = removal::prune(&mut state, candidates, which, &users);
+        self.take_away(shared, state, steps)
+    }
+
+    /// Replaces the state by one that lacks what `steps` took, durably, then removes the files.
+    fn take_away(
+        &self,
+        mut shared: MutexGuard<'_, Shared>,
+        mut state: State,
+        steps: Vec<Step>,
+    ) -> Result<(Vec<Removed>, u64), StoreError> {
+        if steps.is_empty() {
+            return Ok((Vec::new(), 0));
+        }
         state.forget_blobs();
         self.write_with_ballast(&mut state)?;
-        let before = std::mem::replace(&mut shared.state, state);
-        removed.extend(removal::removed_layers(&before, &shared.state, id));
+        fault::point("removal committed");
+        let told = removal::tell(&shared, steps);
+        shared.state = state;
         let trash = self.sweep(&shared);
         drop(shared);
         commit::empty_trash(&trash?)?;
         self.restore_ballast();
-        Ok(removed)
+        Ok(told)
     }
 
     /// The folders of an image's layers for overlayfs, topmost first; never none. The paths are short and
@@ -239,6 +280,21 @@ impl Store {
             shared.state.layers().map(|layer| (layer.folder.as_str(), layer.size)).collect();
         let size = sizes.values().fold(0, |sum: u64, size| sum.saturating_add(*size));
         Usage { images: shared.state.images.len(), layers: sizes.len(), size }
+    }
+
+    /// Of each of these images, the bytes of the files in layers that another one of them has too.
+    pub fn shared_sizes(&self, images: &[ImageId]) -> Vec<u64> {
+        let shared = self.lock();
+        let layers = |id: &ImageId| shared.state.images.get(id).map(|record| record.layers.as_slice());
+        let mut users: BTreeMap<&str, BTreeSet<ImageId>> = BTreeMap::new();
+        for id in images {
+            for layer in layers(id).unwrap_or_default() {
+                users.entry(&layer.folder).or_default().insert(*id);
+            }
+        }
+        let is_shared = |layer: &&Layer| users[layer.folder.as_str()].len() > 1;
+        let size = |id| layers(id).unwrap_or_default().iter().filter(is_shared).map(|layer| layer.size).sum();
+        images.iter().map(size).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {

@@ -48,7 +48,7 @@ pub(crate) const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 /// What unpacking tells of a layer.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
-    /// Bytes of its files.
+    /// Bytes of its files, and of what its symbolic links say.
     pub(crate) size: u64,
     /// Folders that entries lie in but that have no entry of their own, so that their attributes must come
     /// from the layers below. Parents before children.
@@ -239,6 +239,9 @@ impl Unpacker<'_> {
             _ => rustix::fs::mknodat(parent, name, FileType::Fifo, mode, 0),
         };
         self.make(name, make).map_err(|error| self.failed("creating", path, error))?;
+        // As Docker counts: what a link says, too.
+        let target = if entry.kind == Kind::Symlink { entry.link.len() as u64 } else { 0 };
+        self.size = self.size.saturating_add(target);
         attributes::apply_at(parent, name, entry)
             .map_err(|error| self.failed("setting attributes of", path, error))
     }

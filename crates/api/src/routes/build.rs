@@ -12,16 +12,17 @@ use hyper::header::HeaderMap;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use skep_engine::build::{BuildMessage, BuildOptions, CommitOptions};
-use skep_engine::images::{Credentials, Reference};
+use skep_engine::images::{Credentials, Prune, Reference, Removed};
 use skep_types::container::{ContainerResources, HostConfig, NetworkMode};
 use tokio::sync::mpsc;
 
-use super::images::{line, reference};
+use super::images::{self, line, reference};
 use super::registries;
 use crate::body::{self, BlockingReader};
 use crate::context::{Call, Context};
 use crate::error::ApiError;
 use crate::http::{Answer, created, ok, streamed, with_type};
+use crate::pruning::Pruning;
 use crate::query::Query;
 use crate::translate::kernel;
 use crate::translate::refuse::refuse_if;
@@ -108,12 +109,18 @@ impl Rendering {
 /// `docker builder prune`: the cache of builds is what they made and nobody named.
 pub async fn prune(context: &Context, query: &Query) -> Answer {
     let asks = |name: &str| !matches!(query.text(name), "" | "0" | "null" | "{}");
-    for option in ["keep-storage", "reserved-space", "max-used-space", "min-free-space", "filters"] {
+    for option in ["keep-storage", "reserved-space", "max-used-space", "min-free-space"] {
         refuse_if(option, asks(option))?;
     }
-    let (removed, bytes) = context.engine.prune_builds().await?;
+    let pruning = Pruning::parse(query, &[])?;
+    let (removed, bytes) =
+        context.engine.prune_images(Prune::Steps, move |found| images::admits(&pruning, found)).await?;
+    let images = removed.iter().filter_map(|removed| match removed {
+        Removed::Deleted(id) => Some(id.to_string()),
+        Removed::Untagged { .. } | Removed::Layer(_) => None,
+    });
     ok(&models::BuildPruneResponse {
-        caches_deleted: Some(removed),
+        caches_deleted: Some(images.collect()),
         space_reclaimed: i64::try_from(bytes).ok(),
     })
 }

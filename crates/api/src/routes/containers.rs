@@ -18,6 +18,7 @@ use crate::error::ApiError;
 use crate::filters::Filters;
 use crate::hijack::{self, Join};
 use crate::http::{Answer, created, empty, no_content, ok, streamed, with_type};
+use crate::pruning::Pruning;
 use crate::query::Query;
 use crate::translate;
 
@@ -41,7 +42,7 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
         ("GET", [name, "logs"]) => logs::container(context, name, call).await,
         ("POST", [name, "attach"]) => attach(context, name, call).await,
         ("POST", [name, "exec"]) => exec::create(context, name, call).await,
-        ("POST", ["prune"]) => not_built(method, "/containers/prune"),
+        ("POST", ["prune"]) => prune(context, &call.query).await,
         ("POST", [_, action @ ("pause" | "unpause" | "rename" | "update")])
         | ("GET", [_, action @ ("top" | "stats" | "changes" | "export" | "archive")])
         | ("PUT" | "HEAD", [_, action @ "archive"]) => {
@@ -50,6 +51,21 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
         ("GET", [_, "attach", "ws"]) => not_built(method, "/containers/{id}/attach/ws"),
         _ => Err(unknown()),
     }
+}
+
+/// Removes the containers that do not run.
+async fn prune(context: &Context, query: &Query) -> Answer {
+    let pruning = Pruning::parse(query, &[])?;
+    let (removed, bytes) = context
+        .engine
+        .prune_containers(|created, labels| {
+            pruning.admits(created, |key| labels.get(key).map(String::as_str))
+        })
+        .await?;
+    ok(&models::ContainerPruneResponse {
+        containers_deleted: Some(removed),
+        space_reclaimed: i64::try_from(bytes).ok(),
+    })
 }
 
 async fn create(context: &Context, call: Call) -> Answer {

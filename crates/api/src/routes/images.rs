@@ -9,7 +9,7 @@ use futures_util::stream;
 use hyper::StatusCode;
 use skep_dockerfile::glob;
 use skep_engine::build::apply_changes;
-use skep_engine::images::{Image, ImageConfig, ImageId, Import, LoadedImage, Progress, Reference};
+use skep_engine::images::{Image, ImageConfig, ImageId, Import, LoadedImage, Progress, Prune, Reference};
 use skep_types::Time;
 use tokio::sync::mpsc;
 
@@ -19,6 +19,7 @@ use crate::context::{Call, Context};
 use crate::error::ApiError;
 use crate::filters::Filters;
 use crate::http::{Answer, empty, ok, streamed, with_type};
+use crate::pruning::{self, Pruning};
 use crate::query::Query;
 use crate::translate::image;
 
@@ -31,9 +32,8 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
         ("GET", ["images", "json"]) => list(context, &call).await,
         ("POST", ["images", "load"]) => load(context, call).await,
         ("POST", ["images", "create"]) => create(context, call).await,
-        ("GET", ["images", action @ ("get" | "search")]) | ("POST", ["images", action @ "prune"]) => {
-            not_built(method, &format!("/images/{action}"))
-        }
+        ("POST", ["images", "prune"]) => prune(context, &call.query).await,
+        ("GET", ["images", action @ ("get" | "search")]) => not_built(method, &format!("/images/{action}")),
         ("GET", ["images", name @ .., "json"]) => inspect(context, &name.join("/"), &call).await,
         ("GET", ["images", name @ .., "history"]) => history(context, &name.join("/")).await,
         ("POST", ["images", name @ .., "tag"]) => tag(context, &name.join("/"), &call.query).await,
@@ -55,6 +55,26 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
         ))),
         _ => Err(unknown()),
     }
+}
+
+/// Removes images without a tag, or with `dangling=false` all that nobody needs.
+async fn prune(context: &Context, query: &Query) -> Answer {
+    let pruning = Pruning::parse(query, &["dangling"])?;
+    let which = match pruning.filters().truth("dangling")? {
+        None | Some(true) => Prune::Dangling,
+        Some(false) => Prune::Unused,
+    };
+    let (removed, bytes) = context.engine.prune_images(which, move |found| admits(&pruning, found)).await?;
+    ok(&models::ImagePruneResponse {
+        images_deleted: Some(removed.iter().map(image::removed).collect()),
+        space_reclaimed: i64::try_from(bytes).ok(),
+    })
+}
+
+/// Whether an image may be pruned.
+pub fn admits(pruning: &Pruning, image: &Image) -> bool {
+    let label = |key: &str| image.config.labels.get(key).map(String::as_str);
+    pruning.admits(image.created.unwrap_or_default(), label)
 }
 
 async fn inspect(context: &Context, name: &str, call: &Call) -> Answer {
@@ -100,19 +120,13 @@ async fn list(context: &Context, call: &Call) -> Answer {
         }
     };
     let (before, since) = (bound("before").await?, bound("since").await?);
-    let until = filters.values("until").next().map(|text| {
-        text.parse::<Time>()
-            .map_err(|error| ApiError::invalid(format!("invalid filter 'until={text}': {error}")))
-    });
-    let until = until.transpose()?;
-    let images = context.engine.images().await?;
-    let parents: BTreeSet<ImageId> = images.iter().filter_map(|image| image.parent).collect();
-    let all = call.query.flag("all");
+    let now = Time::from(SystemTime::now());
+    let until = filters.values("until").next().map(|text| pruning::moment("until", text, now)).transpose()?;
+    let mut images = context.engine.images().await?;
+    if !call.query.flag("all") {
+        images = without_steps(images);
+    }
     let shown = images.iter().filter_map(|found| {
-        // What is only a step of a build, and has no name.
-        if !all && found.tags.is_empty() && found.digests.is_empty() && parents.contains(&found.id) {
-            return None;
-        }
         let created = found.created.unwrap_or_default();
         let tags = matching_tags(found, &filters)?;
         let is_dangling = found.tags.is_empty();
@@ -124,6 +138,14 @@ async fn list(context: &Context, call: &Call) -> Answer {
         fits.then(|| image::summary(found, tags, call.version))
     });
     ok(&shown.collect::<Vec<_>>())
+}
+
+/// The images that are more than a step of a build without a name.
+pub fn without_steps(mut images: Vec<Image>) -> Vec<Image> {
+    let parents: BTreeSet<ImageId> = images.iter().filter_map(|image| image.parent).collect();
+    images
+        .retain(|image| !(image.tags.is_empty() && image.digests.is_empty() && parents.contains(&image.id)));
+    images
 }
 
 /// The tags that the `reference` filter lets through; `None` when it lets nothing of the image through.

@@ -9,8 +9,9 @@ use skep_types::network::NetworkSpec;
 use super::unknown;
 use crate::context::{Call, Context};
 use crate::error::ApiError;
-use crate::filters::{Filters, label_matches, time_parameter_text};
+use crate::filters::Filters;
 use crate::http::{Answer, created, empty, no_content, ok};
+use crate::pruning::Pruning;
 use crate::query::Query;
 use crate::translate::network::{self, Wanted};
 use crate::translate::{endpoint, network_use};
@@ -183,23 +184,14 @@ async fn disconnect(context: &Context, name: &str, call: Call) -> Answer {
 
 /// Removes the networks that nothing is on: of the cluster first, as Docker does.
 async fn prune(context: &Context, query: &Query) -> Answer {
-    let filters = Filters::parse(query, &["label", "label!", "until"])?;
-    let until = match filters.values("until").next() {
-        Some(text) => Some(time_parameter_text("until", text)?),
-        None => None,
-    };
-    let admits = |view: &NetworkView| {
-        let label = |key: &str| view.labels.get(key).map(String::as_str);
-        filters.labels("label", label)
-            && !(filters.has("label!")
-                && filters.values("label!").all(|wanted| label_matches(wanted, &label)))
-    };
+    let pruning = Pruning::parse(query, &[])?;
+    let admits =
+        |view: &NetworkView| pruning.admits(view.created, |key| view.labels.get(key).map(String::as_str));
     let mut deleted = Vec::new();
     let used = context.swarm.networks_in_use().await;
     for network in context.swarm.networks().await {
         let view = network::cluster(&network);
-        let old = until.is_none_or(|until| view.created <= until);
-        if network.ingress || !old || used.contains(&view.id) || !admits(&view) {
+        if network.ingress || used.contains(&view.id) || !admits(&view) {
             continue;
         }
         match context.swarm.remove_network(network.id).await {
@@ -208,6 +200,6 @@ async fn prune(context: &Context, query: &Query) -> Answer {
             Err(error) => tracing::debug!("could not remove cluster network {}: {error}", view.name),
         }
     }
-    deleted.extend(context.engine.prune_networks(until, admits).await);
+    deleted.extend(context.engine.prune_networks(admits).await);
     ok(&models::NetworkPruneResponse { networks_deleted: Some(deleted) })
 }

@@ -6,10 +6,12 @@ use bollard_stubs::models;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderValue, PRAGMA};
 use serde::Serialize;
+use skep_engine::images::Image;
 use skep_engine::options::ContainerFilter;
 use skep_swarm::LocalState;
 use skep_types::Time;
 
+use super::images::without_steps;
 use super::{events, registries, unknown};
 use crate::context::{Call, Context};
 use crate::error::ApiError;
@@ -83,12 +85,14 @@ async fn disk_usage(context: &Context, call: &Call) -> Answer {
     let containers = engine.list(&ContainerFilter { all: true, size: true, ..Default::default() }).await?;
     let images = if wants(&call.query, "image") {
         let users = |id: &str| containers.iter().filter(|container| container.image_id == id).count();
-        let summarise = |found: &skep_engine::images::Image| models::ImageSummary {
+        let found = without_steps(engine.images().await?);
+        let ids: Vec<_> = found.iter().map(|image| image.id).collect();
+        let summarise = |(found, shared): (&Image, u64)| models::ImageSummary {
             containers: translate::count(users(&found.id.to_string())),
-            shared_size: 0,
+            shared_size: size(shared),
             ..image::summary(found, found.tags.clone(), call.version)
         };
-        Some(engine.images().await?.iter().map(summarise).collect())
+        Some(found.iter().zip(engine.shared_sizes(&ids)).map(summarise).collect())
     } else {
         None
     };

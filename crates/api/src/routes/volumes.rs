@@ -1,13 +1,20 @@
 //! `/volumes`.
 
 use bollard_stubs::models;
+use skep_engine::view::VolumeView;
 
 use super::{not_built, unknown};
 use crate::context::{Call, Context};
+use crate::error::ApiError;
 use crate::filters::Filters;
 use crate::http::{Answer, created, no_content, ok};
+use crate::pruning::Pruning;
 use crate::query::Query;
 use crate::translate;
+use crate::version::Version;
+
+/// Clients older than this mean volumes with names too.
+const ANONYMOUS_SINCE: Version = Version { major: 1, minor: 42 };
 
 /// Paths below `/volumes`.
 pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
@@ -18,7 +25,7 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
             let volume = context.engine.create_volume(translate::volume::create(body)?).await?;
             created(&translate::volume::to_model(&volume))
         }
-        ("POST", ["prune"]) => not_built(method, "/volumes/prune"),
+        ("POST", ["prune"]) => prune(context, &call).await,
         ("GET", [name]) => ok(&translate::volume::to_model(&context.engine.inspect_volume(name)?)),
         ("PUT", [_]) => not_built(method, "/volumes/{name}"),
         ("DELETE", [name]) => {
@@ -27,6 +34,27 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
         }
         _ => Err(unknown()),
     }
+}
+
+/// Removes the volumes that no container names: those without a name of their own, unless `all` is asked for.
+async fn prune(context: &Context, call: &Call) -> Answer {
+    let pruning = Pruning::parse(&call.query, &["all"])?;
+    if pruning.filters().has("until") {
+        return Err(ApiError::invalid("invalid filter 'until'"));
+    }
+    let all = match pruning.filters().truth("all")? {
+        Some(all) => all,
+        None => call.version < ANONYMOUS_SINCE,
+    };
+    let admits = |view: &VolumeView| {
+        (all || view.anonymous)
+            && pruning.admits(view.created_at, |key| view.labels.get(key).map(String::as_str))
+    };
+    let (removed, bytes) = context.engine.prune_volumes(admits).await?;
+    ok(&models::VolumePruneResponse {
+        volumes_deleted: Some(removed),
+        space_reclaimed: i64::try_from(bytes).ok(),
+    })
 }
 
 fn list(context: &Context, query: &Query) -> Answer {

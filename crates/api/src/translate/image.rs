@@ -142,9 +142,14 @@ pub fn history(line: &[Image]) -> Vec<models::HistoryResponseItem> {
 /// One step of a removal.
 pub fn removed(step: &Removed) -> models::ImageDeleteResponseItem {
     match step {
-        Removed::Untagged(name) => {
+        Removed::Untagged { name, .. } => {
             models::ImageDeleteResponseItem { untagged: Some(name.clone()), deleted: None }
         }
-        Removed::Deleted(id) => models::ImageDeleteResponseItem { untagged: None, deleted: Some(id.clone()) },
+        Removed::Deleted(id) => deleted(id.to_string()),
+        Removed::Layer(id) => deleted(id.to_string()),
     }
+}
+
+fn deleted(id: String) -> models::ImageDeleteResponseItem {
+    models::ImageDeleteResponseItem { untagged: None, deleted: Some(id) }
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
-use skep_images::{Above, Draft, ImageConfig, ImageId, NewImage, Reference};
+use skep_images::{Above, Draft, Hold, ImageConfig, ImageId, NewImage, Reference};
 
 use super::{change, tree};
 use crate::clock::now;
@@ -39,10 +39,13 @@ impl Engine {
     pub async fn commit(&self, name: &str, options: CommitOptions) -> Result<ImageId> {
         let (engine, container) = (self.clone(), self.find(name)?);
         let reference = options.reference.clone();
+        // Until it has its name.
+        let hold = std::sync::Arc::new(self.shared.images.hold());
+        let held = std::sync::Arc::clone(&hold);
         let commit = async move {
             let _life = container.life.lock().await;
-            let (working, held) = (engine.clone(), std::sync::Arc::clone(&container));
-            let id = blocking(move || working.commit_alone(&held, &options)).await??;
+            let (working, committed) = (engine.clone(), std::sync::Arc::clone(&container));
+            let id = blocking(move || working.commit_alone(&committed, &options, &held)).await??;
             engine.container_event_with(
                 &container,
                 "commit",
@@ -57,7 +60,7 @@ impl Engine {
         Ok(id)
     }
 
-    fn commit_alone(&self, container: &Container, options: &CommitOptions) -> Result<ImageId> {
+    fn commit_alone(&self, container: &Container, options: &CommitOptions, hold: &Hold) -> Result<ImageId> {
         let failed = |error: &dyn std::error::Error| Error::internal(chain(error));
         let (record, images) = (&container.record, &self.shared.images);
         let base = images.find(&record.image_id.to_string()).map_err(crate::images::from_find)?;
@@ -76,7 +79,7 @@ impl Engine {
         // What is mounted over must not change under a container that runs: the copy is tidied.
         let tidy = |copy: &Path| remove_mount_points(&below, copy);
         let above = Above::Copied(container.home.upper(), Box::new(tidy));
-        images.make_image(&new, above).map_err(|error| failed(&error))
+        hold.make_image(&new, above).map_err(|error| failed(&error))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use skep_dockerfile::Ignore;
@@ -96,12 +96,5 @@ impl Drop for Context {
         if let Err(error) = disk::remove_tree(&self.folder) {
             tracing::warn!("cannot remove {}: {error}", self.folder.display());
         }
-    }
-}
-
-/// Removes what builds left that were cut off.
-pub(crate) fn remove_left_over(folder: &Path) {
-    if let Err(error) = disk::remove_tree(folder) {
-        tracing::warn!("cannot remove {}: {error}", folder.display());
     }
 }

@@ -9,6 +9,7 @@
 mod args;
 mod change;
 mod commit;
+mod containers;
 mod context;
 mod copy;
 mod options;
@@ -17,9 +18,10 @@ mod sources;
 mod tree;
 
 use std::io::Read;
+use std::sync::Arc;
 
 use skep_dockerfile::{Dockerfile, Instruction, Lex, parse, parse_trigger};
-use skep_images::{Above, Digest, Image, ImageConfig, ImageId, NewImage, Reference};
+use skep_images::{Above, Digest, Hold, Image, ImageConfig, ImageId, NewImage, Reference};
 use tokio::sync::mpsc;
 
 use crate::clock::now;
@@ -30,8 +32,8 @@ use args::Args;
 use change::Memory;
 pub use change::apply_changes;
 pub use commit::CommitOptions;
+pub(crate) use containers::Building;
 use context::Context;
-pub(crate) use context::remove_left_over;
 pub use options::{BuildMessage, BuildOptions};
 
 /// Builds that go on at the same time; each holds a thread. Others wait.
@@ -56,6 +58,9 @@ impl Engine {
         let tags = options.tags.clone();
         let folder = self.shared.config.data_root.join(FOLDER).join(self.draw_id());
         let (engine, told) = (self.clone(), messages.clone());
+        // Until what was built has its names.
+        let hold = Arc::new(self.shared.images.hold());
+        let held = Arc::clone(&hold);
         let received = {
             let _room = self.shared.uploads.acquire().await.expect("it is never closed");
             blocking(move || Context::receive(&mut input, folder)).await
@@ -63,7 +68,7 @@ impl Engine {
         let context = received.unwrap_or_else(Err);
         let built = match context {
             Ok(context) => {
-                let work = move || Builder::new(engine, options, context, told).and_then(Builder::build);
+                let work = move || Builder::new(engine, options, context, told, held).build();
                 blocking(work).await.unwrap_or_else(|error| Err(error.into()))
             }
             Err(error) => Err(error.into()),
@@ -92,21 +97,6 @@ impl Engine {
         }
         Ok(id)
     }
-
-    /// Removes what builds made that has no name and nobody needs: the cache. Ids, and bytes of files.
-    ///
-    /// # Errors
-    /// Internal, when the disk is at fault.
-    pub async fn prune_builds(&self) -> Result<(Vec<String>, u64)> {
-        let engine = self.clone();
-        let pruned = blocking(move || engine.shared.images.prune_steps(&|id| engine.image_user(*id)));
-        let (removed, bytes) = pruned.await?.map_err(|error| Error::internal(chain(&error)))?;
-        let ids = removed.into_iter().filter_map(|removed| match removed {
-            skep_images::Removed::Deleted(id) => Some(id),
-            skep_images::Removed::Untagged(_) => None,
-        });
-        Ok((ids.collect(), bytes))
-    }
 }
 
 /// Why a build ended.
@@ -132,6 +122,8 @@ struct Builder {
     lex: Lex,
     /// Stages that ended: their names and images.
     stages: Vec<(String, Option<ImageId>)>,
+    /// All that the build stands on and made so far.
+    hold: Arc<Hold>,
 }
 
 /// A stage under way.
@@ -157,10 +149,11 @@ impl Builder {
         options: BuildOptions,
         context: Context,
         messages: mpsc::Sender<BuildMessage>,
-    ) -> Result<Builder, Failure> {
+        hold: Arc<Hold>,
+    ) -> Builder {
         let runtime = tokio::runtime::Handle::current();
         let lex = Lex::new('\\');
-        Ok(Builder { engine, options, context, messages, runtime, lex, stages: Vec::new() })
+        Builder { engine, options, context, messages, runtime, lex, stages: Vec::new(), hold }
     }
 
     fn build(mut self) -> Result<ImageId, Failure> {
@@ -282,6 +275,9 @@ impl Builder {
                 self.find(name)?
             }
         };
+        if !self.hold.add(image.id) {
+            return Err(Error::not_found(format!("No such image: {name}")));
+        }
         let architecture = platform.split('/').nth(1).unwrap_or_default();
         if !architecture.is_empty() && architecture != image.architecture {
             return Err(Error::not_found(format!(
@@ -300,7 +296,8 @@ impl Builder {
         let platform = self.options.pull_platform.clone();
         let (sender, mut steps) = mpsc::channel(STEP_QUEUE);
         let pulled = async {
-            let pull = self.engine.pull_image(Pull { reference, platform, credentials }, sender);
+            let pull =
+                self.engine.pull_image(Pull { reference, all_tags: false, platform, credentials }, sender);
             let told = async {
                 while let Some(step) = steps.recv().await {
                     if self.messages.send(BuildMessage::Pulling(step)).await.is_err() {
@@ -381,7 +378,7 @@ impl Builder {
 
     /// Whether the cache has this step; then the stage goes on from there.
     fn is_cached(&self, stage: &mut Stage, command: &[String]) -> Result<bool, Failure> {
-        let found = stage.caching.then(|| self.engine.shared.images.cached(stage.image, key(stage, command)));
+        let found = stage.caching.then(|| self.hold.cached(stage.image, key(stage, command)));
         match found.flatten() {
             Some(id) => {
                 stage.image = Some(id);
@@ -405,7 +402,7 @@ impl Builder {
             comment: String::new(),
             step: Some(key(stage, command)),
         };
-        let made = self.engine.shared.images.make_image(&new, above);
+        let made = self.hold.make_image(&new, above);
         stage.image = Some(made.map_err(|error| Error::internal(chain(&error)))?);
         Ok(())
     }

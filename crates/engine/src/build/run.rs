@@ -50,7 +50,9 @@ impl Builder {
             ..ContainerConfig::default()
         };
         let created = self.runtime.block_on(self.engine.create(None, config))?;
+        self.engine.shared.building.begin(created.id);
         let ran = self.carry_out(stage, created.id, &command, &saved, created.warnings);
+        self.engine.shared.building.end(created.id);
         let is_over = self.messages.is_closed();
         let stays = self.options.keep_containers || (ran.is_err() && !is_over);
         if !stays || self.options.force_remove {

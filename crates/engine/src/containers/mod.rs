@@ -18,6 +18,7 @@ mod list;
 mod listening;
 mod logs;
 mod merge;
+mod prune;
 pub(crate) mod record;
 mod recover;
 pub(crate) mod registry;

@@ -72,6 +72,10 @@ impl Engine {
             let missing = || Error::internal(format!("tag does not exist: {}", reference.familiar()));
             images.push((id.ok_or_else(missing)?, reference));
         }
+        let hold = self.shared.images.hold();
+        if let Some((_, gone)) = images.iter().find(|(id, _)| !hold.add(*id)) {
+            return Err(Error::internal(format!("tag does not exist: {}", gone.familiar())));
+        }
         let client = &self.shared.registries;
         let session = client
             .open(&repository(name), Access::Push, credentials.as_ref())

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use skep_network::{Address6, Bridge};
-use skep_types::Time;
 use skep_types::events::EventKind;
 use skep_types::ip::{Subnet, Subnet6};
 
@@ -457,20 +456,14 @@ impl Engine {
         )))
     }
 
-    /// Removes the networks of this machine that no container is on, that are older than `until` and that `admits`. Answers
-    /// their names.
-    pub async fn prune_networks(
-        &self,
-        until: Option<Time>,
-        admits: impl Fn(&NetworkView) -> bool,
-    ) -> Vec<String> {
+    /// Removes the networks of this machine that no container is on and that `admits`. Answers their names.
+    pub async fn prune_networks(&self, admits: impl Fn(&NetworkView) -> bool) -> Vec<String> {
         let mut removed = Vec::new();
         for view in self.networks() {
-            let old = until.is_none_or(|until| view.created <= until);
             // As Docker: configurations stay.
             let ours =
                 view.scope == "local" && !view.config_only && !PREDEFINED.contains(&view.name.as_str());
-            if !(ours && old && view.containers.is_empty() && admits(&view)) {
+            if !(ours && view.containers.is_empty() && admits(&view)) {
                 continue;
             }
             let name = view.name.clone();

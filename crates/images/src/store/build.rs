@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 use skep_types::Time;
 
-use super::{Store, commit, draft, removal};
+use super::{Hold, Store, commit, draft};
 use crate::config::ConfigFile;
 use crate::diff::{self, Changes};
 use crate::digest::Hasher;
 use crate::error::{BuildError, FindError, StoreError};
 use crate::remove_tree::remove_tree;
 use crate::state::{Layer, Record, State, chain_ids, replace_file, sync_folder};
-use crate::{DiffId, Digest, Draft, ImageConfig, ImageId, InUse, Removed};
+use crate::{DiffId, Digest, Draft, ImageConfig, ImageId};
 
 /// Bytes hashed at once.
 const BUFFER: usize = 256 * 1024;
@@ -68,21 +68,30 @@ impl Store {
     /// # Errors
     /// The parent is not there; what was written cannot be kept; the disk is at fault.
     pub fn make_image(&self, new: &NewImage, above: Above<'_>) -> Result<ImageId, BuildError> {
+        self.make_image_with(new, above, None)
+    }
+
+    pub(super) fn make_image_with(
+        &self,
+        new: &NewImage,
+        above: Above<'_>,
+        hold: Option<&Hold>,
+    ) -> Result<ImageId, BuildError> {
         match above {
-            Above::Nothing => self.make(new, None),
+            Above::Nothing => self.make(new, None, hold),
             Above::Draft(draft) => {
                 let (upper, staging, pins) = draft.into_upper();
-                let made = self.make_above(new, upper);
+                let made = self.make_above(new, upper, hold);
                 drop((staging, pins));
                 made
             }
-            Above::Taken(upper) => self.make_above(new, upper),
+            Above::Taken(upper) => self.make_above(new, upper, hold),
             Above::Copied(upper, tidy) => {
                 let staging = super::Staging::new(self)?;
                 let copy = staging.make_folder()?;
                 copy_layer(&upper, &copy)?;
                 tidy(&copy).map_err(StoreError::at("tidying", &copy))?;
-                let made = self.make_above(new, copy);
+                let made = self.make_above(new, copy, hold);
                 drop(staging);
                 made
             }
@@ -97,32 +106,7 @@ impl Store {
         found.max_by_key(|(_, record)| record.made_at).map(|(id, _)| *id)
     }
 
-    /// Removes what builds made and nobody named, and no container needs; with it the cache of builds. What was removed, and the
-    /// bytes of files that went.
-    ///
-    /// # Errors
-    /// The disk is at fault.
-    pub fn prune_steps(
-        &self,
-        in_use: &dyn Fn(&ImageId) -> Option<InUse>,
-    ) -> Result<(Vec<Removed>, u64), StoreError> {
-        let before = self.usage().size;
-        let mut shared = self.lock();
-        let mut state = shared.state.clone();
-        let removed = removal::prune_steps(&mut state, in_use);
-        if removed.is_empty() {
-            return Ok((removed, 0));
-        }
-        self.write_with_ballast(&mut state)?;
-        shared.state = state;
-        let trash = self.sweep(&shared);
-        drop(shared);
-        commit::empty_trash(&trash?)?;
-        self.restore_ballast();
-        Ok((removed, before.saturating_sub(self.usage().size)))
-    }
-
-    fn make_above(&self, new: &NewImage, upper: PathBuf) -> Result<ImageId, BuildError> {
+    fn make_above(&self, new: &NewImage, upper: PathBuf, hold: Option<&Hold>) -> Result<ImageId, BuildError> {
         let mut hashing = Hashing(Hasher::default());
         let measured = (|| -> io::Result<Changes> {
             let mut out = BufWriter::with_capacity(BUFFER, &mut hashing);
@@ -132,7 +116,7 @@ impl Store {
         })();
         let changes = measured.map_err(StoreError::at("reading", &upper))?;
         if changes.entries == 0 {
-            return self.make(new, None);
+            return self.make(new, None, hold);
         }
         draft::settle_root(&upper)?;
         // See `commit`: one for all files of the layer.
@@ -140,10 +124,16 @@ impl Store {
         File::open(root)
             .and_then(|file| Ok(rustix::fs::syncfs(file)?))
             .map_err(StoreError::at("syncing", root))?;
-        self.make(new, Some(Written { upper, diff_id: DiffId(hashing.0.finish()), size: changes.size }))
+        let written = Written { upper, diff_id: DiffId(hashing.0.finish()), size: changes.size };
+        self.make(new, Some(written), hold)
     }
 
-    fn make(&self, new: &NewImage, written: Option<Written>) -> Result<ImageId, BuildError> {
+    fn make(
+        &self,
+        new: &NewImage,
+        written: Option<Written>,
+        hold: Option<&Hold>,
+    ) -> Result<ImageId, BuildError> {
         let parent = new.parent.map(|id| self.raw_config(&id)).transpose()?;
         let damaged = |problem| {
             BuildError::Store(StoreError::Damaged {
@@ -177,6 +167,9 @@ impl Store {
         state.images.entry(id).or_insert(record);
         state.write(&self.inner.root)?;
         shared.state = state;
+        if let Some(hold) = hold {
+            hold.add_to(&mut shared, id);
+        }
         Ok(id)
     }
 

@@ -293,6 +293,7 @@ impl Store {
             if !folders.contains(name.as_str()) && !shared.pins.contains_key(&name) {
                 let target = self.temporary("trash");
                 fs::rename(&path, &target).map_err(StoreError::at("renaming", &path))?;
+                fault::point("layer thrown away");
                 trash.push(target);
             }
         }

@@ -29,7 +29,12 @@ pub(super) fn open(root: &Path) -> Result<Store, OpenError> {
         root,
         _lock: lock,
         repairs,
-        shared: Mutex::new(Shared { state, pins: BTreeMap::new(), loose: BTreeMap::new() }),
+        shared: Mutex::new(Shared {
+            state,
+            pins: BTreeMap::new(),
+            loose: BTreeMap::new(),
+            held: BTreeMap::new(),
+        }),
         counter: AtomicU64::new(0),
     };
     let store = Store { inner: Arc::new(inner) };

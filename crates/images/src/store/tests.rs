@@ -45,8 +45,8 @@ fn with_image(tags: &[&str]) -> (TestStore, ImageId) {
     (store, loaded[0].id)
 }
 
-fn untagged(name: &str) -> Removed {
-    Removed::Untagged(name.to_owned())
+fn untagged(name: &str, image: ImageId) -> Removed {
+    Removed::Untagged { name: name.to_owned(), image }
 }
 
 #[test]
@@ -104,9 +104,9 @@ fn tags_move() {
 #[test]
 fn the_last_name_takes_the_image_with_it() {
     let (store, id) = with_image(&["x:1", "x:2"]);
-    assert_eq!(store.store.remove("x:1", false, &unused).unwrap(), [untagged("x:1")]);
+    assert_eq!(store.store.remove("x:1", false, &unused).unwrap(), [untagged("x:1", id)]);
     let removed = store.store.remove("x:2", false, &unused).unwrap();
-    assert_eq!(removed[..2], [untagged("x:2"), Removed::Deleted(id.to_string())]);
+    assert_eq!(removed[..2], [untagged("x:2", id), Removed::Deleted(id)]);
     assert_eq!(removed.len(), 4, "and both layers");
     assert!(store.store.list().unwrap().is_empty());
     assert_eq!(store.store.usage(), crate::Usage::default());
@@ -155,11 +155,11 @@ fn conflicts_are_docker_s() {
     assert_eq!(message(&hex, false, false), many);
 
     // One of several names goes, whoever uses the image.
-    assert_eq!(remove("y", false, true).unwrap(), [untagged("y:latest")]);
+    assert_eq!(remove("y", false, true).unwrap(), [untagged("y:latest", id)]);
     // The last one goes by force, and the image stays with its container.
-    assert_eq!(remove("x:1", true, true).unwrap(), [untagged("x:1")]);
+    assert_eq!(remove("x:1", true, true).unwrap(), [untagged("x:1", id)]);
     assert_eq!(message(&hex, false, false), stopped);
-    assert!(remove(&hex, true, false).unwrap().contains(&Removed::Deleted(id.to_string())));
+    assert!(remove(&hex, true, false).unwrap().contains(&Removed::Deleted(id)));
     store.check();
 }
 
@@ -167,7 +167,7 @@ fn conflicts_are_docker_s() {
 fn by_force_an_id_takes_all_names() {
     let (store, id) = with_image(&["x:1", "y"]);
     let removed = store.store.remove(&id.short(), true, &unused).unwrap();
-    assert_eq!(removed[..3], [untagged("x:1"), untagged("y:latest"), Removed::Deleted(id.to_string())]);
+    assert_eq!(removed[..3], [untagged("x:1", id), untagged("y:latest", id), Removed::Deleted(id)]);
     let gone = store.store.remove("x:1", true, &unused).unwrap_err();
     assert_eq!(gone.to_string(), "No such image: x:1");
     assert!(!gone.is_conflict());

@@ -2,7 +2,7 @@
 
 use skep_types::Time;
 
-use crate::{ImageConfig, ImageId, Reference};
+use crate::{Digest, ImageConfig, ImageId, Reference};
 
 /// How far a load is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,10 +80,28 @@ pub struct InUse {
 /// What a removal did, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removed {
-    /// A reference, in its familiar form.
-    Untagged(String),
-    /// An image or a layer, by id.
-    Deleted(String),
+    /// A name.
+    Untagged {
+        /// It, in its familiar form.
+        name: String,
+        /// What it named.
+        image: ImageId,
+    },
+    /// An image.
+    Deleted(ImageId),
+    /// A layer, by Docker's name for it.
+    Layer(Digest),
+}
+
+/// Which images are pruned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prune {
+    /// Those without a tag.
+    Dangling,
+    /// Those that nobody needs.
+    Unused,
+    /// What builds made and nobody named: their cache.
+    Steps,
 }
 
 /// What the store takes of the disk.

@@ -1,13 +1,14 @@
 //! Images that are made here.
 
+use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::{reference, unused, used, with_image};
-use crate::testing::TestStore;
-use crate::{Above, Digest, ImageConfig, ImageId, NewImage, RemoveError, Removed};
+use crate::testing::{TestStore, docker_archive, simple_layer};
+use crate::{Above, Digest, ImageConfig, ImageId, InUse, NewImage, Prune, RemoveError, Removed};
 
 fn step(parent: Option<ImageId>, name: &str) -> NewImage {
     NewImage {
@@ -103,8 +104,8 @@ fn steps_are_found_again_until_they_are_removed() {
     assert!(matches!(refused, RemoveError::Children { .. }), "{refused}");
     // The base is named, what is between goes.
     let removed = store.store.remove("made", false, &unused).unwrap();
-    let deleted = |id: ImageId| Removed::Deleted(id.to_string());
-    assert!(removed.contains(&deleted(two)) && removed.contains(&deleted(one)));
+    let order = removed.iter().filter(|step| matches!(step, Removed::Deleted(_)));
+    assert_eq!(order.cloned().collect::<Vec<_>>(), [two, one].map(Removed::Deleted));
     assert!(store.store.find("base").is_ok());
     assert_eq!(store.store.cached(Some(base), key("one")), None);
     store.check();
@@ -121,19 +122,88 @@ fn a_base_that_was_built_upon_loses_but_its_name() {
     store.check();
 }
 
+/// All images of a store.
+fn all(store: &TestStore) -> BTreeSet<ImageId> {
+    store.store.list().unwrap().iter().map(|image| image.id).collect()
+}
+
+/// The images that pruning takes.
+fn pruned(
+    store: &TestStore,
+    candidates: &BTreeSet<ImageId>,
+    which: Prune,
+    in_use: &dyn Fn(&ImageId) -> Option<InUse>,
+) -> BTreeSet<ImageId> {
+    let before = store.store.usage().size;
+    let (removed, bytes) = store.store.prune(candidates, which, in_use).unwrap();
+    assert_eq!(bytes, before - store.store.usage().size);
+    store.check();
+    let image = |step: Removed| match step {
+        Removed::Deleted(id) => Some(id),
+        Removed::Untagged { .. } | Removed::Layer(_) => None,
+    };
+    removed.into_iter().filter_map(image).collect()
+}
+
 #[test]
-fn pruning_takes_what_nobody_named_or_needs() {
+fn the_cache_of_builds_is_pruned() {
     let (store, base) = with_image(&["base"]);
     let one = build(&store, Some(base), "one");
     let two = build(&store, Some(one), "two");
     let three = build(&store, Some(base), "three");
     store.store.tag(&three.to_string(), &reference("made")).unwrap();
-    assert_eq!(store.store.prune_steps(&used(false)).unwrap(), (Vec::new(), 0));
-    let (removed, bytes) = store.store.prune_steps(&unused).unwrap();
-    assert_eq!(removed, [two, one].map(|id| Removed::Deleted(id.to_string())));
-    assert_eq!(bytes, 14);
+    assert_eq!(pruned(&store, &all(&store), Prune::Steps, &used(false)), BTreeSet::new());
+    assert_eq!(pruned(&store, &[base, three].into(), Prune::Steps, &unused), BTreeSet::new());
+    assert_eq!(pruned(&store, &all(&store), Prune::Steps, &unused), [one, two].into());
     assert!(store.store.find("made").is_ok() && store.store.find("base").is_ok());
-    store.check();
+}
+
+#[test]
+fn pruning_spares_what_is_named_used_held_or_built_upon() {
+    let (store, base) = with_image(&["base"]);
+    let one = build(&store, Some(base), "one");
+    let two = build(&store, Some(one), "two");
+    let other = store.load(&docker_archive(&["other", "again"], &[simple_layer("low")])).unwrap()[0].id;
+    let nameless = store.load(&docker_archive(&[], &[simple_layer("lost")])).unwrap()[0].id;
+    assert_eq!(pruned(&store, &[base, other].into(), Prune::Dangling, &unused), BTreeSet::new());
+    // What a container uses keeps all that it was made from, and its names.
+    let user = |id: &ImageId| (*id == two || *id == other).then(|| used(false)(id)).flatten();
+    assert_eq!(pruned(&store, &all(&store), Prune::Unused, &user), [nameless].into());
+    assert_eq!(store.store.find("other").unwrap().tags.len(), 2);
+    let hold = store.store.hold();
+    assert!(hold.add(two) && hold.add(other) && !hold.add(nameless));
+    assert_eq!(pruned(&store, &all(&store), Prune::Unused, &unused), BTreeSet::new());
+    let refused = store.store.remove(&two.to_string(), true, &unused).unwrap_err();
+    assert!(refused.is_conflict(), "{refused}");
+    assert_eq!(store.store.remove("again", false, &unused).unwrap().len(), 1);
+    drop(hold);
+    // With the last image on it goes a step; what has a name only if it is meant.
+    assert_eq!(pruned(&store, &[two].into(), Prune::Dangling, &unused), [one, two].into());
+    assert_eq!(pruned(&store, &all(&store), Prune::Unused, &unused), [base, other].into());
+    assert_eq!(store.store.usage(), crate::Usage::default());
+}
+
+#[test]
+fn what_a_build_just_made_is_held() {
+    let (store, base) = with_image(&["base"]);
+    let hold = store.store.hold();
+    let made = hold.make_image(&step(Some(base), "one"), Above::Nothing).unwrap();
+    assert_eq!(pruned(&store, &all(&store), Prune::Unused, &unused), BTreeSet::new());
+    assert_eq!(hold.cached(Some(base), Digest::of(b"one")), Some(made));
+    drop(hold);
+    assert_eq!(pruned(&store, &all(&store), Prune::Unused, &unused), [base, made].into());
+}
+
+#[test]
+fn shared_layers_are_told_apart_from_unique_ones() {
+    let (store, base) = with_image(&["base"]);
+    let made = build(&store, Some(base), "one");
+    let other =
+        store.load(&docker_archive(&["other"], &[simple_layer("low"), simple_layer("mine")])).unwrap()[0].id;
+    // Both layers of the base are the step's too; "low" is everybody's.
+    assert_eq!(store.store.shared_sizes(&[base, made, other]), [7, 7, 3]);
+    assert_eq!(store.store.shared_sizes(&[base, other]), [3, 3]);
+    assert_eq!(store.store.shared_sizes(&[made]), [0]);
 }
 
 #[test]
