@@ -341,3 +341,69 @@ fn a_build_that_was_cut_off_leaves_no_container() {
     assert_eq!(host.docker(&["ps", "--all", "--format", "{{.Names}}"]).ok(), "mine");
     Store::of(&host).check();
 }
+
+/// What a load of `archive` by `host` makes of the image that was `name`: id and names.
+fn loaded(host: &Host, archive: &Path, name: &str) -> (String, String) {
+    host.docker(&["load", "--input", archive.to_str().unwrap()]).ok();
+    (host.inspect(name, "{{.Id}}"), host.inspect(name, "{{.RepoTags}}"))
+}
+
+#[test]
+fn what_is_saved_is_loaded_by_docker_and_back() {
+    let [docker, skep] = pair();
+    load(&skep, &image(Some("small:1"), &[("a", 70_000)], json!({})));
+    load(&skep, &image(Some("large:1"), &[("a", 70_000), ("b", 300_000)], json!({})));
+    let folder =
+        build_folder(&skep, "FROM large:1\nRUN ln /a /linked; rm /b; mkdir /c; chmod 700 /c\nENV X=1\n");
+    build(&skep, &folder, &["--tag", "made:1", "--tag", "made:2"]).ok();
+    let file = |host: &Host, name: &str| host.folder().join(name);
+    let ours = file(&skep, "ours.tar");
+    skep.docker(&["save", "--output", ours.to_str().unwrap(), "small:1", "made", "large:1"]).ok();
+    for name in ["small:1", "large:1", "made:1", "made:2"] {
+        let wanted = (skep.inspect(name, "{{.Id}}"), skep.inspect(name, "{{.RepoTags}}"));
+        assert_eq!(loaded(&docker, &ours, name), wanted, "{name}");
+    }
+    let run = |host: &Host| {
+        host.docker(&[
+            "run",
+            "--rm",
+            "made:1",
+            "sh",
+            "-c",
+            "ls / /c; stat -c '%a %h' /c /linked; cat /a | md5sum",
+        ])
+        .ok()
+    };
+    assert_eq!(run(&docker), run(&skep));
+    // And what dockerd makes of it is loaded here.
+    let theirs = file(&docker, "theirs.tar");
+    docker.docker(&["save", "--output", theirs.to_str().unwrap(), "made:1", "small"]).ok();
+    let ids = ["made:1", "small:1"].map(|name| docker.inspect(name, "{{.Id}}"));
+    skep.docker(&["rmi", "--force", "made:1", "made:2", "small:1", "large:1"]).ok();
+    for (name, id) in ["made:1", "small:1"].iter().zip(ids) {
+        assert_eq!(loaded(&skep, &theirs, name), (id, format!("[{name}]")));
+    }
+    // By an id there is no name, and a pipe will do.
+    let id = skep.inspect("small:1", "{{.Id}}");
+    let mut command = skep.docker_command();
+    command.args(["save", &id]);
+    let saved = command.output().unwrap();
+    assert!(saved.status.success());
+    skep.docker(&["rmi", "small:1"]).ok();
+    assert_eq!(skep.docker_with_input(&["load"], &saved.stdout).ok(), format!("Loaded image ID: {id}"));
+    let refused = skep.docker(&["save", "--output", file(&skep, "x").to_str().unwrap(), "nothing:1"]);
+    refused.fails(1, "No such image: nothing:1");
+    Store::of(&skep).check();
+}
+
+#[test]
+fn a_save_that_cannot_be_finished_fails_at_the_client() {
+    let host = Host::new();
+    load(&host, &image(Some("small:1"), &[("a", 700_000)], json!({})));
+    let layers = Store::of(&host).root.join("layers");
+    let damaged = std::fs::read_dir(layers).unwrap().map(|entry| entry.unwrap().path().join("a"));
+    let damaged = damaged.into_iter().find(|path| path.exists()).unwrap();
+    std::fs::write(damaged, vec![b'y'; 700_000]).unwrap();
+    let out = host.folder().join("x.tar");
+    host.docker(&["save", "--output", out.to_str().unwrap(), "small:1"]).fails(1, "unexpected EOF");
+}

@@ -1,6 +1,6 @@
 //! Answers: bodies, their kinds, and the helpers that make them.
 
-use std::convert::Infallible;
+use std::io;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -14,20 +14,26 @@ use serde::Serialize;
 use crate::error::ApiError;
 
 /// The body of an answer, whole or streamed.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// What a handler gives: an answer, or a refusal that becomes one.
 pub type Answer = Result<Response<Body>, ApiError>;
 
 /// A body that is known in full.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).boxed_unsync()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A body whose parts are made only as fast as the client reads them.
 pub fn streamed(parts: impl Stream<Item = Bytes> + Send + 'static) -> Body {
     use futures_util::StreamExt;
     StreamBody::new(parts.map(|part| Ok(Frame::data(part)))).boxed_unsync()
+}
+
+/// As [`streamed`]; at an error the connection is cut, so that the client does not take a part for the whole.
+pub fn streamed_or_cut(parts: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    use futures_util::StreamExt;
+    StreamBody::new(parts.map(|part| part.map(Frame::data))).boxed_unsync()
 }
 
 /// An answer of `status` whose body is `value` in JSON.

@@ -5,11 +5,11 @@ mod pull;
 mod push;
 mod transfer;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 
 pub use pull::{Credentials, Platform, Pull, own_platform};
-use skep_images::{FindError, ImportError, LoadError, StoreError, TagError};
+use skep_images::{Export, ExportError, FindError, ImportError, LoadError, StoreError, TagError};
 pub use skep_images::{
     History, Image, ImageConfig, ImageId, Import, LoadedImage, LoadedReference, ParseReferenceError,
     Progress, Prune, Reference, Removed, Usage,
@@ -49,6 +49,23 @@ impl Engine {
             self.image_event("load", image.id, image.id.to_string());
         }
         Ok(loaded)
+    }
+
+    /// Chooses the images that an archive is to hold; see [`skep_images::Store::export`].
+    ///
+    /// # Errors
+    /// 404 `No such image: x`; 400 for what is no name.
+    pub async fn export_images(&self, names: Vec<String>) -> Result<Saving> {
+        let store = self.shared.images.clone();
+        let chosen = blocking(move || {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            store.export(&names)
+        });
+        let export = chosen.await?.map_err(|error| match error {
+            ExportError::Find(error) => from_find(error),
+            ExportError::Store(error) => from_store(&error),
+        })?;
+        Ok(Saving { engine: self.clone(), export })
     }
 
     /// Makes an image of one layer from an archive of a root file system.
@@ -171,6 +188,30 @@ impl Engine {
 
     fn image_event(&self, action: &str, id: ImageId, name: String) {
         self.shared.events.emit(EventKind::Image, action, id.to_string(), attributes([("name", name)]));
+    }
+}
+
+/// Images that are about to be saved; they stay until this has gone.
+pub struct Saving {
+    engine: Engine,
+    export: Export,
+}
+
+impl Saving {
+    /// Writes the archive, as fast as it is read. Waits while many others are written.
+    ///
+    /// # Errors
+    /// A layer is not what it was; nobody reads any more.
+    pub async fn write(self, mut out: impl Write + Send + 'static) -> std::io::Result<()> {
+        let Saving { engine, export } = self;
+        let _room = engine.shared.saves.acquire().await.expect("it is never closed");
+        let ids: Vec<ImageId> = export.images().collect();
+        let written = blocking(move || export.write(&mut out)).await;
+        written.unwrap_or_else(|error| Err(std::io::Error::other(error)))?;
+        for id in ids {
+            engine.image_event("save", id, id.to_string());
+        }
+        Ok(())
     }
 }
 

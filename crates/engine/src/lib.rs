@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     /// Room for archives that are being read.
     pub(crate) uploads: tokio::sync::Semaphore,
+    /// Room for archives that are being saved.
+    pub(crate) saves: tokio::sync::Semaphore,
     /// The client of registries.
     pub(crate) registries: skep_registry::Client,
     /// Whose turn it is to fetch a layer.

@@ -88,6 +88,8 @@ impl Engine {
             ids: Mutex::new(ids),
             tasks: Tasks::new(),
             uploads: tokio::sync::Semaphore::new(UPLOAD_LIMIT),
+            // Room of their own: what is saved may be piped to a load.
+            saves: tokio::sync::Semaphore::new(UPLOAD_LIMIT),
             registries: skep_registry::Client::new(config.registries.clone()),
             turns: Turns::default(),
             downloads: tokio::sync::Semaphore::new(DOWNLOAD_LIMIT),

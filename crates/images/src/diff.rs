@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::unpack::OPAQUE_ATTRIBUTE;
-use header::{Entry, write_entry, write_padding};
+pub(crate) use header::{Entry, write_entry, write_padding};
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 const WITHIN: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_SYMLINKS);
@@ -35,12 +35,46 @@ pub(crate) struct Changes {
     pub(crate) entries: u64,
     /// Bytes of its files, and of what its symbolic links say.
     pub(crate) size: u64,
+    /// Bytes of contents that were not written.
+    skipped: u64,
 }
 
 /// Writes the changes in the upper folder `folder` as an archive. Its own attributes are left out, as Docker does.
 pub(crate) fn write(folder: &Path, out: &mut dyn Write) -> io::Result<Changes> {
+    walk(folder, out, Contents::Written)
+}
+
+/// The bytes that [`write`] would write. Reads no file's content.
+pub(crate) fn measure(folder: &Path) -> io::Result<u64> {
+    let mut counter = Counter(0);
+    let changes = walk(folder, &mut counter, Contents::Skipped)?;
+    Ok(counter.0.saturating_add(changes.skipped))
+}
+
+/// Counts bytes.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether the contents of files are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contents {
+    Written,
+    Skipped,
+}
+
+fn walk(folder: &Path, out: &mut dyn Write, contents: Contents) -> io::Result<Changes> {
     let root = rustix::fs::openat(CWD, folder, FOLDER, Mode::empty())?;
-    let mut walk = Walk { root, out, links: BTreeMap::new(), changes: Changes::default() };
+    let mut walk = Walk { root, out, contents, links: BTreeMap::new(), changes: Changes::default() };
     // Names still to come, the next one last: depth costs neither stack nor descriptors.
     let mut left = walk.names(b"")?;
     while let Some(path) = left.pop() {
@@ -58,6 +92,7 @@ pub(crate) fn write(folder: &Path, out: &mut dyn Write) -> io::Result<Changes> {
 struct Walk<'a> {
     root: OwnedFd,
     out: &'a mut dyn Write,
+    contents: Contents,
     /// The first name of each file that has several, by device and inode.
     links: BTreeMap<(u64, u64), Vec<u8>>,
     changes: Changes,
@@ -158,6 +193,10 @@ impl Walk<'_> {
     }
 
     fn content(&mut self, folder: &OwnedFd, name: &CStr, size: u64) -> io::Result<()> {
+        if self.contents == Contents::Skipped {
+            self.changes.skipped = self.changes.skipped.saturating_add(size);
+            return write_padding(self.out, size);
+        }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::openat(folder, name, flags, Mode::empty())?);
         let (mut left, mut buffer) =

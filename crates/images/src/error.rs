@@ -301,6 +301,17 @@ pub enum RebuildError {
     Store(#[from] StoreError),
 }
 
+/// Images could not be chosen for an archive.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// An image was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The store's files are at fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// A root file system could not be imported. Nothing of it is visible.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {

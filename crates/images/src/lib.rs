@@ -27,6 +27,7 @@ mod pipeline;
 mod recipe;
 mod reference;
 mod remove_tree;
+mod save;
 mod state;
 mod store;
 mod tar;
@@ -37,15 +38,15 @@ mod unpack;
 pub use config::architecture;
 pub use digest::{DiffId, Digest, Hasher, ImageId, ParseDigestError};
 pub use error::{
-    ArchiveError, BuildError, FindError, ImportError, LoadError, OpenError, RebuildError, RemoveError,
-    StoreError, TagError,
+    ArchiveError, BuildError, ExportError, FindError, ImportError, LoadError, OpenError, RebuildError,
+    RemoveError, StoreError, TagError,
 };
 pub use image::{History, Image, ImageConfig};
 pub use reference::{ParseReferenceError, Reference, Target};
 pub use remove_tree::{remove_all, remove_in};
 pub use state::Blob;
 pub use store::{
-    Above, Draft, Hold, Import, InUse, Intake, LayerArchive, LoadedImage, LoadedReference, NewImage,
+    Above, Draft, Export, Hold, Import, InUse, Intake, LayerArchive, LoadedImage, LoadedReference, NewImage,
     NewLayer, Progress, Prune, Removed, Store, Tidy, Usage, layers_of,
 };
 pub use unpack::{is_archive, unpack_files};

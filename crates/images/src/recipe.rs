@@ -112,6 +112,20 @@ impl Rebuilt {
         Ok(Rebuilt { recipe, folder, literal: 0, file: None, segments: Vec::new() })
     }
 
+    /// The bytes of the whole archive, by its recipe alone.
+    pub(crate) fn measure(recipe: &Path, folder: &Path) -> io::Result<u64> {
+        let mut rebuilt = Rebuilt::open(recipe, folder)?;
+        let mut total = 0u64;
+        while rebuilt.step()? {
+            let content = rebuilt.segments.iter().fold(0u64, |sum, it| sum.saturating_add(it.length));
+            total = total.saturating_add(rebuilt.literal).saturating_add(content);
+            io::copy(&mut (&mut rebuilt.recipe).take(rebuilt.literal), &mut io::sink())?;
+            (rebuilt.literal, rebuilt.file) = (0, None);
+            rebuilt.segments.clear();
+        }
+        Ok(total)
+    }
+
     /// Begins the next step; `false` at the end.
     fn step(&mut self) -> io::Result<bool> {
         let mut tag = [0];

@@ -11,6 +11,7 @@ use crate::Digest;
 const NAME_LIMIT: usize = 255;
 /// The limit on the length of a tag.
 const TAG_LIMIT: usize = 128;
+pub(crate) const DEFAULT_TAG: &str = "latest";
 const DEFAULT_REGISTRY: &str = "docker.io";
 const OFFICIAL_PREFIX: &str = "library/";
 
@@ -153,7 +154,7 @@ impl FromStr for Reference {
         if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(ParseReferenceError::Uppercase(path));
         }
-        let tag = tag.unwrap_or("latest");
+        let tag = tag.unwrap_or(DEFAULT_TAG);
         if !is_registry(registry) || !path.split('/').all(is_path_component) || !is_tag(tag) {
             return Err(ParseReferenceError::Format);
         }

@@ -17,6 +17,7 @@
 mod build;
 mod commit;
 mod draft;
+mod export;
 mod hold;
 mod intake;
 mod open;
@@ -49,6 +50,7 @@ use crate::{
 pub use build::{Above, NewImage, Tidy};
 pub(crate) use commit::{Pins, Staging};
 pub use draft::Draft;
+pub use export::Export;
 pub use hold::Hold;
 pub use intake::{Intake, NewLayer, layers_of};
 pub use registries::LayerArchive;

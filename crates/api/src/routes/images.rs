@@ -1,6 +1,7 @@
 //! `/images`, and what else is made of images: `/distribution`; `/build` and `/commit` stand beside this.
 
 use std::collections::BTreeSet;
+use std::io::{self, BufWriter, Write};
 use std::time::SystemTime;
 
 use bollard_stubs::models;
@@ -18,13 +19,18 @@ use crate::body::BlockingReader;
 use crate::context::{Call, Context};
 use crate::error::ApiError;
 use crate::filters::Filters;
-use crate::http::{Answer, empty, ok, streamed, with_type};
+use crate::http::{Answer, empty, ok, streamed, streamed_or_cut, with_type};
 use crate::pruning::{self, Pruning};
 use crate::query::Query;
 use crate::translate::image;
+use crate::translate::refuse::refuse_if;
 
 /// Progress messages on their way to a client; the load waits for a client that is slower.
 const PROGRESS_QUEUE: usize = 16;
+
+/// Pieces of an archive on their way to a client, and their size; the save waits for a client that is slower.
+const SAVE_QUEUE: usize = 4;
+const SAVE_PIECE: usize = 256 * 1024;
 
 /// Paths that begin with one of the areas.
 pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -> Answer {
@@ -33,12 +39,15 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
         ("POST", ["images", "load"]) => load(context, call).await,
         ("POST", ["images", "create"]) => create(context, call).await,
         ("POST", ["images", "prune"]) => prune(context, &call.query).await,
-        ("GET", ["images", action @ ("get" | "search")]) => not_built(method, &format!("/images/{action}")),
+        ("GET", ["images", "get"]) => {
+            save(context, &call.query, call.query.all("names").map(str::to_owned).collect()).await
+        }
+        ("GET", ["images", "search"]) => not_built(method, "/images/search"),
         ("GET", ["images", name @ .., "json"]) => inspect(context, &name.join("/"), &call).await,
         ("GET", ["images", name @ .., "history"]) => history(context, &name.join("/")).await,
         ("POST", ["images", name @ .., "tag"]) => tag(context, &name.join("/"), &call.query).await,
         ("POST", ["images", name @ .., "push"]) => registries::push(context, &name.join("/"), &call).await,
-        ("GET", ["images", .., "get"]) => not_built(method, "/images/{name}/get"),
+        ("GET", ["images", name @ .., "get"]) => save(context, &call.query, vec![name.join("/")]).await,
         ("DELETE", ["images", name @ ..]) if !name.is_empty() => {
             let removed = context.engine.remove_image(&name.join("/"), call.query.flag("force")).await?;
             ok(&removed.iter().map(image::removed).collect::<Vec<_>>())
@@ -194,6 +203,40 @@ fn architecture(platform: &str) -> Result<String, ApiError> {
         [""] | ["linux"] => Ok(String::new()),
         ["linux", architecture, ..] => Ok((*architecture).to_owned()),
         _ => Err(ApiError::invalid(format!("platform {platform}: only linux images run here"))),
+    }
+}
+
+/// `docker save`: an archive that is made as it is read.
+async fn save(context: &Context, query: &Query, names: Vec<String>) -> Answer {
+    refuse_if("platform", !query.text("platform").is_empty())?;
+    if names.is_empty() {
+        return Err(ApiError::invalid("no image to save was named (names)"));
+    }
+    let saving = context.engine.export_images(names).await?;
+    let (sender, parts) = mpsc::channel(SAVE_QUEUE);
+    tokio::spawn(async move {
+        let writer = BufWriter::with_capacity(SAVE_PIECE, Parts(sender.clone()));
+        if let Err(error) = saving.write(writer).await {
+            // A client that has gone does not hear it.
+            let _ = sender.send(Err(error)).await;
+        }
+    });
+    let parts = stream::unfold(parts, |mut parts| async move { Some((parts.recv().await?, parts)) });
+    Ok(with_type(StatusCode::OK, "application/x-tar", streamed_or_cut(parts)))
+}
+
+/// Hands what is written to the stream that answers a save.
+struct Parts(mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Parts {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let part = Bytes::copy_from_slice(bytes);
+        self.0.blocking_send(Ok(part)).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -12,18 +12,18 @@ const LARGE_NUMBER: u64 = 0o77_777_777_777;
 
 /// What an entry says.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Entry {
-    pub(super) path: Vec<u8>,
-    pub(super) flag: u8,
-    pub(super) link: Vec<u8>,
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) size: u64,
+pub(crate) struct Entry {
+    pub(crate) path: Vec<u8>,
+    pub(crate) flag: u8,
+    pub(crate) link: Vec<u8>,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) size: u64,
     /// Seconds since 1970.
-    pub(super) mtime: u64,
-    pub(super) device: (u32, u32),
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) mtime: u64,
+    pub(crate) device: (u32, u32),
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Entry {
@@ -56,7 +56,7 @@ impl Entry {
 }
 
 /// Writes an entry's headers; its content, `size` bytes, and the padding are the caller's.
-pub(super) fn write_entry(out: &mut dyn Write, entry: &Entry) -> io::Result<()> {
+pub(crate) fn write_entry(out: &mut dyn Write, entry: &Entry) -> io::Result<()> {
     let records = records(entry);
     if !records.is_empty() {
         let extension = Entry {
@@ -74,7 +74,7 @@ pub(super) fn write_entry(out: &mut dyn Write, entry: &Entry) -> io::Result<()> 
 }
 
 /// Fills up the last block of `size` bytes.
-pub(super) fn write_padding(out: &mut dyn Write, size: u64) -> io::Result<()> {
+pub(crate) fn write_padding(out: &mut dyn Write, size: u64) -> io::Result<()> {
     let used = (size % BLOCK as u64) as usize;
     out.write_all(&[0; BLOCK][..(BLOCK - used) % BLOCK])
 }

@@ -37,7 +37,8 @@ fn what_is_written_unpacks_to_the_same() {
     rustix::fs::mknodat(CWD, upper.join("pipe"), FileType::Fifo, Mode::from_raw_mode(0o640), 0).unwrap();
     rustix::fs::setxattr(upper.join("dir/sub"), OPAQUE_ATTRIBUTE, b"y", XattrFlags::empty()).unwrap();
     let (bytes, changes) = archive(&upper);
-    assert_eq!(changes, Changes { entries: 9, size: 1154 });
+    assert_eq!(changes, Changes { entries: 9, size: 1154, ..Changes::default() });
+    assert_eq!(measure(&upper).unwrap(), bytes.len() as u64);
     let again = made.path().join("again");
     std::fs::create_dir(&again).unwrap();
     let unpacked = pipeline::unpack(&mut bytes.as_slice(), &again, &mut |_| {}).unwrap();

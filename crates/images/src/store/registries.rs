@@ -11,7 +11,7 @@ use crate::diff;
 use crate::digest::Hasher;
 use crate::error::{RebuildError, StoreError, TagError};
 use crate::recipe::Rebuilt;
-use crate::state::{Blob, State};
+use crate::state::{Blob, Layer, State};
 use crate::{DiffId, FindError, ImageId, Reference};
 
 /// Bytes that are handed on at once.
@@ -70,6 +70,11 @@ impl Store {
     pub fn layer_archive(&self, id: &ImageId, index: usize) -> Result<LayerArchive, RebuildError> {
         let mut pins = Pins::new(self);
         let layer = self.pin_image_layer(*id, index, &mut pins)?;
+        self.open_archive(&layer, pins)
+    }
+
+    /// The archive of a layer that stays as long as `pins` does, or something else keeps it.
+    pub(super) fn open_archive(&self, layer: &Layer, pins: Pins) -> Result<LayerArchive, RebuildError> {
         let (recipe, folder) = (self.recipe_path(&layer.folder), self.layer_path(&layer.folder));
         let input: Box<dyn Read + Send> = if recipe.exists() {
             Box::new(Rebuilt::open(&recipe, &folder).map_err(StoreError::at("opening", &recipe))?)
@@ -78,6 +83,13 @@ impl Store {
             Box::new(written(folder.clone()).map_err(StoreError::at("reading", &folder))?)
         };
         Ok(LayerArchive { input, hasher: Some(Hasher::default()), expected: layer.diff_id, _pins: pins })
+    }
+
+    /// The bytes of a layer's archive.
+    pub(super) fn archive_size(&self, layer: &Layer) -> Result<u64, RebuildError> {
+        let (recipe, folder) = (self.recipe_path(&layer.folder), self.layer_path(&layer.folder));
+        let size = if recipe.exists() { Rebuilt::measure(&recipe, &folder) } else { diff::measure(&folder) };
+        Ok(size.map_err(StoreError::at("reading", &folder))?)
     }
 
     /// Where a layer is known to be; the latest places last.

@@ -1,6 +1,7 @@
 mod build;
 mod crash;
 mod disk;
+mod export;
 mod model;
 mod registries;
 mod stacked;
