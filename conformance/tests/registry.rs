@@ -2,11 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a broken expectation should stop the test where it broke")]
 
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 use skep_conformance::archive::{Image, Layer, busybox_layer};
 use skep_conformance::registry::{Registry, pushed_digest};
-use skep_conformance::{Host, finish};
+use skep_conformance::{Host, eventually, finish};
+
+const SOON: Duration = Duration::from_secs(10);
 
 /// A registry on loopback.
 fn at(host: &Host, port: u16) -> Registry {
@@ -212,4 +215,101 @@ fn two_who_pull_the_same_get_it_once() {
     host.docker(&["rmi", "--force", &id]).ok();
     let layers = host.data_root().join("images/layers");
     assert_eq!(std::fs::read_dir(layers).unwrap().count(), 0, "nothing stays");
+}
+
+/// Bytes that no compression makes fewer.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let next = || {
+        // As Knuth's MMIX; the upper bits are the better ones.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(size).collect()
+}
+
+/// Brings two images that share a large layer to a registry; nothing of them stays here. Their ids.
+fn two_that_share(host: &Host, registry: &Registry, size: usize) -> [String; 2] {
+    ["one", "two"].map(|tag| {
+        let shared = Layer::new().file("large", 0o644, &noise(size)).finish();
+        let own = Layer::new().file("own", 0o644, tag.as_bytes()).finish();
+        let image = Image { tag: Some(tag), layers: vec![busybox_layer(), shared, own], config: config() };
+        host.docker_with_input(&["load"], &image.docker_archive()).ok();
+        let name = registry.name(&format!("hive:{tag}"));
+        host.docker(&["tag", tag, &name]).ok();
+        host.docker(&["push", &name]).ok();
+        host.docker(&["rmi", tag, &name]).ok();
+        image.id()
+    })
+}
+
+#[test]
+fn a_layer_that_two_pulls_want_at_the_same_time_is_fetched_once() {
+    let host = Host::new();
+    let registry = at(&host, 5000);
+    let ids = two_that_share(&host, &registry, 1 << 20);
+    // So slow that the second pull comes while the first one is at it.
+    let slow = Registry::slow(host.namespace(), host.folder(), "127.0.0.1:5001", &registry, 1 << 19);
+    let names = ["one", "one", "two", "two"].map(|tag| slow.name(&format!("hive:{tag}")));
+    std::thread::scope(|scope| {
+        for name in &names {
+            scope.spawn(|| host.docker(&["pull", "--quiet", name]).ok());
+        }
+    });
+    assert_eq!(host.inspect(&names[0], "{{.Id}}"), ids[0]);
+    assert_eq!(host.inspect(&names[2], "{{.Id}}"), ids[1]);
+    let requests = slow.requests();
+    let mut counts = std::collections::BTreeMap::new();
+    for blob in requests.iter().filter(|line| line.starts_with("GET /v2/hive/blobs/")) {
+        *counts.entry(blob.rsplit('/').next().unwrap()).or_insert(0) += 1;
+    }
+    // Four layers; the configurations are small, and each pull reads its own.
+    let is_config = |digest: &&&str| ids.iter().any(|id| id == **digest);
+    let layers: Vec<_> = counts.iter().filter(|(digest, _)| !is_config(digest)).collect();
+    assert_eq!(layers.len(), 4, "{requests:?}");
+    assert!(layers.iter().all(|(_, count)| **count == 1), "{requests:?}");
+}
+
+#[test]
+fn a_task_that_is_to_end_while_its_image_is_pulled_ends_at_once() {
+    let host = Host::new();
+    let registry = at(&host, 5000);
+    let ids = two_that_share(&host, &registry, 1 << 20);
+    // A minute and more for the layer.
+    let slow = Registry::slow(host.namespace(), host.folder(), "127.0.0.1:5001", &registry, 1 << 14);
+    host.docker(&["swarm", "init", "--advertise-addr", "127.0.0.1"]).ok();
+    let name = slow.name("hive:one");
+    let images = host.data_root().join("images");
+    let is_idle = |folder: &str| std::fs::read_dir(images.join(folder)).unwrap().next().is_none();
+    let create =
+        ["service", "create", "--detach", "--no-resolve-image", "--name", "web", &name, "sleep", "1000"];
+    let states = || host.docker(&["service", "ps", "web", "--format", "{{.CurrentState}}"]).ok();
+    let pulled = |is_so: bool| {
+        eventually("the image is pulled, or not any more", SOON, || {
+            if (!is_idle("tmp") || !is_idle("layers")) == is_so { Ok(()) } else { Err(states()) }
+        });
+    };
+    host.docker(&create).ok();
+    pulled(true);
+    assert!(states().starts_with("Preparing"), "{}", states());
+    host.docker(&["service", "scale", "--detach", "web=0"]).ok();
+    pulled(false);
+    host.docker(&["service", "scale", "--detach", "web=1"]).ok();
+    pulled(true);
+    // Somebody else wants it too, and from a place that is not slow: the task's end does not take it away.
+    let mine = host.session(&["pull", &name]);
+    eventually("the pull has begun", SOON, || {
+        if mine.output().contains("Pulling from hive") { Ok(()) } else { Err(mine.output()) }
+    });
+    host.docker(&["service", "rm", "web"]).ok();
+    eventually("the task is gone", SOON, || match host.docker(&["node", "ps", "self", "--quiet"]).ok() {
+        none if none.is_empty() => Ok(()),
+        some => Err(some),
+    });
+    assert!(!is_idle("tmp"), "the other one goes on");
+    mine.signal(2);
+    mine.finish();
+    pulled(false);
+    host.docker(&["pull", "--quiet", &registry.name("hive:one")]).ok();
+    assert_eq!(host.inspect(&registry.name("hive:one"), "{{.Id}}"), ids[0]);
 }

@@ -66,6 +66,8 @@ fn await_ready(task: TaskId, container: ContainerId, ports: Vec<u16>) -> Operati
 pub struct AgentOutput {
     /// To be performed, in any order and concurrently.
     pub operations: Vec<Operation>,
+    /// Tasks that are to end while their [`Operation::Prepare`] is under way: it may end early, in an error.
+    pub abandoned: Vec<TaskId>,
     /// For the managers: one for each task whose status changed.
     pub reports: Vec<StatusReport>,
     /// For the managers: all changes of tables up to the assignment of this number are in force, so that this node
@@ -464,7 +466,8 @@ impl Agent {
             }
         }
         let acknowledged = self.acknowledge();
-        AgentOutput { operations, reports, acknowledged, wake_at: self.wake_at(now) }
+        let abandoned = self.tasks.values_mut().filter_map(Work::abandon).collect();
+        AgentOutput { operations, abandoned, reports, acknowledged, wake_at: self.wake_at(now) }
     }
 
     /// What the managers can be told of the tables.

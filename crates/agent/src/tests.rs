@@ -231,6 +231,9 @@ fn output_text(output: &AgentOutput) -> String {
     for operation in &output.operations {
         let _ = writeln!(text, "  {}", operation_text(operation));
     }
+    for task in &output.abandoned {
+        let _ = writeln!(text, "  abandon {}", number(task));
+    }
     for report in &output.reports {
         let TaskStatus { state, since, message, error, container } = &report.status;
         let _ = write!(text, "  report {} {state} at {} {message:?}", number(report.task), since.as_secs());
@@ -294,6 +297,36 @@ fn a_task_that_is_to_be_ready_waits_for_the_word() {
             3
               start 1
               report 1 starting at 3 "starting" pid 0 exit None
+        "#]],
+    );
+}
+
+#[test]
+fn a_preparation_that_is_for_nothing_is_abandoned() {
+    let cut_off = || AgentEvent::Prepared { task: TaskId(1), result: Err("abandoned".to_owned()) };
+    check(
+        [
+            complete([duty(1, TaskState::Running)]),
+            update([duty(1, TaskState::Shutdown)]),
+            AgentEvent::Tick,
+            cut_off(),
+            complete([duty(2, TaskState::Running)]),
+            complete([]),
+        ],
+        expect![[r#"
+            1
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+              abandon 1
+            3
+            4
+              report 1 shutdown at 4 "shutdown"
+            5
+              prepare 2 at []
+              report 2 preparing at 5 "preparing"
+            6
+              abandon 2
         "#]],
     );
 }
@@ -436,6 +469,7 @@ fn a_task_can_be_stopped_on_every_rung() {
               prepare 1 at []
               report 1 preparing at 1 "preparing"
             2
+              abandon 1
             3
               report 1 shutdown at 3 "shutdown" pid 0 exit None
         "#]],
@@ -472,6 +506,7 @@ fn a_task_can_be_stopped_on_every_rung() {
               prepare 1 at []
               report 1 preparing at 1 "preparing"
             2
+              abandon 1
             3
               remove 1
             4

@@ -56,6 +56,8 @@ pub(crate) struct Work {
     pub(crate) status: TaskStatus,
     presence: Presence,
     busy: Option<Busy>,
+    /// Whether the preparation under way was said to be for nothing.
+    abandoned: bool,
     /// Whether its connections had their time to end.
     drained: bool,
     /// Whether it was found unhealthy, and fails when it has stopped.
@@ -166,6 +168,7 @@ impl Work {
             status,
             presence,
             busy: None,
+            abandoned: false,
             drained: false,
             sick: false,
             retry: Retry::default(),
@@ -398,6 +401,13 @@ impl Work {
         served && !self.gone && !self.drained && !self.sick
     }
 
+    /// Says, once, that the preparation under way is for nothing: the task is to end.
+    pub(crate) fn abandon(&mut self) -> Option<TaskId> {
+        let is_new = self.busy == Some(Busy::Preparing) && self.wants_end() && !self.abandoned;
+        self.abandoned |= is_new;
+        is_new.then_some(self.id)
+    }
+
     /// The exit of a container that runs has to be watched for.
     pub(crate) fn watch(&self) -> Option<Operation> {
         match self.presence {
@@ -415,6 +425,7 @@ impl Work {
         if !self.is_done(Busy::Preparing) {
             return;
         }
+        let abandoned = std::mem::take(&mut self.abandoned);
         match result {
             Ok(container) => {
                 self.presence = Presence::Created(container);
@@ -422,7 +433,8 @@ impl Work {
                     Some(ContainerStatus { id: container, pid: 0, exit_code: None, ports: Vec::new() });
                 self.climb(TaskState::Ready, "prepared", now);
             }
-            Err(_) if self.wants_end() => {}
+            // Should it be wanted again by now, it is prepared anew.
+            Err(_) if self.wants_end() || abandoned => {}
             Err(error) => self.fail(error, now),
         }
     }

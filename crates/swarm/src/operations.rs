@@ -77,8 +77,7 @@ pub(crate) async fn perform(engine: &Engine, operation: Operation) -> AgentEvent
 ///
 /// Unlike moby's, a tag that is here is not looked up anew: services are pinned to a digest, and where no registry could be
 /// asked about that, asking again would only keep the task from starting.
-pub(crate) async fn fetch_image(engine: &Engine, operation: &Operation) {
-    let Operation::Prepare { task, .. } = operation else { return };
+pub(crate) async fn fetch_image(engine: &Engine, task: &Task) {
     let container = &task.spec.container;
     let is_id = container.image.starts_with("sha256:");
     let Some(reference) = container.image.parse::<Reference>().ok().filter(|_| !is_id) else { return };

@@ -12,7 +12,7 @@ use skep_agent::{Agent, AgentEvent, AgentOutput, Operation};
 use skep_engine::Engine;
 use skep_types::assignment::StatusReport;
 use skep_types::{TaskId, TaskState, Time};
-use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -97,6 +97,7 @@ impl Worker {
             room: Arc::new(Semaphore::new(PARALLEL)),
             operations: JoinSet::new(),
             watches: JoinSet::new(),
+            preparing: BTreeMap::new(),
             reports: BTreeMap::new(),
             acknowledged: None,
             measuring: Measuring::default(),
@@ -131,6 +132,8 @@ struct Actor {
     operations: JoinSet<AgentEvent>,
     /// Apart from the others because they end when their containers do.
     watches: JoinSet<AgentEvent>,
+    /// Those that are being prepared; the value goes when that is for nothing.
+    preparing: BTreeMap<TaskId, oneshot::Sender<()>>,
     /// The latest report of each task that the manager has not been told yet.
     reports: BTreeMap<TaskId, StatusReport>,
     /// What the manager has yet to hear of the tables.
@@ -243,11 +246,18 @@ impl Actor {
     }
 
     fn step(&mut self, event: AgentEvent) {
-        let AgentOutput { operations, reports, acknowledged, wake_at } =
+        if let AgentEvent::Prepared { task, .. } = &event {
+            self.preparing.remove(task);
+        }
+        let AgentOutput { operations, abandoned, reports, acknowledged, wake_at } =
             self.agent.step(event, self.clock.now());
         self.wake_at = wake_at;
         self.reports.extend(reports.into_iter().map(|report| (report.task, report)));
         self.acknowledged = acknowledged.or(self.acknowledged);
+        for task in abandoned {
+            // With its other end gone, whoever waits for the image gives up.
+            self.preparing.remove(&task);
+        }
         for operation in operations {
             let set = if matches!(operation, Operation::Watch { .. } | Operation::AwaitReady { .. }) {
                 &mut self.watches
@@ -256,9 +266,25 @@ impl Actor {
             };
             let engine = self.engine.clone();
             let room = works_hard(&operation).then(|| Arc::clone(&self.room));
+            let fetching = match &operation {
+                Operation::Prepare { task, .. } => {
+                    let (wanted, abandoned) = oneshot::channel();
+                    self.preparing.insert(task.id, wanted);
+                    Some((task.clone(), abandoned))
+                }
+                _ => None,
+            };
             set.spawn(async move {
-                // It waits for the network rather than for this machine.
-                operations::fetch_image(&engine, &operation).await;
+                if let Some((task, abandoned)) = fetching {
+                    // It waits for the network rather than for this machine.
+                    tokio::select! {
+                        () = operations::fetch_image(&engine, &task) => {}
+                        _ = abandoned => {
+                            let result = Err("the task is to end".to_owned());
+                            return AgentEvent::Prepared { task: task.id, result };
+                        }
+                    }
+                }
                 let _room = match &room {
                     Some(room) => Some(room.acquire().await.expect("it is never closed")),
                     None => None,

@@ -17,7 +17,7 @@ impl World {
         if !machine.up {
             return Ok(());
         }
-        let AgentOutput { operations, reports, acknowledged, wake_at } =
+        let AgentOutput { operations, abandoned: _, reports, acknowledged, wake_at } =
             machine.agent.step(event, now + EPOCH);
         machine.wake_at = wake_at;
         let life = machine.life;

@@ -163,6 +163,7 @@ fn new_managers_are_told_what_the_old_ones_may_not_have_heard() {
               watch 1
               report 1 running at 3 "started" pid 101 exit None
             4
+              abandon 2
               report 1 running at 3 "started" pid 101 exit None
             5
               remove 2
