@@ -55,6 +55,7 @@ bench: build
 	scripts/prerequisites bench
 	bench/run $(RELEASE)/skep --out docs/benchmarks.md
 	bench/cluster $(RELEASE)/skep --out docs/benchmarks.md
+	bench/images $(RELEASE)/skep --out docs/benchmarks.md
 	bench/network --out docs/benchmarks.md
 
 advisories:

@@ -99,9 +99,10 @@ impl Reference {
         format!("{}{}", self.familiar_repository(), self.target)
     }
 
-    /// The repository in the short form that Docker shows: `x`, `user/x`, `registry:5000/x`.
+    /// The repository in the short form that Docker shows: `x`, `user/x`, `registry:5000/x`. Unlike there it always means the same
+    /// repository again: what is left of `docker.io/a.b/x` would be another registry's.
     pub fn familiar_repository(&self) -> String {
-        if self.registry != DEFAULT_REGISTRY {
+        if self.registry != DEFAULT_REGISTRY || split_registry(&self.path).1 != self.path {
             return self.repository();
         }
         match self.path.strip_prefix(OFFICIAL_PREFIX) {
@@ -250,6 +251,9 @@ mod tests {
             ("[::1]:5000/x", "[::1]:5000/x:latest", "[::1]:5000/x:latest"),
             ("Registry/x", "Registry/x:latest", "Registry/x:latest"),
             ("a__b/c-d--e.f", "docker.io/a__b/c-d--e.f:latest", "a__b/c-d--e.f:latest"),
+            ("docker.io/a.b/x", "docker.io/a.b/x:latest", "docker.io/a.b/x:latest"),
+            ("docker.io/docker.io/x", "docker.io/docker.io/x:latest", "docker.io/docker.io/x:latest"),
+            ("docker.io/localhost/x", "docker.io/localhost/x:latest", "docker.io/localhost/x:latest"),
             (&by_digest, &by_digest_full, &by_digest_familiar),
         ] {
             let reference: Reference = text.parse().expect(text);
