@@ -206,7 +206,11 @@ impl Work {
     /// Takes the managers' newer word. A specification never changes, only what is desired, and that only rises: a new
     /// leader that waits for the tables to change names a task as wanted that its predecessor had told to end.
     pub(crate) fn update(&mut self, task: Box<Task>) {
-        let desired = self.task.as_ref().map_or(task.desired, |known| known.desired.max(task.desired));
+        let mut desired = self.task.as_ref().map_or(task.desired, |known| known.desired.max(task.desired));
+        if task.status.state == TaskState::Orphaned {
+            // The managers gave it up while they heard nothing: others may have its place and its addresses.
+            desired = desired.max(TaskState::Shutdown);
+        }
         self.gone = false;
         self.task = Some(task);
         if let Some(task) = &mut self.task {
@@ -396,8 +400,11 @@ impl Work {
 
     /// Whether clients may be connected to the task that have to be waited for: it was in tables.
     fn drains(&self) -> bool {
-        let served = self.status.state == TaskState::Running
-            && self.task.as_ref().is_some_and(|task| !task.attachments.is_empty());
+        // What was given up is in no table, and another may have its addresses by now.
+        let may_serve =
+            |task: &Task| !task.attachments.is_empty() && task.status.state != TaskState::Orphaned;
+        let served =
+            self.status.state == TaskState::Running && self.task.as_deref().is_some_and(may_serve);
         served && !self.gone && !self.drained && !self.sick
     }
 

@@ -92,6 +92,7 @@ fn node(number: u64) -> Node {
         manager: None,
         data_path: None,
         ingress_address: None,
+        down_since: None,
     }
 }
 

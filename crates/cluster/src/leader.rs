@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use skep_types::assignment::{Assignment, StatusReport, TaskUsage};
-use skep_types::node::{NodeDescription, NodeState};
+use skep_types::node::{Node, NodeDescription, NodeState};
 use skep_types::service::Service;
 use skep_types::{NodeId, ServiceId, TaskId, TaskState, TaskStatus, Time};
 
@@ -52,6 +52,9 @@ pub(crate) enum News {
     Unheard,
 }
 
+/// Time that a node is down until nobody waits for its tasks: SwarmKit's `defaultNodeDownPeriod`.
+pub(crate) const NODE_DOWN_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A leader's memory.
 #[derive(Debug, Default)]
 pub(crate) struct Leader {
@@ -81,6 +84,8 @@ pub(crate) struct Leader {
     weigh: BTreeSet<ServiceId>,
     /// Nodes not heard of since this manager leads.
     pub unheard: BTreeSet<NodeId>,
+    /// Nodes that have been down for [`NODE_DOWN_PERIOD`].
+    abandoned: BTreeSet<NodeId>,
 }
 
 impl Leader {
@@ -125,6 +130,22 @@ impl Leader {
         self.dispatcher.open(objects, node)
     }
 
+    /// Sees how long is to be waited for a node's tasks. The time does not begin anew with a leader, as it does in
+    /// SwarmKit, nor lasts longer than anew where another clock was ahead.
+    fn await_node(&mut self, id: NodeId, node: Option<&Node>) {
+        let timer = Timer::Orphans(id);
+        let Some(node) = node.filter(|node| node.state == NodeState::Down) else {
+            self.abandoned.remove(&id);
+            self.timers.set(timer, None);
+            return;
+        };
+        if !self.abandoned.contains(&id) && !self.timers.is_set(timer) {
+            // An older version did not note when a node went down.
+            let since = node.down_since.unwrap_or(node.meta.updated_at).min(self.now);
+            self.timers.set(timer, Some(since + NODE_DOWN_PERIOD));
+        }
+    }
+
     /// Ends all that a node that left the cluster has here.
     pub fn forget_node(&mut self, node: NodeId) {
         self.unheard.remove(&node);
@@ -140,6 +161,7 @@ impl Leader {
         for service in &objects.index().global_services {
             self.slots.extend(objects.nodes().map(|node| (*service, node.id.slot())));
         }
+        objects.nodes().for_each(|node| self.await_node(node.id, Some(node)));
         self.capacity = true;
         self.seats = true;
         self.explained.clear();
@@ -175,6 +197,7 @@ impl Leader {
             }
         }
         for id in &touched.nodes {
+            self.await_node(*id, objects.node(*id));
             self.slots.extend(objects.tasks_on(*id).map(|task| (task.service, task.slot)));
             // Where a task may be decides whether its service's update is done with it.
             self.services.extend(objects.tasks_on(*id).map(|task| task.service));
@@ -275,6 +298,10 @@ impl Leader {
                         self.news.insert(node, News::Lost { reason: UNHEARD.to_owned() });
                     }
                 }
+                Timer::Orphans(node) => {
+                    self.abandoned.insert(node);
+                    self.slots.extend(objects.tasks_on(node).map(|task| (task.service, task.slot)));
+                }
                 Timer::Seat(_) => self.seats = true,
                 Timer::Tables(round) => self.dispatcher.give_up(round),
                 Timer::Retry => {}
@@ -286,7 +313,9 @@ impl Leader {
     pub fn plan(&mut self, plan: &mut Plan) {
         // What does not fit is left where it waits, and everything after it.
         plan.delays = std::mem::take(&mut self.delays);
+        plan.abandoned = std::mem::take(&mut self.abandoned);
         let _: Result<(), Full> = self.plan_all(plan);
+        self.abandoned = std::mem::take(&mut plan.abandoned);
         self.delays = std::mem::take(&mut plan.delays);
         self.held.append(&mut plan.held);
     }
@@ -356,6 +385,10 @@ impl Leader {
         nodes.retain(|id, _| !plan.removed_nodes.contains(id));
         for mut node in nodes.into_values() {
             ipam::address_node(plan, &mut node);
+            if node.state != NodeState::Down {
+                // Its agent is about to say what became of its tasks.
+                plan.abandoned.remove(&node.id);
+            }
             plan.changes.push(Change::PutNode(Box::new(node)));
         }
         result
@@ -368,11 +401,13 @@ impl Leader {
             News::Ready { description, address, data_path } => {
                 node.state = NodeState::Ready;
                 node.message = String::new();
+                node.down_since = None;
                 node.description = *description;
                 node.address = address;
                 node.data_path = data_path;
             }
             News::Lost { reason } => {
+                node.down_since = node.down_since.or(Some(plan.now));
                 node.state = NodeState::Down;
                 node.message = reason;
             }

@@ -82,6 +82,8 @@ pub(crate) struct Plan<'a> {
     pub slots: BTreeSet<(ServiceId, u64)>,
     /// Tasks whose agents' word is in this batch: what is committed of their status is old.
     pub reported: BTreeSet<TaskId>,
+    /// Nodes that have been down for so long that nobody waits for their tasks.
+    pub abandoned: BTreeSet<NodeId>,
     /// Services whose tasks wait for other services.
     pub held: BTreeSet<ServiceId>,
     /// Services whose rolling update this batch ends.
@@ -115,6 +117,7 @@ impl<'a> Plan<'a> {
             leaving: BTreeMap::new(),
             slots: BTreeSet::new(),
             reported: BTreeSet::new(),
+            abandoned: BTreeSet::new(),
             held: BTreeSet::new(),
             ended_updates: BTreeSet::new(),
         }

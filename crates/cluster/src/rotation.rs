@@ -75,6 +75,7 @@ mod tests {
             manager: None,
             data_path: None,
             ingress_address: None,
+            down_since: None,
         }
     }
 

@@ -19,6 +19,8 @@ pub(crate) enum Timer {
     Autoscale(ServiceId),
     /// A node that was not heard of since this manager leads.
     Node(NodeId),
+    /// A node that is down: nobody waits for its tasks after this.
+    Orphans(NodeId),
     /// A manager's seat that was asked to be taken away: whether it was.
     Seat(NodeId),
     /// Tasks whose end waits for nodes that do not acknowledge.

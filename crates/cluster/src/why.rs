@@ -1,6 +1,7 @@
 //! Why a thing is where it is, or is nowhere, in lines for people. Nothing is decided here.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use skep_types::node::{Availability, Node, NodeState};
 use skep_types::service::{Scaled, Service, ServiceMode, UpdateState};
@@ -8,6 +9,7 @@ use skep_types::{NodeId, ServiceId, Task, TaskId, TaskState, Time};
 
 use crate::Objects;
 use crate::autoscale::Autoscale;
+use crate::leader::NODE_DOWN_PERIOD;
 use crate::objects::{is_live, is_wanted};
 use crate::scheduler::{Candidates, Placed, Reasons, Standing, Unfit};
 
@@ -251,7 +253,7 @@ fn scaling(service: &Service, now: Time) -> Option<String> {
 }
 
 /// Why a node has what it has; nothing for one that is not there.
-pub fn why_node(objects: &Objects, id: NodeId) -> Vec<String> {
+pub fn why_node(objects: &Objects, id: NodeId, now: Time) -> Vec<String> {
     let Some(node) = objects.node(id) else { return Vec::new() };
     let name = &node.description.hostname;
     let state = match node.state {
@@ -279,12 +281,25 @@ pub fn why_node(objects: &Objects, id: NodeId) -> Vec<String> {
             node.description.memory_bytes >> 20
         ),
     ];
+    lines.extend(node.down_since.map(|since| abandoning(now.since(since))));
     let mut services: BTreeMap<&str, u64> = BTreeMap::new();
     for task in objects.tasks_on(id).filter(|task| is_live(task)) {
         *services.entry(&task.service_name).or_default() += 1;
     }
     lines.extend(services.into_iter().map(|(service, tasks)| format!("  {tasks} of {service}")));
     lines
+}
+
+/// What a node's absence means for its tasks.
+fn abandoning(absent: Duration) -> String {
+    let minutes = absent.as_secs() / 60;
+    let left = NODE_DOWN_PERIOD.saturating_sub(absent).as_secs().div_ceil(60);
+    let hours = NODE_DOWN_PERIOD.as_secs() / 3600;
+    if left == 0 {
+        format!("it is down for {minutes} min: its tasks are orphaned, {hours} hours are over")
+    } else {
+        format!("it is down for {minutes} min; in {left} min its tasks are orphaned, and what they hold is free")
+    }
 }
 
 fn node_name(objects: &Objects, id: NodeId) -> String {

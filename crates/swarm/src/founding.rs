@@ -184,6 +184,7 @@ impl Founding {
             manager: Some(Member { raft, address: self.record.advertise_addr }),
             data_path: self.record.data_path_addr,
             ingress_address: None,
+            down_since: None,
         };
         let request = Request::CreateCluster { cluster: Box::new(cluster), node: Box::new(node) };
         Ok((request, credentials, files))

@@ -88,6 +88,7 @@ pub(crate) mod tests {
             manager: seat,
             data_path: None,
             ingress_address: None,
+            down_since: None,
         }
     }
 

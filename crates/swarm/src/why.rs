@@ -21,7 +21,7 @@ impl Swarm {
             Err(error) => return Err(error),
         }
         match self.node(name).await {
-            Ok(view) => return self.read(|objects| why_node(objects, view.node.id)).await,
+            Ok(view) => return self.read(|objects| why_node(objects, view.node.id, now)).await,
             Err(SwarmError::NotFound(_)) => {}
             Err(error) => return Err(error),
         }

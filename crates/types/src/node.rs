@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::generic::GenericResources;
 use crate::tunnel::TunnelKey;
-use crate::{Meta, NodeId};
+use crate::{Meta, NodeId, Time};
 
 /// What a node may do in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +119,9 @@ pub struct Node {
     pub state: NodeState,
     /// Why it does not.
     pub message: String,
+    /// When it was found not to answer, by the clock of the manager that led, while it is down.
+    #[serde(default)]
+    pub down_since: Option<Time>,
     /// The address that it is reached at.
     pub address: IpAddr,
     /// Its seat among the managers, while it has one.

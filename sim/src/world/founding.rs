@@ -69,6 +69,7 @@ impl World {
             manager: manages.then(|| self.member(number)),
             data_path: None,
             ingress_address: None,
+            down_since: None,
         }
     }
 

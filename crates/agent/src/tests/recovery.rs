@@ -140,6 +140,45 @@ fn history_is_left_alone_after_a_restart() {
 }
 
 #[test]
+fn what_managers_gave_up_while_they_did_not_hear_of_it_is_stopped() {
+    let orphan = |number| in_state(TaskState::Orphaned, task(number, TaskState::Running));
+    check(
+        [
+            complete([duty(1, TaskState::Running)]),
+            prepared(1),
+            started(1),
+            AgentEvent::Alone,
+            complete([orphan(1)]),
+            stopped(1, 0),
+        ],
+        expect![[r#"
+            1
+              prepare 1 at []
+              report 1 preparing at 1 "preparing"
+            2
+              start 1
+              report 1 starting at 2 "starting" pid 0 exit None
+            3
+              watch 1
+              report 1 running at 3 "started" pid 101 exit None
+            4
+            5
+              stop 1 "SIGINT" Some(3s)
+              report 1 running at 3 "started" pid 101 exit None
+            6
+              report 1 shutdown at 6 "shutdown" pid 0 exit Some(0)
+        "#]],
+    );
+    check([found(&[(2, Observed::Running(8))]), complete([orphan(2)]), stopped(2, 0)], expect![[r#"
+        1
+        2
+          watch 2
+          stop 2 "SIGINT" Some(3s)
+        3
+    "#]]);
+}
+
+#[test]
 fn new_managers_are_told_what_the_old_ones_may_not_have_heard() {
     check(
         [

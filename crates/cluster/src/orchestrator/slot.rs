@@ -62,13 +62,19 @@ fn succeed(plan: &mut Plan, youngest: &Task, older: &[&Task]) -> Result<(), Full
     Ok(())
 }
 
-/// Ends, on paper, the tasks whose node is gone for good: nobody will ever report on them.
+/// Ends, on paper, the tasks whose node is gone for good, or was down for so long that it is taken to be: what they
+/// hold is free then, their addresses too. As in SwarmKit, a node that comes back after all stops them.
 fn orphan(plan: &mut Plan, tasks: &[&Task]) -> Result<(), Full> {
     let objects = plan.objects;
-    let gone = |task: &&&Task| task.node.is_some_and(|node| objects.node(node).is_none());
-    for task in tasks.iter().filter(|task| is_live(task)).filter(gone) {
+    for task in tasks.iter().filter(|task| is_live(task)) {
+        let message = match task.node {
+            Some(node) if objects.node(node).is_none() => "Task belonged to a node that has been deleted",
+            Some(node) if plan.abandoned.contains(&node) => {
+                "Task belonged to a node that was down for 24 hours"
+            }
+            Some(_) | None => continue,
+        };
         plan.reserve(1)?;
-        let message = "Task belonged to a node that has been deleted";
         let mut status = plan.status(TaskState::Orphaned, message, String::new());
         status.container.clone_from(&task.status.container);
         plan.changes.push(Change::SetStatus { task: task.id, status: Box::new(status), at: plan.now });

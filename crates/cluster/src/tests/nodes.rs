@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use expect_test::expect;
+use skep_types::network::NetworkSpec;
 use skep_types::node::{Availability, NodeRole};
+use skep_types::service::NetworkAttachment;
 use skep_types::{NodeId, TaskState};
 
 use super::scene::{Scene, node, port, spec, task_spec};
-use crate::{Cluster, Event, Force, Objects, RefusalKind, Request};
+use crate::{Answer, Cluster, Event, Force, Objects, RefusalKind, Request, why_node, why_task};
+
+/// How long a node is down before its tasks are orphaned.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[test]
 fn a_drained_node_gives_its_tasks_to_another_which_waits_for_them_to_stop() {
@@ -160,6 +165,110 @@ fn a_removed_node_s_tasks_are_orphaned_and_replaced() {
     "#]]
     .assert_eq(&scene.story());
     assert!((1..=2).all(|slot| scene.task(web, slot).node == Some(NodeId(1))));
+}
+
+#[test]
+fn tasks_of_a_node_that_is_down_for_a_day_are_orphaned_and_free_what_they_hold() {
+    let mut scene = Scene::of(2);
+    let back = NetworkSpec { name: "back".to_owned(), ..NetworkSpec::default() };
+    let Ok(Answer::Network(back)) = scene.ask(Request::CreateNetwork(Box::new(back))) else {
+        panic!("the network was not created");
+    };
+    let mut web = spec("web", 2);
+    task_spec(&mut web, |task| {
+        task.networks = vec![NetworkAttachment { network: back, aliases: Vec::new() }];
+        task.reservations.nano_cpus = 1_000_000_000;
+    });
+    let web = scene.create(web);
+    scene.work();
+    let (lost, orphan) = (NodeId(2), scene.objects().tasks_on(NodeId(2)).next().unwrap().clone());
+    scene.tell(Event::NodeLost { node: lost, reason: "heartbeat failure".to_owned() });
+    // It may still run there: nobody else gets its address.
+    scene.pass(DAY - Duration::from_secs(60));
+    assert_eq!(scene.objects().task(orphan.id).unwrap().status.state, TaskState::Running);
+    let held = |scene: &Scene| scene.objects().addresses_of(back).any(|it| it == orphan.attachments[0].address);
+    assert!(held(&scene));
+    expect![[r#"
+        n2 does not answer: heartbeat failure; its tasks are replaced elsewhere
+        0 tasks; reserved: 1000 of 4000 thousandths of a CPU, 0 of 8192 MiB of memory
+        it is down for 1439 min; in 1 min its tasks are orphaned, and what they hold is free
+          1 of web"#]]
+    .assert_eq(&why_node(scene.objects(), lost, scene.now).join("\n"));
+    scene.story();
+    scene.pass(Duration::from_secs(61));
+    expect![[r#"
+          task web.2#1 is orphaned, Task belonged to a node that was down for 24 hours
+        commit
+    "#]]
+    .assert_eq(&scene.story());
+    assert!(!held(&scene));
+    let lines = why_task(scene.objects(), orphan.id, scene.now).join("\n");
+    assert!(lines.contains("last: Task belonged to a node that was down for 24 hours"), "{lines}");
+    // It comes back, and its agent tells what it ran all the time.
+    scene.ready(2);
+    scene.report(&[orphan.id], TaskState::Running, "");
+    scene.report(&[orphan.id], TaskState::Shutdown, "");
+    expect![[r#"
+        send n2: all[ingress, web.2#1 shutdown]
+          node n2 Ready Active 10.0.0.3
+        commit
+    "#]]
+    .assert_eq(&scene.story());
+    assert_eq!(scene.objects().tasks_of(web).filter(|task| task.desired == TaskState::Running).count(), 2);
+}
+
+#[test]
+fn a_new_leader_goes_on_counting_the_hours_that_a_node_is_down() {
+    let mut scene = Scene::of(2);
+    let web = scene.create(spec("web", 2));
+    scene.work();
+    let orphan = scene.objects().tasks_on(NodeId(2)).next().unwrap().id;
+    scene.tell(Event::NodeLost { node: NodeId(2), reason: "heartbeat failure".to_owned() });
+    scene.pass(DAY / 2);
+    let lead = |scene: &mut Scene| {
+        let restored = Objects::restore(scene.objects().snapshot()).unwrap();
+        scene.cluster = Cluster::new(restored);
+        scene.tell(Event::Started);
+        scene.ready(1);
+    };
+    let state = |scene: &Scene| scene.objects().task(orphan).unwrap().status.state;
+    lead(&mut scene);
+    // What the user changes of the node makes no difference.
+    scene.change_node(2, |spec| spec.name = "two".to_owned()).unwrap();
+    scene.pass(DAY / 2 - Duration::from_secs(1));
+    assert_eq!(state(&scene), TaskState::Running);
+    // A clock that is far behind delays it by a day from then on, and no longer.
+    scene.now = scene.now - DAY;
+    lead(&mut scene);
+    scene.pass(DAY - Duration::from_secs(1));
+    assert_eq!(state(&scene), TaskState::Running);
+    // Also where it is set back under the leader.
+    scene.tell(Event::Tick);
+    scene.now = scene.now - DAY / 2;
+    scene.tell(Event::Tick);
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(state(&scene), TaskState::Orphaned);
+    assert_eq!(scene.objects().tasks_of(web).filter(|task| task.desired == TaskState::Running).count(), 2);
+}
+
+#[test]
+fn a_node_that_comes_back_within_a_day_has_its_whole_day_again() {
+    let mut scene = Scene::of(2);
+    scene.create(spec("web", 2));
+    scene.work();
+    let orphan = scene.objects().tasks_on(NodeId(2)).next().unwrap().id;
+    let lose = |scene: &mut Scene| {
+        scene.tell(Event::NodeLost { node: NodeId(2), reason: "heartbeat failure".to_owned() });
+    };
+    lose(&mut scene);
+    scene.pass(DAY - Duration::from_secs(1));
+    scene.ready(2);
+    assert_eq!(scene.objects().node(NodeId(2)).unwrap().down_since, None);
+    lose(&mut scene);
+    scene.pass(DAY - Duration::from_secs(1));
+    assert_eq!(scene.objects().task(orphan).unwrap().status.state, TaskState::Running);
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.objects().task(orphan).unwrap().status.state, TaskState::Orphaned);
 }
 
 #[test]

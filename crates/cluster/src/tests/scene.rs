@@ -111,6 +111,7 @@ pub(super) fn node(number: u64) -> Node {
         manager: None,
         data_path: None,
         ingress_address: None,
+        down_since: None,
     }
 }
 

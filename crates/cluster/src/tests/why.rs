@@ -63,7 +63,7 @@ fn a_task_without_a_node_is_told_what_each_node_lacks() {
             one more task could not go everywhere: 1 node not available for new tasks; insufficient resources on 1 node; scheduling constraints not satisfied on 1 node; max replicas per node limit exceed"#]],
     );
     tell(
-        &why_node(scene.objects(), NodeId(3)),
+        &why_node(scene.objects(), NodeId(3), scene.now),
         expect![[r#"
             n3 answers; it takes tasks
             1 tasks; reserved: 1000 of 4000 thousandths of a CPU, 0 of 8192 MiB of memory

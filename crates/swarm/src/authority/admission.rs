@@ -42,6 +42,7 @@ pub(crate) fn new_node(id: NodeId, role: NodeRole, availability: Availability, a
         manager: None,
         data_path: None,
         ingress_address: None,
+        down_since: None,
     }
 }
 

@@ -29,6 +29,7 @@ fn node() -> Node {
         manager: None,
         data_path: None,
         ingress_address: None,
+        down_since: None,
     }
 }
 
