@@ -403,8 +403,7 @@ impl Work {
         // What was given up is in no table, and another may have its addresses by now.
         let may_serve =
             |task: &Task| !task.attachments.is_empty() && task.status.state != TaskState::Orphaned;
-        let served =
-            self.status.state == TaskState::Running && self.task.as_deref().is_some_and(may_serve);
+        let served = self.status.state == TaskState::Running && self.task.as_deref().is_some_and(may_serve);
         served && !self.gone && !self.drained && !self.sick
     }
 

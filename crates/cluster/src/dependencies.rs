@@ -23,6 +23,11 @@ fn names(labels: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
     labels.get(LABEL).into_iter().flat_map(|names| names.split(',')).map(str::trim)
 }
 
+/// Whether a service with these labels waits for others.
+pub(crate) fn names_others(labels: &BTreeMap<String, String>) -> bool {
+    labels.contains_key(LABEL)
+}
+
 /// Refuses names that cannot be those of other services, and circles.
 ///
 /// # Errors

@@ -356,6 +356,11 @@ impl Leader {
         let mut granted = 0;
         while granted < MAX_SPECS_OF_BATCH && !self.requests.is_empty() {
             plan.reserve(MAX_CHANGES_OF_REQUEST)?;
+            let waits = self.requests.front().is_some_and(|(_, request)| requests::names_others(request));
+            if waits && !plan.requested.is_empty() {
+                // Whether two wait for each other is seen once one of them is committed.
+                break;
+            }
             let Some((to, request)) = self.requests.pop_front() else { break };
             let result = requests::decide(plan, self.reachable.as_ref(), request);
             granted += usize::from(result.is_ok());

@@ -298,7 +298,9 @@ fn abandoning(absent: Duration) -> String {
     if left == 0 {
         format!("it is down for {minutes} min: its tasks are orphaned, {hours} hours are over")
     } else {
-        format!("it is down for {minutes} min; in {left} min its tasks are orphaned, and what they hold is free")
+        format!(
+            "it is down for {minutes} min; in {left} min its tasks are orphaned, and what they hold is free"
+        )
     }
 }
 

@@ -169,13 +169,16 @@ fn what_managers_gave_up_while_they_did_not_hear_of_it_is_stopped() {
               report 1 shutdown at 6 "shutdown" pid 0 exit Some(0)
         "#]],
     );
-    check([found(&[(2, Observed::Running(8))]), complete([orphan(2)]), stopped(2, 0)], expect![[r#"
+    check(
+        [found(&[(2, Observed::Running(8))]), complete([orphan(2)]), stopped(2, 0)],
+        expect![[r#"
         1
         2
           watch 2
           stop 2 "SIGINT" Some(3s)
         3
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use self::cluster::Secrets;
 use crate::plan::Plan;
-use crate::{Answer, Refusal, RefusalKind, Request};
+use crate::{Answer, Refusal, RefusalKind, Request, dependencies};
 
 /// Requests granted in one entry of the log: each may carry a specification, twice, of the greatest size.
 pub(crate) const MAX_SPECS_OF_BATCH: usize = 25;
@@ -52,6 +52,16 @@ pub(crate) fn decide(
         }
         Request::Detach { node, container, network } => guest::detach(plan, node, container, network),
         Request::KeepGuests { node, guests } => guest::keep(plan, node, &guests),
+    }
+}
+
+/// Whether a request is about a service that waits for others: which ones those are has to be committed.
+pub(crate) fn names_others(request: &Request) -> bool {
+    match request {
+        Request::CreateService(spec) | Request::UpdateService { spec, .. } => {
+            dependencies::names_others(&spec.labels)
+        }
+        _ => false,
     }
 }
 

@@ -12,12 +12,15 @@ use crate::objects::{is_live, is_wanted};
 /// The tasks that are more than their node would have if the service's tasks were placed anew, the youngest first.
 /// None where nothing would be gained by it: a move that only changes which node has the odd task is none.
 pub(crate) fn surplus(objects: &Objects, service: &Service, now: Time) -> Vec<TaskId> {
-    let standing: Vec<&Task> = objects
+    let present: Vec<&Task> = objects
         .tasks_of(service.id)
         .filter(|task| is_live(task) && is_wanted(task) && task.node.is_some())
         .collect();
+    // While a successor is started first, its slot has two: the older one is about to go.
+    let youngest: BTreeMap<u64, &Task> = present.iter().map(|task| (task.slot, *task)).collect();
+    let standing: Vec<&Task> = youngest.into_values().collect();
     let spec = (service.spec.task.as_ref(), service.spec_version);
-    let mut placed = Placed::without(standing.iter().copied());
+    let mut placed = Placed::without(present.into_iter());
     let mut candidates = Candidates::new(objects, service.id, spec, service.host_ports(), now);
     let mut wanted: BTreeMap<NodeId, u64> = BTreeMap::new();
     for _ in &standing {

@@ -6,7 +6,7 @@ use skep_types::service::{RestartCondition, ServiceMode, ServiceSpec, UpdateOrde
 use skep_types::{ServiceId, TaskState};
 
 use super::scene::{Scene, spec, task_spec};
-use crate::Request;
+use crate::{Event, Request, RequestId};
 
 fn waiting(name: &str, depends_on: &str) -> ServiceSpec {
     let mut spec = spec(name, 2);
@@ -138,4 +138,26 @@ fn what_was_told_to_end_and_completed_yet_has_completed() {
     scene.report(&[task], TaskState::Complete, "");
     scene.change_node(1, |spec| spec.availability = Availability::Active).unwrap();
     assert_eq!(why(&scene, web), "");
+}
+
+#[test]
+fn two_that_wait_for_each_other_are_refused_also_when_they_are_asked_for_at_a_time() {
+    let mut scene = Scene::of(1);
+    let asked = |number, spec| Event::Request(RequestId(number), Request::CreateService(Box::new(spec)));
+    // The first is in flight while the others arrive.
+    for (number, spec) in [(1, spec("first", 0)), (2, waiting("a", "b")), (3, waiting("b", "a"))] {
+        scene.cluster.step(asked(number, spec), scene.now, &mut scene.ids);
+    }
+    let mut results = Vec::new();
+    for index in scene.objects().applied() + 1.. {
+        let output = scene.cluster.step(Event::Committed { index }, scene.now, &mut scene.ids);
+        results.extend(output.replies.into_iter().map(|reply| match reply.result {
+            Ok(_) => format!("{}: done", reply.to.0),
+            Err(refusal) => format!("{}: {refusal}", reply.to.0),
+        }));
+        if output.propose.is_empty() {
+            break;
+        }
+    }
+    expect![""].assert_eq(&results.join("\n"));
 }

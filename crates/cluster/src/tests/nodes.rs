@@ -186,7 +186,8 @@ fn tasks_of_a_node_that_is_down_for_a_day_are_orphaned_and_free_what_they_hold()
     // It may still run there: nobody else gets its address.
     scene.pass(DAY - Duration::from_secs(60));
     assert_eq!(scene.objects().task(orphan.id).unwrap().status.state, TaskState::Running);
-    let held = |scene: &Scene| scene.objects().addresses_of(back).any(|it| it == orphan.attachments[0].address);
+    let held =
+        |scene: &Scene| scene.objects().addresses_of(back).any(|it| it == orphan.attachments[0].address);
     assert!(held(&scene));
     expect![[r#"
         n2 does not answer: heartbeat failure; its tasks are replaced elsewhere

@@ -5,6 +5,7 @@ use std::time::Duration;
 use expect_test::{Expect, expect};
 use skep_types::generic::GenericResources;
 use skep_types::mount::{Mount, MountSource};
+use skep_types::node::Availability;
 use skep_types::node::{Node, NodeDescription, Plugin, PluginKind};
 use skep_types::placement::Preference;
 use skep_types::service::{ServiceSpec, UpdateOrder};
@@ -309,4 +310,24 @@ fn what_is_to_move_moves_also_where_its_successor_is_started_first() {
     nodes.sort();
     assert_eq!(nodes, [1, 1, 2, 2]);
     assert!(scene.objects().rollout(web).is_none());
+}
+
+#[test]
+fn both_tasks_of_a_slot_that_moves_count_as_one_where_balance_is_asked_for_again() {
+    let mut scene = Scene::of(3);
+    scene.change_node(3, |spec| spec.availability = Availability::Drain).unwrap();
+    let mut web = spec("web", 6);
+    web.update.order = UpdateOrder::StartFirst;
+    web.update.parallelism = 2;
+    let web = scene.create(web);
+    scene.work();
+    scene.change_node(3, |spec| spec.availability = Availability::Active).unwrap();
+    scene.ask(Request::Rebalance(web)).unwrap();
+    let made = |scene: &Scene| scene.objects().tasks_of(web).count();
+    let moving = |scene: &Scene| scene.objects().tasks_of(web).filter(|task| task.moves).count();
+    // Both successors are there, and what they replace runs still.
+    assert_eq!((made(&scene), moving(&scene)), (8, 2));
+    let applied = scene.objects().applied();
+    scene.ask(Request::Rebalance(web)).unwrap();
+    assert_eq!((scene.objects().applied(), moving(&scene)), (applied, 2));
 }
