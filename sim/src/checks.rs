@@ -4,6 +4,7 @@ mod book;
 mod dependencies;
 mod jobs;
 mod networks;
+mod scaling;
 mod settled;
 mod tables;
 mod updates;
@@ -16,6 +17,7 @@ use skep_types::{NodeId, TaskId, TaskState, Time};
 pub(crate) use book::{Book, Holder, Who};
 pub(crate) use jobs::scheduled;
 pub(crate) use networks::{arriving, removing_network};
+pub(crate) use scaling::scales;
 pub(crate) use settled::settled;
 pub(crate) use tables::{connecting, mistaken, refused, stopping};
 
@@ -92,7 +94,10 @@ fn orphaned(world: &World, changes: &[Change], task: TaskId) -> Verdict {
     if node.state == NodeState::Down && !heard && world.character.skew > 0 {
         return Ok(());
     }
-    Err(format!("task {task} is orphaned, and its node {} is {:?}, since {:?}", node.id, node.state, node.down_since))
+    Err(format!(
+        "task {task} is orphaned, and its node {} is {:?}, since {:?}",
+        node.id, node.state, node.down_since
+    ))
 }
 
 /// A task is given to a node only if that takes tasks, before the entry or by it.
@@ -124,8 +129,18 @@ pub(crate) fn committed(world: &mut World, changes: &[Change]) -> Verdict {
         match change {
             Change::PutNode(node) if node.state == NodeState::Down => world.gave_up(node.id),
             Change::RemoveNode(id) => world.gave_up(*id),
-            Change::PutService(service) => world.book.history(service.id).push(service.spec.clone()),
+            Change::PutService(service) => {
+                world.book.history(service.id).push(service.spec.clone());
+                scaling::noted(world, service.id);
+            }
+            Change::Scale { service, scaled } => {
+                let spec = world.truth.service(*service).map(|service| service.spec.clone());
+                world.book.history(*service).extend(spec);
+                scaling::noted(world, *service);
+                scaling::scaled(world, *service, scaled)?;
+            }
             Change::CreateTask(task) => {
+                scaling::bounded(world, task.service)?;
                 networks::rested(world, task.id, &task.attachments)?;
                 if let Some(node) = task.node {
                     world.book.assigned(task.id, node, world.now);

@@ -26,6 +26,8 @@ pub(crate) struct Manager {
     pub disk: Disk,
     /// Whether it believes that it leads, and in which term.
     pub leads: Option<u64>,
+    /// When it began to lead the last time.
+    pub leads_since: Time,
     /// What it proposed and knows no end of.
     pub in_flight: Option<Vec<Change>>,
     /// Open sessions: the node and the session's number.
@@ -47,6 +49,7 @@ impl Manager {
             ids,
             disk: Disk::default(),
             leads: None,
+            leads_since: Time(0),
             in_flight: None,
             sessions: BTreeMap::new(),
             wake_at: None,

@@ -10,7 +10,7 @@ use skep_types::{ContainerId, NetworkId, NodeId, ServiceId};
 mod labels;
 mod wishes;
 
-pub(crate) use labels::{depends_on, schedule, unscheduled};
+pub(crate) use labels::{Scaling, depends_on, scaling, schedule, unscheduled};
 
 /// What the user may rely on for a service.
 #[derive(Clone, Debug)]

@@ -27,6 +27,7 @@ mod faults;
 mod founding;
 mod guests;
 mod leading;
+mod loads;
 mod log;
 mod operations;
 mod seats;
@@ -187,6 +188,8 @@ enum Happening {
         node: usize,
     },
     Found,
+    /// Nodes tell what tasks use.
+    Measure,
     Heal,
     Rest,
     /// Users take all schedules away.
@@ -227,6 +230,10 @@ pub(crate) struct World {
     numbers: BTreeMap<NodeId, usize>,
     links: Links,
     pub user: User,
+    /// What the tasks of services that are scaled by their load share, in thousandths of what one is to carry.
+    pub loads: BTreeMap<ServiceId, u64>,
+    /// Since when users ask for nothing any more.
+    pub at_rest_since: Option<Time>,
     /// Whether faults strike.
     unsafe_phase: bool,
     /// Whether users ask for things and containers end by themselves.
@@ -296,6 +303,8 @@ impl World {
             numbers,
             links: Links::default(),
             user: User::new(nodes),
+            loads: BTreeMap::new(),
+            at_rest_since: None,
             unsafe_phase: true,
             busy: true,
             commits_at_rest: 0,
@@ -320,6 +329,7 @@ impl World {
         self.at(BEGIN, Happening::User);
         self.at(BEGIN, Happening::Client);
         self.at(BEGIN, Happening::Guest);
+        self.at(BEGIN, Happening::Measure);
         self.at(heal_at, Happening::Heal);
         self.at(heal_at + CALM, Happening::Rest);
         self.at(heal_at + CALM + SCHEDULED, Happening::Unschedule);
@@ -392,6 +402,7 @@ impl World {
             Happening::Deploy { service } => self.deploy(service),
             Happening::Drain { node } => self.drain(node),
             Happening::Found => self.found(),
+            Happening::Measure => self.measure(),
             Happening::Heal => self.heal(),
             Happening::Rest => self.rest(),
             Happening::Unschedule => self.unschedule(),

@@ -7,6 +7,7 @@ use skep_types::service::{ServiceSpec, UpdateOrder};
 use skep_types::{ContainerId, NodeId, ServiceId, Task, TaskId, Time};
 
 use super::jobs::Ledger;
+use super::scaling::Scales;
 use crate::machine::Place;
 
 /// Whose a container is.
@@ -51,6 +52,8 @@ pub(crate) struct Book {
     left: BTreeMap<Place, Time>,
     /// How many tasks a service's update was replacing before the present entry.
     pub replacing: BTreeMap<ServiceId, usize>,
+    /// How services are scaled by their load.
+    pub scales: BTreeMap<ServiceId, Scales>,
     /// What jobs have done.
     pub jobs: Ledger,
 }

@@ -204,6 +204,7 @@ impl World {
     /// Users are content, and every node takes tasks again.
     pub(super) fn rest(&mut self) -> Verdict {
         self.busy = false;
+        self.at_rest_since = Some(self.now);
         self.commits_at_rest = self.commits;
         self.set_clocks_right();
         self.heal()

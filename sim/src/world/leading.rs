@@ -37,6 +37,9 @@ impl World {
             for change in &propose {
                 self.tell(|| format!("manager {manager} proposes {}", brief(change)));
             }
+            if self.leads_newest(manager) {
+                checks::scales(self, manager, &propose)?;
+            }
             self.answer_early(manager, &propose);
             self.propose(manager, propose);
         }

@@ -231,7 +231,9 @@ impl World {
         if self.options.flaw != Flaw::LeadsBehind {
             self.catch_up(new)?;
         }
+        let now = self.now;
         self.manager(new).leads = Some(term);
+        self.manager(new).leads_since = now;
         self.step(new, Event::Started)?;
         self.spread(new);
         Ok(())

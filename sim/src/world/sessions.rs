@@ -183,7 +183,7 @@ impl World {
     }
 
     /// Whether what an agent says in a session arrives.
-    fn hears(&mut self, manager: usize, node: usize, number: u64) -> bool {
+    pub(super) fn hears(&mut self, manager: usize, node: usize, number: u64) -> bool {
         let held = self.session(node, number);
         if held.is_some_and(|session| session.up_is_cut)
             || self.manager(manager).sessions.get(&node) != Some(&number)

@@ -7,6 +7,7 @@ use skep_types::node::{Availability, NodeState};
 use skep_types::service::{RestartCondition, Service, ServiceMode, UpdateState};
 use skep_types::{Task, TaskState};
 
+use super::super::scaling;
 use super::{is_stuck, wanted};
 use crate::world::{Verdict, World};
 
@@ -34,7 +35,10 @@ pub(super) fn settled(world: &World, objects: &Objects, service: &Service) -> Ve
     let settled = Settled { world, objects, service, name, paused, stuck };
     settled.history()?;
     match service.spec.mode {
-        ServiceMode::Replicated { replicas } => settled.replicated(replicas),
+        ServiceMode::Replicated { replicas } => {
+            settled.replicated(replicas)?;
+            scaling::settled(world, objects, service)
+        }
         ServiceMode::Global | ServiceMode::GlobalJob => settled.global(),
         ServiceMode::ReplicatedJob { max_concurrent, total_completions } => {
             settled.job(max_concurrent, total_completions)
