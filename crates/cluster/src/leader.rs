@@ -192,6 +192,7 @@ impl Leader {
         self.services.extend(touched.slots.iter().map(|(service, _)| service));
         for id in &touched.services {
             self.services.insert(*id);
+            self.meters.see(objects, *id);
             if objects.service(*id).is_none() {
                 self.slots.extend(objects.slots_of(*id).map(|slot| (*id, slot)));
             }

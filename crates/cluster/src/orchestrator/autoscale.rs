@@ -80,6 +80,15 @@ impl Meters {
         services
     }
 
+    /// Sees that a service was changed.
+    pub fn see(&mut self, objects: &Objects, id: ServiceId) {
+        if let Some(meter) = self.of.get_mut(&id)
+            && let Some((settings, replicas)) = objects.service(id).and_then(asked)
+        {
+            meter.see(&settings, replicas);
+        }
+    }
+
     /// Scales a service if its load was other than its replicas are to carry, for long enough. Says whether there is
     /// something to weigh in a while.
     pub fn weigh(&mut self, plan: &mut Plan, id: ServiceId) -> Result<bool, Full> {
@@ -106,6 +115,14 @@ impl Meters {
 }
 
 impl Meter {
+    /// Begins the windows anew where they are about other settings or another number.
+    fn see(&mut self, settings: &Autoscale, replicas: u64) {
+        if self.about.as_ref().is_none_or(|(of, number)| (of, *number) != (settings, replicas)) {
+            self.about = Some((settings.clone(), replicas));
+            self.needs.clear();
+        }
+    }
+
     fn weigh(
         &mut self,
         plan: &mut Plan,
@@ -114,14 +131,11 @@ impl Meter {
         replicas: u64,
     ) -> Result<(), Full> {
         let now = plan.now;
-        if self.about.as_ref().is_none_or(|(of, number)| (of, *number) != (settings, replicas)) {
-            self.about = Some((settings.clone(), replicas));
-            self.needs.clear();
-        }
+        self.see(settings, replicas);
         self.tasks.retain(|task, measure| {
             now.since(measure.last) <= FRESH && plan.objects.task(*task).is_some_and(runs)
         });
-        let Some(need) = self.need(settings, replicas, now) else {
+        let Some(need) = self.need(plan.objects, settings, replicas, now) else {
             self.needs.clear();
             return Ok(());
         };
@@ -151,12 +165,13 @@ impl Meter {
     }
 
     /// How many replicas are needed now; nothing while nothing is measured.
-    fn need(&self, settings: &Autoscale, replicas: u64, now: Time) -> Option<Need> {
+    fn need(&self, objects: &Objects, settings: &Autoscale, replicas: u64, now: Time) -> Option<Need> {
         // A task that has just started may be busy with that.
-        let warm = |measure: &&Measure| now.since(measure.first) >= settings.up_window;
-        let usages = || self.tasks.values().filter(warm).map(|measure| measure.usage);
-        let cpus = usages().map(|usage| usage.nano_cpus);
-        let connections = usages().filter_map(|usage| usage.milli_connections);
+        let warm = self.tasks.values().filter(|measure| now.since(measure.first) >= settings.up_window);
+        let stays = |usage: &TaskUsage| objects.task(usage.task).is_some_and(is_wanted);
+        let usages = warm.map(|measure| (stays(&measure.usage), measure.usage));
+        let cpus = usages.clone().map(|(stays, usage)| (stays, usage.nano_cpus));
+        let connections = usages.filter_map(|(stays, usage)| Some((stays, usage.milli_connections?)));
         let by_cpu = settings.nano_cpus.map(|target| {
             let load = Load::of(cpus, target);
             let (sum, each) = (hundredths(load.sum, NANO_CPUS), hundredths(target, NANO_CPUS));
@@ -186,18 +201,20 @@ impl Meter {
 
 /// One kind of load.
 struct Load {
+    /// What tasks that end carry still, others will have to.
     sum: u64,
-    /// Tasks in it.
+    /// Tasks in it that stay.
     measured: u64,
     /// What each is to carry.
     target: u64,
 }
 
 impl Load {
-    fn of(usages: impl Iterator<Item = u64>, target: u64) -> Load {
-        usages.fold(Load { sum: 0, measured: 0, target }, |load, usage| Load {
+    /// Adds up what tasks carry, each with whether it stays.
+    fn of(usages: impl Iterator<Item = (bool, u64)>, target: u64) -> Load {
+        usages.fold(Load { sum: 0, measured: 0, target }, |load, (stays, usage)| Load {
             sum: load.sum.saturating_add(usage),
-            measured: load.measured + 1,
+            measured: load.measured + u64::from(stays),
             target,
         })
     }
@@ -244,5 +261,5 @@ fn scale(plan: &mut Plan, service: &Service, from: u64, to: u64, reason: String)
 }
 
 fn runs(task: &Task) -> bool {
-    task.status.state == TaskState::Running && is_wanted(task)
+    task.status.state == TaskState::Running
 }

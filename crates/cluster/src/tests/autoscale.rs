@@ -237,6 +237,38 @@ fn what_is_not_measured_counts_as_idle_on_the_way_up_and_as_busy_on_the_way_down
 }
 
 #[test]
+fn what_tasks_that_end_carry_still_counts_as_what_others_will_have_to() {
+    let mut scene = Scene::of(3);
+    let web = scene.create(scaled(&[]));
+    scene.update(web, |spec| spec.mode = ServiceMode::Replicated { replicas: 4 });
+    scene.work();
+    let tasks = running(&scene, web);
+    scene.update(web, |spec| spec.mode = ServiceMode::Replicated { replicas: 3 });
+    // One of four ends slowly. What the other three carry, two could.
+    for _ in 0..20 {
+        for (task, node) in &tasks {
+            let usage = TaskUsage { task: *task, nano_cpus: 30 * HUNDREDTH, milli_connections: None };
+            scene.tell(Event::Usage(*node, vec![usage]));
+        }
+        scene.pass(TWO_SECONDS);
+    }
+    assert_eq!((replicas(&scene, web), running(&scene, web).len()), (3, 3));
+}
+
+#[test]
+fn a_number_that_is_changed_and_changed_back_begins_the_windows_anew() {
+    let mut scene = Scene::of(3);
+    let web = scene.create(scaled(&[("skep.autoscale.max", "2")]));
+    load(&mut scene, web, 22, (10, None));
+    scene.update(web, |spec| spec.mode = ServiceMode::Replicated { replicas: 7 });
+    assert_eq!(replicas(&scene, web), 2);
+    load(&mut scene, web, 18, (10, None));
+    assert_eq!(replicas(&scene, web), 2);
+    load(&mut scene, web, 6, (10, None));
+    assert_eq!(replicas(&scene, web), 1);
+}
+
+#[test]
 fn scaling_leaves_an_update_and_the_way_back_alone() {
     let mut scene = Scene::of(3);
     let web = scene.create(scaled(&[]));
