@@ -6,7 +6,7 @@
 //! | `skep.autoscale.min` | the fewest; 1 without it |
 //! | `skep.autoscale.cpu` | per cent of its CPU limit, or else of its CPU reservation, or else of one core, that a task is to use |
 //! | `skep.autoscale.rps` | new TCP connections a second that a task is to accept |
-//! | `skep.autoscale.up_window` | how long more must be needed before there are more: `15s` without it. A task that runs for less counts as idle |
+//! | `skep.autoscale.up_window` | how long more must be needed before there are more: `15s` without it, never less than 2 s. A task that runs for less counts as idle |
 //! | `skep.autoscale.down_window` | how long fewer must be enough before there are fewer: `5m` without it |
 
 use std::collections::BTreeMap;

@@ -148,6 +148,8 @@ impl Meter {
             self.needs.pop_front();
         }
         let over = |window: Duration| {
+            // The first measures after a change may still be of the number before it.
+            let window = window.max(PERIOD);
             let lasted = now.since(self.began) >= window;
             let within = self.needs.iter().filter(move |(at, _)| now.since(*at) <= window);
             within.map(|(_, need)| *need).filter(move |_| lasted)
