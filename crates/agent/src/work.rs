@@ -288,11 +288,14 @@ impl Work {
 
     /// When the container may be restarted without the managers, if its policy lets it.
     fn revival_time(&self, result: &Result<i32, String>, now: Time, alone: Time) -> Option<Time> {
-        let policy = self.task.as_ref()?.spec.restart;
+        let task = self.task.as_ref()?;
+        let policy = task.spec.restart;
+        // A job's task that succeeded is done, whatever the policy.
+        let done = task.desired == TaskState::Complete && *result == Ok(0);
         let wanted = match policy.condition {
             RestartCondition::None => false,
             RestartCondition::OnFailure => *result != Ok(0),
-            RestartCondition::Any => true,
+            RestartCondition::Any => !done,
         };
         let left = policy.max_attempts == 0 || self.revivals < policy.max_attempts;
         let at = (now + policy.delay.max(REVIVAL_PAUSE)).max(alone + ALONE);

@@ -11,6 +11,35 @@ fn restarting(id: u128, condition: RestartCondition, max_attempts: u64) -> Duty 
     in_state(TaskState::Running, task)
 }
 
+#[test]
+fn a_task_of_a_job_that_succeeded_is_done_and_one_that_failed_is_restarted() {
+    let job = |id| {
+        let Duty::Task(mut task) = restarting(id, RestartCondition::Any, 0) else { unreachable!() };
+        task.desired = TaskState::Complete;
+        in_state(TaskState::Running, *task)
+    };
+    check(
+        [
+            found(&[(1, Observed::Running(7)), (2, Observed::Running(8))]),
+            complete([job(1), job(2)]),
+            AgentEvent::Alone,
+            exited(1, 0),
+            exited(2, 1),
+        ],
+        expect![[r#"
+            1
+            2
+              watch 1
+              watch 2
+            3
+            4
+              report 1 complete at 4 "finished" pid 0 exit Some(0)
+            5
+              wake at 10
+        "#]],
+    );
+}
+
 /// Time passes.
 const TICK: AgentEvent = AgentEvent::Tick;
 
