@@ -162,5 +162,6 @@ fn two_that_wait_for_each_other_are_refused_also_when_they_are_asked_for_at_a_ti
     expect![[r#"
         1: done
         2: done
-        3: label skep.depends_on: b waits for a, a waits for b"#]].assert_eq(&results.join("\n"));
+        3: label skep.depends_on: b waits for a, a waits for b"#]]
+    .assert_eq(&results.join("\n"));
 }
