@@ -8,7 +8,8 @@ use skep_images::{Image, Store, remove_all};
 /// What stands beside the store and must stay as it is.
 const WITNESS: &str = "nobody writes here";
 
-/// A store in memory, for one target's whole run.
+/// A store in memory, for one target's whole run. It stays when the run ends; so who runs targets may say where it is to be
+/// (`SKEP_FUZZ_YARDS`).
 pub struct Yard {
     /// The store.
     pub store: Store,
@@ -17,8 +18,8 @@ pub struct Yard {
 
 impl Default for Yard {
     fn default() -> Yard {
-        let folder =
-            tempfile::Builder::new().prefix("skep-fuzz-").tempdir_in("/dev/shm").expect("a folder in memory");
+        let around = std::env::var_os("SKEP_FUZZ_YARDS").unwrap_or_else(|| "/dev/shm".into());
+        let folder = tempfile::tempdir_in(around).expect("a folder in memory");
         for path in ["witness", "files"] {
             fs::create_dir(folder.path().join(path)).expect("a new folder");
         }
