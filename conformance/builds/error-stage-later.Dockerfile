@@ -1,0 +1,3 @@
+FROM busybox
+COPY --from=later /etc/passwd /p
+FROM busybox AS later
