@@ -2,11 +2,11 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
 use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
-
-use crate::error::ArchiveError;
 
 /// Bytes needed to tell a compression, or an uncompressed tar archive.
 pub(crate) const HEAD: usize = 512;
@@ -15,14 +15,17 @@ const BUFFER: usize = 128 * 1024;
 /// The largest window a zstd stream may ask for; `zstd --long` asks for this much.
 const ZSTD_WINDOW_LIMIT: u64 = 128 << 20;
 
+/// Most memory that an xz stream may ask for: `xz -9` needs 65 MiB to decompress.
+const XZ_MEMORY_LIMIT_KIB: u32 = 130 << 10;
+
 /// How a stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     Plain,
     Gzip,
     Zstd,
-    /// Known, and refused by name.
-    Unsupported(&'static str),
+    Bzip2,
+    Xz,
 }
 
 impl Compression {
@@ -33,19 +36,23 @@ impl Compression {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
             // A skippable frame, as some writers put first.
             [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
-            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, ..] => Compression::Unsupported("bzip2"),
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Unsupported("xz"),
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, ..] => Compression::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz,
             _ => Compression::Plain,
         }
     }
 
     /// The uncompressed form of `input`.
-    pub(crate) fn decode<'a>(self, input: impl Read + 'a) -> Result<Box<dyn Read + 'a>, ArchiveError> {
+    pub(crate) fn decode<'a>(self, input: impl Read + 'a) -> Box<dyn Read + 'a> {
         match self {
-            Compression::Plain => Ok(Box::new(input)),
-            Compression::Gzip => Ok(Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, input)))),
-            Compression::Zstd => Ok(Box::new(Zstd::new(BufReader::with_capacity(BUFFER, input)))),
-            Compression::Unsupported(name) => Err(ArchiveError::Compression(name)),
+            Compression::Plain => Box::new(input),
+            Compression::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, input))),
+            Compression::Zstd => Box::new(Zstd::new(BufReader::with_capacity(BUFFER, input))),
+            Compression::Bzip2 => Box::new(MultiBzDecoder::new(BufReader::with_capacity(BUFFER, input))),
+            Compression::Xz => {
+                let input = BufReader::with_capacity(BUFFER, input);
+                Box::new(XzReader::new_mem_limit(input, true, XZ_MEMORY_LIMIT_KIB))
+            }
         }
     }
 }

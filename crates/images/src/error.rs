@@ -68,9 +68,6 @@ pub enum ArchiveError {
     /// It is not a tar archive, or a broken one.
     #[error("invalid tar header: {0}")]
     Header(&'static str),
-    /// A compression that is not supported.
-    #[error("{0} compression is not supported: use gzip or zstd")]
-    Compression(&'static str),
     /// Something else that is not supported.
     #[error("{0} are not supported")]
     Unsupported(&'static str),

@@ -77,10 +77,7 @@ pub(crate) fn unpack(
         let (empty, spare) = channel();
         let pieces = Pieces { pieces, empty, piece: Vec::new(), used: 0 };
         let worker = scope.spawn(move || unpack_layer(folder, Archive::recorded(pieces, recorder)));
-        let pumped = compression
-            .decode(&mut meter)
-            .map_err(Failure::from)
-            .and_then(|mut decoded| pump(&mut decoded, &full, &spare, hasher.as_mut()));
+        let pumped = pump(&mut compression.decode(&mut meter), &full, &spare, hasher.as_mut());
         drop(full);
         let unpacked = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // Where reading failed, what unpacking says of the end of its input is only an echo.

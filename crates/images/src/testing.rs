@@ -233,6 +233,20 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// Compressed by a program.
+pub(crate) fn piped(program: &str, bytes: &[u8]) -> Vec<u8> {
+    use std::process::{Command, Stdio};
+    let child = Command::new(program).arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || input.write_all(bytes).unwrap());
+        child.wait_with_output().unwrap()
+    });
+    assert!(output.status.success());
+    output.stdout
+}
+
 pub(crate) fn zstd(bytes: &[u8]) -> Vec<u8> {
     ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
 }

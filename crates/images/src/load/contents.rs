@@ -98,7 +98,7 @@ impl Contents {
         if head.is_empty() {
             return Err(ArchiveError::Truncated.into());
         }
-        let decoded = Compression::sniff(head).decode(head.chain(input))?;
+        let decoded = Compression::sniff(head).decode(head.chain(input));
         let mut archive = Archive::new(BufReader::with_capacity(BUFFER, decoded));
         let mut contents = Contents { files: BTreeMap::new() };
         let (mut files, mut held) = (0, 0);

@@ -11,7 +11,7 @@ use crate::tar::{self, Archive};
 /// Bytes read at once.
 const BUFFER: usize = 256 * 1024;
 
-/// Unpacks an archive, plain, gzip or zstd, into a folder, in place of what is there by the same names. Nothing leads out of it.
+/// Unpacks an archive, plain or compressed, into a folder, in place of what is there by the same names. Nothing leads out of it.
 ///
 /// # Errors
 /// The archive or the disk is at fault; what was unpacked before stays.
@@ -19,22 +19,19 @@ pub fn unpack_files(mut input: &mut dyn Read, folder: &Path) -> Result<(), Build
     let mut head = [0; HEAD];
     let length = read_full(&mut input, &mut head).map_err(Failure::from_read)?;
     let head = &head[..length];
-    let decoded = Compression::sniff(head).decode(head.chain(input))?;
+    let decoded = Compression::sniff(head).decode(head.chain(input));
     let archive = Archive::new(BufReader::with_capacity(BUFFER, decoded));
     unpack(folder, archive, Whiteouts::AreFiles)?;
     Ok(())
 }
 
-/// Whether a file is an archive that [`unpack_files`] is for, or one of a kind that it refuses by name. What cannot be read is none.
+/// Whether a file is an archive that [`unpack_files`] is for. What cannot be read is none.
 pub fn is_archive(mut input: &mut dyn Read) -> bool {
     let mut head = [0; HEAD];
     let Ok(length) = read_full(&mut input, &mut head) else { return false };
     let compression = Compression::sniff(&head[..length]);
-    if matches!(compression, Compression::Unsupported(_)) {
-        return true;
-    }
     let mut first = [0; HEAD];
-    let Ok(mut decoded) = compression.decode(head[..length].chain(input)) else { return false };
+    let mut decoded = compression.decode(head[..length].chain(input));
     let length = read_full(&mut decoded, &mut first).unwrap_or_default();
     first != [0; HEAD] && tar::looks_like_tar(&first[..length])
 }
