@@ -406,9 +406,83 @@ fn what_only_buildkit_does_is_refused_with_a_hint() {
     let answer = host.api("POST", "/build?version=2", "").unwrap();
     assert_eq!(answer.status, 501);
     assert!(answer.body.contains("DOCKER_BUILDKIT=0"), "{}", answer.body);
-    let folder = folder_with(&host, "refused", "FROM busybox\nADD http://127.0.0.1:1/x /x\n");
-    build_here(&host, &folder, &[]).fails(1, "downloading http://127.0.0.1:1/x is not built yet");
+    let folder = folder_with(&host, "refused", "FROM busybox\nADD git@127.0.0.1:x.git /x\n");
+    build_here(&host, &folder, &[]).fails(1, "by git is not built yet");
     build_here(&host, &folder, &["--cache-from", "x"]).fails(1, "--cache-from");
+}
+
+/// A server of files in a host's network; it ends with the value.
+struct Files(std::process::Child);
+
+impl Files {
+    fn serve(host: &Host, folder: &Path, port: u16) -> Files {
+        let mut command = host.command("python3");
+        command
+            .args(["-m", "http.server", "--bind", "127.0.0.1", "--directory"])
+            .arg(folder)
+            .arg(port.to_string());
+        let child =
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        until("the server listens", || {
+            host.inside(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok())
+        });
+        Files(child)
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn files_are_added_from_addresses_and_archives_whatever_their_compression() {
+    let (docker, skep) = std::thread::scope(|scope| {
+        let docker = scope.spawn(|| {
+            let host = Host::of_dockerd();
+            host.load_image("busybox");
+            host
+        });
+        (docker.join().unwrap(), Host::with_busybox())
+    });
+    let seen = [&docker, &skep].map(|host| {
+        let served = host.folder().join("served");
+        let folder = folder_with(
+            host,
+            "adding",
+            "FROM busybox\nARG AT=http://127.0.0.1:8000\nADD $AT/plain.txt /\nADD $AT/plain.txt?x=y /dir/\n\
+             ADD $AT/plain.txt /renamed\nADD --chown=1:2 $AT/files.tar.gz /kept/\nADD files.tar.bz2 files.tar.xz /out/\n",
+        );
+        std::fs::create_dir(&served).unwrap();
+        std::fs::write(served.join("plain.txt"), "some text").unwrap();
+        let script = "touch -d 2020-02-03T04:05:06Z served/plain.txt; mkdir -p in/bz in/xz; echo b >in/bz/b; echo x >in/xz/x; \
+                      tar -C in -cjf adding/files.tar.bz2 bz; tar -C in -cJf adding/files.tar.xz xz; tar -C in --mtime=@0 -cf - bz | gzip -n >served/files.tar.gz; \
+                      touch -d 2020-02-03T04:05:06Z served/files.tar.gz";
+        let mut command = std::process::Command::new("sh");
+        command.args(["-ec", script]).current_dir(host.folder());
+        finish(command, "making archives", b"").ok();
+        let server = Files::serve(host, &served, 8000);
+        build_here(host, &folder, &["--tag", "added"]).ok();
+        let script = "cd /; stat -c '%n %a %u %g %s %Y %F' plain.txt dir/plain.txt renamed kept/*; cat renamed out/*/*";
+        let shown = host.docker(&["run", "--rm", "added", "sh", "-c", script]).ok();
+        // The same content is found in the cache, another one is not.
+        let again = build_here(host, &folder, &[]).ok().matches("Using cache").count();
+        std::fs::write(served.join("plain.txt"), "other text").unwrap();
+        let other = build_here(host, &folder, &[]).ok().matches("Using cache").count();
+        std::fs::write(folder.join("Dockerfile"), "FROM busybox\nADD http://127.0.0.1:8000/missing /\n").unwrap();
+        let missing = build_here(host, &folder, &[]).fails(1, "failed to GET http://127.0.0.1:8000/missing with status 404");
+        std::fs::write(folder.join("Dockerfile"), "FROM busybox\nADD http://127.0.0.1:8000/ /dir/\n").unwrap();
+        build_here(host, &folder, &[]).fails(1, "cannot determine filename for source http://127.0.0.1:8000/");
+        drop(server);
+        std::fs::write(folder.join("Dockerfile"), "FROM busybox\nADD http://127.0.0.1:8000/x /\n").unwrap();
+        build_here(host, &folder, &[]).fails(1, "dial tcp 127.0.0.1:8000: connect: connection refused");
+        (shown, again, other, missing.code)
+    });
+    assert_eq!(seen[0], seen[1]);
+    assert!(seen[1].0.contains("plain.txt 600 0 0 9 1580702706 regular file"), "{}", seen[1].0);
+    assert!(std::fs::read_dir(skep.data_root().join("builds")).unwrap().count() <= 1, "no build is left");
 }
 
 /// Waits for something, half a minute at most.

@@ -25,6 +25,7 @@ mod session;
 mod tests;
 mod tls;
 mod upload;
+mod web;
 
 pub use client::{Access, Client, Repository};
 pub use credentials::{Credentials, ParseCredentialsError};
@@ -35,3 +36,4 @@ pub use error::RegistryError;
 pub use manifest::{Descriptor, Document, Fetched, IndexEntry, Manifest, Platform, docker_manifest, media};
 pub use session::Session;
 pub use upload::{Mounted, Uploaded};
+pub use web::WebFile;

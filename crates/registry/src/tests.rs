@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::{
     Access, Client, Credentials, Descriptor, Digest, Document, Mounted, RegistryError, Repository, Session,
-    Settings, docker_manifest, media,
+    Settings, WebFile, docker_manifest, media,
 };
 
 /// One request as it came.
@@ -505,4 +505,41 @@ async fn a_blob_is_lent_or_not() {
     assert_eq!(session.has_blob(&digest).await.unwrap(), None);
     let wish = format!("POST /v2/a/b/blobs/uploads/?mount={digest}&from=c%2Fd");
     assert_eq!(server.lines()[..3], [wish.clone(), wish, "DELETE /u/1".to_owned()]);
+}
+
+async fn whole(file: &mut WebFile) -> Result<Vec<u8>, RegistryError> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = file.piece().await? {
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+#[tokio::test]
+async fn files_are_fetched_from_anywhere() {
+    let answers = vec![
+        reply(302, "").with("Location", "/there/other"),
+        reply(200, "content").with("Last-Modified", "Tue, 15 Nov 1994 12:45:26 GMT"),
+        reply(404, "there is nothing\n"),
+        Reply { cut: Some(3), ..reply(200, "content") },
+        reply(200, "").with("Content-Disposition", "attachment; filename=said"),
+    ];
+    let server = Server::playing(answers).await;
+    let client = Client::new(Settings::default());
+    let address = |path: &str| format!("http://{}/{path}", server.address);
+    let mut file = client.file(&address("a/file?x#y")).await.unwrap();
+    assert_eq!((file.name.as_str(), file.length), ("file", Some(7)));
+    assert_eq!(file.modified.unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(), 784_903_526);
+    assert_eq!(whole(&mut file).await.unwrap(), b"content");
+    let refused = client.file(&address("a")).await.unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        format!("failed to GET {} with status 404 Not Found: there is nothing", address("a"))
+    );
+    let cut = whole(&mut client.file(&address("a")).await.unwrap()).await.unwrap_err().to_string();
+    assert_eq!(cut, format!("Get \"{}\": unexpected EOF", address("a")));
+    assert_eq!(client.file(&address("")).await.unwrap().name, "said");
+    assert_eq!(server.lines()[..2], ["GET /a/file?x", "GET /there/other"]);
+    let gone = client.file("http://127.0.0.1:1/x").await.unwrap_err().to_string();
+    assert_eq!(gone, "Get \"http://127.0.0.1:1/x\": dial tcp 127.0.0.1:1: connect: connection refused");
 }

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use skep_dockerfile::Ignore;
@@ -35,6 +35,11 @@ impl Context {
         skep_images::unpack_files(input, &files)
             .map_err(|error| Error::invalid(format!("Error processing tar file: {}", chain(&error))))?;
         Ok(context)
+    }
+
+    /// Where the build keeps what is its own; the files are in a folder of it.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {

@@ -7,6 +7,7 @@ use rustix::fs::{FileType, OFlags};
 use skep_dockerfile::{Copy, check_chmod};
 use skep_images::{Above, Digest, Draft, ImageId};
 
+use super::download::Download;
 use super::sources::{self, Source};
 use super::tree::{self, Copying};
 use super::{Builder, Failure, Stage};
@@ -31,6 +32,23 @@ impl Tree<'_> {
     }
 }
 
+/// What is to be copied.
+enum Found {
+    /// In the tree that the instruction names.
+    There(Source),
+    /// From an address.
+    Fetched(Download),
+}
+
+impl Found {
+    fn source(&self) -> &Source {
+        match self {
+            Found::There(source) => source,
+            Found::Fetched(download) => &download.source,
+        }
+    }
+}
+
 impl Builder {
     /// `COPY` and `ADD`; `name` says which.
     pub(super) fn copy(&self, stage: &mut Stage, name: &'static str, copy: &Copy) -> Result<(), Failure> {
@@ -47,7 +65,7 @@ impl Builder {
                 ))
             })?),
         };
-        let found = find(&tree, name, copy)?;
+        let found = self.find_all(&tree, name, copy)?;
         let several = found.len() + copy.heredocs.len() > 1;
         if several && !copy.destination.ends_with('/') {
             return Err(Error::invalid(format!(
@@ -55,7 +73,7 @@ impl Builder {
             ))
             .into());
         }
-        let mut hashes: Vec<String> = found.iter().map(|source| source.hash.clone()).collect();
+        let mut hashes: Vec<String> = found.iter().map(|found| found.source().hash.clone()).collect();
         hashes.extend(copy.heredocs.iter().map(|heredoc| {
             let text = format!("{}\n{}", heredoc.name, heredoc.content);
             format!("file:{}", Digest::of(text.as_bytes()).hex())
@@ -81,10 +99,18 @@ impl Builder {
                 path: destination(&stage.config.working_dir, &copy.destination),
                 owner,
                 copying,
-                unpack: name == "ADD",
             };
-            for source in &found {
-                target.put(tree.root(), source).map_err(|error| {
+            for found in &found {
+                let source = found.source();
+                let put = match found {
+                    // As Docker: what was fetched stays as it is.
+                    Found::Fetched(download) => target.put(download.root(), source, Archives::AreFiles),
+                    Found::There(_) if name == "ADD" => {
+                        target.put(tree.root(), source, Archives::AreUnpacked)
+                    }
+                    Found::There(_) => target.put(tree.root(), source, Archives::AreFiles),
+                };
+                put.map_err(|error| {
                     Error::invalid(format!("failed to copy files: {}: {}", source.path, chain(&error)))
                 })?;
             }
@@ -125,6 +151,35 @@ impl Builder {
         self.commit_step(stage, &command, Above::Draft(draft))
     }
 
+    /// What the words of an instruction stand for, fetched where they are addresses.
+    fn find_all(&self, tree: &Tree<'_>, name: &'static str, copy: &Copy) -> Result<Vec<Found>, Failure> {
+        let failed = |problem: String| Error::invalid(format!("{name} failed: {problem}"));
+        let is_address = |word: &str| word.starts_with("http://") || word.starts_with("https://");
+        let is_git = |word: &str| word.starts_with("git@") || word.starts_with("git://");
+        let mut found = Vec::new();
+        for word in &copy.sources {
+            if is_address(word) && name == "COPY" {
+                return Err(failed("source can't be a URL for COPY".to_owned()).into());
+            }
+            if name == "ADD" && is_git(word) {
+                let problem =
+                    format!("ADD failed: fetching {word} by git is not built yet: use RUN, or the context");
+                return Err(Error::unsupported(problem).into());
+            }
+            if is_address(word) {
+                found.push(Found::Fetched(self.download(word, &copy.destination)?));
+                continue;
+            }
+            let in_context = matches!(tree, Tree::Context(_));
+            let there = sources::find(tree.root(), word, in_context).map_err(failed)?;
+            found.extend(there.into_iter().map(Found::There));
+        }
+        if found.is_empty() && copy.heredocs.is_empty() {
+            return Err(failed("no source files were specified".to_owned()).into());
+        }
+        Ok(found)
+    }
+
     fn draft(&self, image: Option<ImageId>) -> Result<Draft> {
         self.engine
             .shared
@@ -132,30 +187,6 @@ impl Builder {
             .draft(image)
             .map_err(|error| Error::failed("reading the files of an image", &error))
     }
-}
-
-fn find(tree: &Tree<'_>, name: &'static str, copy: &Copy) -> Result<Vec<Source>> {
-    let failed = |problem: String| Error::invalid(format!("{name} failed: {problem}"));
-    let is_address = |word: &str| word.starts_with("http://") || word.starts_with("https://");
-    let is_git = |word: &str| word.starts_with("git@") || word.starts_with("git://");
-    let mut found = Vec::new();
-    for word in &copy.sources {
-        if is_address(word) || (name == "ADD" && is_git(word)) {
-            return Err(if name == "COPY" {
-                failed("source can't be a URL for COPY".to_owned())
-            } else {
-                Error::unsupported(format!(
-                    "{name} failed: downloading {word} is not built yet: fetch it in a RUN, or into the context"
-                ))
-            });
-        }
-        let in_context = matches!(tree, Tree::Context(_));
-        found.extend(sources::find(tree.root(), word, in_context).map_err(failed)?);
-    }
-    if found.is_empty() && copy.heredocs.is_empty() {
-        return Err(failed("no source files were specified".to_owned()));
-    }
-    Ok(found)
 }
 
 /// Where a destination is, seen from the root; a slash at its end stays. As moby: `..` is taken off before links are followed.
@@ -172,12 +203,17 @@ struct Target<'a> {
     /// Whose the folders are that have to be made.
     owner: (u32, u32),
     copying: Copying,
-    /// Whether archives are unpacked.
-    unpack: bool,
+}
+
+/// What becomes of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Archives {
+    AreUnpacked,
+    AreFiles,
 }
 
 impl Target<'_> {
-    fn put(&self, from: BorrowedFd<'_>, source: &Source) -> std::io::Result<()> {
+    fn put(&self, from: BorrowedFd<'_>, source: &Source, archives: Archives) -> std::io::Result<()> {
         let path = tree::settle(from, &source.path)?;
         let top = tree::open(from, &path, OFlags::PATH)?;
         let stat = rustix::fs::fstat(&top)?;
@@ -187,7 +223,8 @@ impl Target<'_> {
             let (into, _) = tree::make_folder(self.root, &settled, self.owner)?;
             return tree::copy_folder(&folder, &into, self.copying);
         }
-        if self.unpack && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+        if archives == Archives::AreUnpacked && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        {
             let mut file = std::fs::File::open(tree::by_descriptor(&top))?;
             if skep_images::is_archive(&mut file) {
                 let settled = tree::settle(self.root, self.path.trim_end_matches('/'))?;

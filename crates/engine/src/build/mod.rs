@@ -12,6 +12,7 @@ mod commit;
 mod containers;
 mod context;
 mod copy;
+mod download;
 mod options;
 mod run;
 mod sources;

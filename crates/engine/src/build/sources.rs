@@ -57,6 +57,11 @@ fn one(root: BorrowedFd<'_>, path: &str, in_context: bool) -> Result<Source, Str
     Ok(Source { path: clean, hash })
 }
 
+/// A file of a tree, by its name there.
+pub(super) fn found(root: BorrowedFd<'_>, name: &str) -> io::Result<Source> {
+    Ok(Source { path: name.to_owned(), hash: hash(root, name)? })
+}
+
 /// Whether a path means something above the top that it starts from.
 fn leads_out(path: &str) -> bool {
     let mut depth = 0;
