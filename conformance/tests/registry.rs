@@ -155,6 +155,12 @@ fn what_is_not_there_is_told_in_docker_s_words() {
 }
 
 #[test]
+fn what_only_dockers_hub_has_is_refused() {
+    let host = Host::new();
+    host.docker(&["search", "bees"]).fails(1, "it asks Docker's hub");
+}
+
+#[test]
 fn what_a_registry_has_is_described() {
     let host = Host::new();
     let registry = at(&host, 5000);

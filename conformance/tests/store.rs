@@ -259,12 +259,7 @@ impl Store {
         for id in index["references"].as_object().unwrap().values() {
             assert!(images.contains_key(id.as_str().unwrap()), "{id} has a name and is not there");
         }
-        let within = |folder: &Path| {
-            std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path())
-        };
-        let containers = self.builds.join("containers");
-        let left: Vec<PathBuf> =
-            within(&self.builds).filter(|path| *path != containers).chain(within(&containers)).collect();
+        let left: Vec<_> = std::fs::read_dir(&self.builds).into_iter().flatten().collect();
         assert!(left.is_empty(), "{left:?}");
     }
 }

@@ -42,8 +42,9 @@ pub async fn route(context: &Context, method: &str, path: &[&str], call: Call) -
         ("GET", ["images", "get"]) => {
             save(context, &call.query, call.query.all("names").map(str::to_owned).collect()).await
         }
-        ("GET", ["images", "search"]) => Err(ApiError::not_built(
-            "GET /images/search (docker search): it asks Docker's hub, by an interface that other registries do not have",
+        ("GET", ["images", "search"]) => Err(ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "docker search (GET /images/search) is not built: it asks Docker's hub, by an interface that other registries do not have",
         )),
         ("GET", ["images", name @ .., "json"]) => inspect(context, &name.join("/"), &call).await,
         ("GET", ["images", name @ .., "history"]) => history(context, &name.join("/")).await,

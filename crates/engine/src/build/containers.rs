@@ -35,7 +35,9 @@ impl Building {
     }
 
     pub(super) fn begin(&self, id: ContainerId) {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        // Held until the file is there: whoever ends may remove the folder.
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        now.insert(id);
         let path = self.folder.join(id.to_string());
         // Without it, a container stays after a crash, as Docker's do.
         let noted = disk::make_dir(&self.folder, 0o700).and_then(|()| std::fs::write(&path, b""));
@@ -45,9 +47,14 @@ impl Building {
     }
 
     pub(super) fn end(&self, id: ContainerId) {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        now.remove(&id);
         // What begin could not write is not there.
         let _ = std::fs::remove_file(self.folder.join(id.to_string()));
+        if now.is_empty() {
+            // The next one makes it anew.
+            let _ = std::fs::remove_dir(&self.folder);
+        }
     }
 
     /// Whether a build under way has this container.
